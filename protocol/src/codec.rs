@@ -1,0 +1,102 @@
+//! What messages travel in. The one module that names the serialiser (see `docs/decisions/0001`), so
+//! that it can be replaced in an afternoon. Nothing that is hashed or kept goes through it.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::frame::FRAME_BYTES_MAX;
+
+/// Why bytes are no message.
+#[derive(Debug, thiserror::Error)]
+pub enum CodecError {
+    /// The bytes are no message of the expected kind: the sender is damaged, hostile, or of another
+    /// version than it said.
+    #[error("failed to decode a message of {bytes} bytes")]
+    Decode {
+        /// How many bytes there were.
+        bytes: usize,
+        /// What the serialiser says.
+        source: bincode::error::DecodeError,
+    },
+    /// Bytes follow the message.
+    #[error("message ends after {used} of {bytes} bytes")]
+    Rest {
+        /// How many bytes the message took.
+        used: usize,
+        /// How many there were.
+        bytes: usize,
+    },
+    /// The message does not fit in a frame: whoever makes it must send less at once.
+    #[error("message of {bytes} bytes is over the {FRAME_BYTES_MAX} of a frame")]
+    TooLarge {
+        /// How many bytes it would take.
+        bytes: usize,
+    },
+    /// The message cannot be encoded.
+    #[error("failed to encode a message")]
+    Encode {
+        /// What the serialiser says.
+        source: bincode::error::EncodeError,
+    },
+}
+
+/// Encodes a message.
+///
+/// # Errors
+///
+/// If it is larger than a frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::serde::encode_to_vec(message, bincode::config::standard())
+        .map_err(|source| CodecError::Encode { source })?;
+    if FRAME_BYTES_MAX < bytes.len() {
+        return Err(CodecError::TooLarge { bytes: bytes.len() });
+    }
+    Ok(bytes)
+}
+
+/// Decodes a message.
+///
+/// What it allocates is bounded by [`FRAME_BYTES_MAX`], whatever the bytes say.
+///
+/// # Errors
+///
+/// If the bytes are anything but one message.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let config = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+    let (message, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|source| CodecError::Decode {
+            bytes: bytes.len(),
+            source,
+        })?;
+    if used == bytes.len() {
+        Ok(message)
+    } else {
+        Err(CodecError::Rest {
+            used,
+            bytes: bytes.len(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_survives() {
+        let message = (7_u32, "text".to_owned(), vec![Some(1_u8), None]);
+        let bytes = encode(&message).unwrap();
+        assert_eq!(
+            decode::<(u32, String, Vec<Option<u8>>)>(&bytes).unwrap(),
+            message
+        );
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        assert!(decode::<String>(&[0xff; 16]).is_err());
+        assert!(matches!(
+            decode::<u8>(&[1, 2]),
+            Err(CodecError::Rest { used: 1, bytes: 2 })
+        ));
+    }
+}

@@ -1,0 +1,120 @@
+//! The graph of jobs that a build becomes.
+//!
+//! A unit (a whole build, or one task of a batch) is a chain of jobs, one per phase; tasks that depend
+//! on each other join their chains. A job may run when everything it needs has ended in an outcome that
+//! the edge accepts; it is skipped as soon as one of them has ended otherwise.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    build::{Outcome, Phase},
+    job::Task,
+};
+
+/// How many jobs a build may have: the six phases of the largest batch that CodeBuild's default quota
+/// allows (100 builds), ten times over.
+pub const JOBS_MAX: usize = 6_000;
+
+/// A set of outcomes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct OutcomeSet(u8);
+
+impl OutcomeSet {
+    /// Only success.
+    pub const SUCCEEDED: Self = Self::of(&[Outcome::Succeeded]);
+    /// The commands ran to their end, well or not.
+    pub const RAN: Self = Self::of(&[Outcome::Succeeded, Outcome::Failed]);
+    /// However it ended, but for a stop of the whole build.
+    pub const ENDED: Self = Self::of(&[
+        Outcome::Succeeded,
+        Outcome::Failed,
+        Outcome::Fault,
+        Outcome::TimedOut,
+        Outcome::Skipped,
+    ]);
+
+    /// The set of `outcomes`.
+    pub const fn of(outcomes: &[Outcome]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < outcomes.len() {
+            bits |= 1 << outcomes[at] as u8;
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether `outcome` is in the set.
+    pub const fn contains(self, outcome: Outcome) -> bool {
+        self.0 & 1 << outcome as u8 != 0
+    }
+}
+
+/// That a job needs another.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Edge {
+    /// Index of the job that has to end first.
+    pub job: u32,
+    /// The outcomes in which it may end for the needing job to run.
+    pub accepts: OutcomeSet,
+}
+
+/// One phase of one unit.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct JobNode {
+    /// Index into [`JobGraph::units`].
+    pub unit: u32,
+    /// Which phase.
+    pub phase: Phase,
+    /// What is to be done.
+    pub task: Task,
+    /// What has to end first; indices below this job's own, ascending.
+    pub needs: Vec<Edge>,
+    /// The job of the same unit whose snapshot this one starts from; `None` for the first of a unit.
+    pub input: Option<u32>,
+}
+
+/// A whole build, or one task of a batch.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UnitNode {
+    /// The task's identifier; `None` for a build that is no batch.
+    pub identifier: Option<String>,
+    /// Whether the build can succeed although this unit did not.
+    pub ignore_failure: bool,
+}
+
+/// The jobs of a build. Every edge leads to a lower index, so there are no cycles.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct JobGraph {
+    /// The units, in the order of the buildspec.
+    pub units: Vec<UnitNode>,
+    /// The jobs; those of one unit are in the order of their phases.
+    pub jobs: Vec<JobNode>,
+    /// Whether the first failed unit stops the others.
+    pub fast_fail: bool,
+}
+
+impl JobGraph {
+    /// The jobs of a unit, with their indices, in the order of their phases.
+    pub fn jobs_of(&self, unit: u32) -> impl Iterator<Item = (u32, &JobNode)> {
+        (0..)
+            .zip(&self.jobs)
+            .filter(move |(_, job)| job.unit == unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_set_holds_what_it_was_made_of() {
+        for outcome in Outcome::ALL {
+            assert!(OutcomeSet::of(&[outcome]).contains(outcome));
+            assert!(!OutcomeSet::default().contains(outcome));
+        }
+        assert!(!OutcomeSet::RAN.contains(Outcome::Skipped));
+        assert!(!OutcomeSet::ENDED.contains(Outcome::Stopped));
+    }
+}

@@ -1,0 +1,158 @@
+//! Jobs: one phase of one unit, what it does and what came of it.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    artifact::ArtifactsSpec,
+    blob::{Blob, TreeRef},
+    build::{BuildId, Outcome, PhaseContext},
+    cache_spec::CacheSpec,
+    time::WallTime,
+};
+
+/// Names a job: a build, and the index of the job in its graph.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct JobId {
+    /// The build.
+    pub build: BuildId,
+    /// Index into [`JobGraph::jobs`](crate::graph::JobGraph::jobs).
+    pub index: u32,
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.build, self.index)
+    }
+}
+
+/// The shell that runs commands.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Shell {
+    /// `/bin/sh`, the default.
+    #[default]
+    Sh,
+    /// `bash`.
+    Bash,
+}
+
+/// What the commands of a phase find and leave behind.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ShellState {
+    /// Variables and working directory carry over from command to command and phase to phase: buildspec
+    /// version 0.2.
+    #[default]
+    Carried,
+    /// Every command starts in the source directory with the variables of the start: version 0.1.
+    Fresh,
+}
+
+/// What a job does.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Task {
+    /// Puts the source in place, restores the dependency cache, and sets the first variables.
+    DownloadSource {
+        /// Variables of the buildspec, the batch task and the submission, by precedence already merged.
+        variables: BTreeMap<String, String>,
+        /// What to restore; `None`: nothing.
+        cache: Option<CacheSpec>,
+        /// The shell that expands the cache key.
+        shell: Shell,
+    },
+    /// Runs the commands of a phase.
+    Commands(PhaseCommands),
+    /// Uploads artifacts.
+    UploadArtifacts {
+        /// What to upload; `None`: nothing.
+        artifacts: Option<ArtifactsSpec>,
+        /// The shell that expands the artifact's name.
+        shell: Shell,
+    },
+}
+
+/// The commands of a phase.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PhaseCommands {
+    /// Run one after another, up to the first that fails.
+    pub commands: Vec<String>,
+    /// Run after them, also when one failed.
+    pub finally: Vec<String>,
+    /// Who runs them.
+    pub shell: Shell,
+    /// What carries over between them.
+    pub state: ShellState,
+    /// What to save when the phase is over and no phase has failed; `None`: nothing.
+    pub save_cache: Option<CacheSpec>,
+}
+
+impl PhaseCommands {
+    /// Whether there is nothing to do, so that no isolation has to be set up.
+    pub const fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.finally.is_empty() && self.save_cache.is_none()
+    }
+}
+
+/// What a dependency cache did for a build; recorded per team, project and key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CacheUse {
+    /// The key after expansion; empty for a project's only entry.
+    pub key: String,
+    /// What was done.
+    pub what: CacheUseKind,
+    /// The bytes of all files that were restored or saved.
+    pub bytes: u64,
+    /// Of these, how many moved between the worker and the cache.
+    pub bytes_moved: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// What a dependency cache did.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CacheUseKind {
+    /// An entry was there and was restored.
+    Restored,
+    /// No entry was there, or it could not be restored.
+    Missed,
+    /// An entry was saved.
+    Saved,
+    /// The entry that is there already is equal, or may not be replaced.
+    Kept,
+}
+
+/// What an attempt gives when it has ended and everything of it is stored.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AttemptResult {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why.
+    pub context: PhaseContext,
+    /// The snapshot that the next phase starts from, after a failed phase too; `None` if the farm could
+    /// not make one, or if the state stays on the worker (isolation level `host`).
+    pub snapshot: Option<Blob>,
+    /// The artifact that was uploaded.
+    pub artifact: Option<Artifact>,
+    /// What dependency caches did.
+    pub cache_uses: Vec<CacheUse>,
+    /// How many bytes of log the attempt wrote; all of them are stored.
+    pub log_bytes: u64,
+    /// When the attempt started to work, by the worker's clock.
+    pub started: WallTime,
+    /// When its commands had ended.
+    pub ended: WallTime,
+}
+
+/// A named output that a build publishes.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Artifact {
+    /// The name, after expansion.
+    pub name: String,
+    /// The files.
+    pub tree: TreeRef,
+    /// How many files there are.
+    pub files: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+}

@@ -1,0 +1,280 @@
+//! What is said to the cache: chunks in and out, entries, grants, counts.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::{SignedGrant, Trust},
+    blob::{Blob, TreeRef},
+    digest::Digest,
+    job::CacheUse,
+    name::{Namespace, ProjectName, Team},
+    time::WallTime,
+};
+
+/// How many digests one request may name.
+pub const DIGESTS_MAX: usize = 65_536;
+/// How many entries one listing gives.
+pub const ENTRIES_LISTED_MAX: u32 = 10_000;
+
+/// A request to the cache.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum CacheRequest {
+    /// From now on this connection may do what the grant says. Answer: [`CacheReply::Done`].
+    PresentGrant(SignedGrant),
+    /// Which of these chunks does the team not have here? Those that are not named in the answer stay
+    /// for at least the cache's hold time. Answer: [`CacheReply::Missing`].
+    FindMissing {
+        /// For whom.
+        team: Team,
+        /// At most [`DIGESTS_MAX`].
+        chunks: Vec<Digest>,
+    },
+    /// Read chunks. Answer: for each, in the order in which they are ready, a [`ChunkHeader`] frame and
+    /// its body; no reply before or after.
+    ReadChunks {
+        /// For whom.
+        team: Team,
+        /// At most [`DIGESTS_MAX`].
+        chunks: Vec<Digest>,
+    },
+    /// Write chunks. The client sends for each a [`ChunkHeader`] frame (`index` counts from 0) and its
+    /// body, then ends its side. Answer: [`CacheReply::Written`] when all are durable; or a refusal, and
+    /// then none, some or all of them are.
+    WriteChunks {
+        /// For whom.
+        team: Team,
+    },
+    /// Write an entry. Everything that it names has to be there. Answer: [`CacheReply::Put`].
+    PutEntry {
+        /// Under which key.
+        key: EntryKey,
+        /// What.
+        entry: Entry,
+        /// Whether an entry that is there already gives way.
+        replace: bool,
+    },
+    /// Read an entry, if all that it names is there. Answer: [`CacheReply::Entry`].
+    GetEntry {
+        /// Under which key.
+        key: EntryKey,
+    },
+    /// List entries. Answer: [`CacheReply::Entries`].
+    ListEntries {
+        /// Of whom.
+        namespace: Namespace,
+        /// How their keys start.
+        prefix: String,
+        /// The key after which to go on; empty: from the first.
+        after: String,
+    },
+    /// Delete the entries whose keys start so. Answer: [`CacheReply::Deleted`].
+    DeleteEntries {
+        /// Of whom.
+        namespace: Namespace,
+        /// How their keys start; not empty.
+        prefix: String,
+    },
+    /// Count what a dependency cache did. Answer: [`CacheReply::Done`].
+    Record(UseRecord),
+    /// What was counted. Answer: [`CacheReply::Stats`].
+    Stats,
+}
+
+/// The answer to a [`CacheRequest`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum CacheReply {
+    /// It is done.
+    Done,
+    /// The indices, ascending, of the chunks that are not there.
+    Missing(Vec<u32>),
+    /// How many chunks are now durable that were written, and how many of these were new.
+    Written {
+        /// All chunks of the request.
+        chunks: u64,
+        /// Those that the store did not have.
+        new: u64,
+        /// What the new ones take on disk, in bytes.
+        new_bytes_stored: u64,
+    },
+    /// What became of an entry.
+    Put(PutOutcome),
+    /// The entry, if it is there and complete.
+    Entry(Option<Entry>),
+    /// A page of entries, by key.
+    Entries {
+        /// Keys (without namespace) and what stands under them.
+        entries: Vec<(String, EntrySummary)>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// How many entries were deleted.
+    Deleted(u64),
+    /// What was counted.
+    Stats(Box<Stats>),
+}
+
+/// What became of an entry that was put.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum PutOutcome {
+    /// It stands under its key.
+    Stored,
+    /// An equal or older entry stands there, and stays.
+    Kept,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct EntryKey {
+    /// Whose it is.
+    pub namespace: Namespace,
+    /// The rest: words with `/` between them. At most 1,024 bytes.
+    pub path: String,
+}
+
+/// How long [`EntryKey::path`] may be, in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// The keys of everything that the farm keeps, in one place.
+pub mod keys {
+    use crate::{
+        build::BuildId, cache_spec::CacheSpec, digest::hex, job::JobId, name::ProjectName,
+    };
+
+    /// The source tree of a build.
+    pub fn source(build: BuildId) -> String {
+        format!("source/{build}")
+    }
+
+    /// The snapshot that a job gave.
+    pub fn snapshot(job: JobId) -> String {
+        format!("snapshot/{}/{}", job.build, job.index)
+    }
+
+    /// How the keys of all snapshots of a build start.
+    pub fn snapshots(build: BuildId) -> String {
+        format!("snapshot/{build}/")
+    }
+
+    /// The artifact of one unit of a build.
+    pub fn artifact(build: BuildId, unit: u32) -> String {
+        format!("artifact/{build}/{unit}")
+    }
+
+    /// How the keys of all artifacts of a build start.
+    pub fn artifacts(build: BuildId) -> String {
+        format!("artifact/{build}/")
+    }
+
+    /// A dependency cache under its expanded key (empty for a project's only entry).
+    pub fn dependency(project: &ProjectName, spec: &CacheSpec, key: &str) -> String {
+        let version = hex(&spec.version().hash()[..8]);
+        format!("{}{version}/{key}", dependencies(project))
+    }
+
+    /// How the keys of all dependency caches of a project start.
+    pub fn dependencies(project: &ProjectName) -> String {
+        format!("dependency/{project}/")
+    }
+}
+
+/// What stands under a key. As long as it does, the chunks of everything it names stay.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Entry {
+    /// Blobs.
+    pub blobs: Vec<Blob>,
+    /// Trees, with all their files.
+    pub trees: Vec<TreeRef>,
+    /// Trees of which only the bytes of tree, attributes and layout are kept, without the files: what a
+    /// dependency cache was made from.
+    pub outlines: Vec<TreeRef>,
+    /// How far it may be trusted. The server sets it, from who wrote it.
+    pub trust: Trust,
+    /// Who wrote it. The server sets it.
+    pub team: Team,
+    /// When it was written. The server sets it.
+    pub written: WallTime,
+}
+
+/// What a listing says of an entry.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct EntrySummary {
+    /// When it was written.
+    pub written: WallTime,
+    /// When it was last read or written.
+    pub used: WallTime,
+    /// The bytes of its closure, uncompressed.
+    pub bytes: u64,
+    /// How many distinct chunks its closure has.
+    pub chunks: u64,
+}
+
+/// What stands before the body of a chunk.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ChunkHeader {
+    /// Index into the request's chunks.
+    pub index: u32,
+    /// What the body's uncompressed bytes are.
+    pub digest: Digest,
+    /// How the body is encoded.
+    pub encoding: Encoding,
+    /// How many bytes of body follow. At most the chunk's size; for [`Encoding::Missing`] zero.
+    pub body_bytes: u32,
+}
+
+/// How a chunk is stored and sent.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Encoding {
+    /// As it is: compressing does not make it smaller.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+    /// In an answer: the chunk is not there, or not for this team.
+    Missing,
+}
+
+/// That a dependency cache did something for a build.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UseRecord {
+    /// Whose build.
+    pub team: Team,
+    /// Of which project.
+    pub project: ProjectName,
+    /// What was done.
+    pub what: CacheUse,
+}
+
+/// What the cache holds and has done since it was made.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Stats {
+    /// Distinct chunks.
+    pub chunks: u64,
+    /// Their bytes, uncompressed.
+    pub bytes: u64,
+    /// What they take on disk, in bytes.
+    pub bytes_stored: u64,
+    /// What the disk has left, in bytes.
+    pub bytes_free: u64,
+    /// Restores by team, project and key.
+    pub uses: Vec<UseStats>,
+}
+
+/// What dependency caches did under one key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UseStats {
+    /// Whose builds.
+    pub team: Team,
+    /// Of which project.
+    pub project: ProjectName,
+    /// The key after expansion.
+    pub key: String,
+    /// How often an entry was restored.
+    pub restored: u64,
+    /// How often none was there.
+    pub missed: u64,
+    /// How often one was saved.
+    pub saved: u64,
+    /// The bytes of all files restored.
+    pub bytes_restored: u64,
+    /// The time that restores took, in milliseconds.
+    pub restore_millis: u64,
+}

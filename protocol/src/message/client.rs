@@ -1,0 +1,254 @@
+//! What people and programs say to the coordinator: submit, follow, stop, look.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::Role,
+    blob::TreeRef,
+    build::{BuildId, Phase, PhaseContext, Status},
+    job::{Artifact, CacheUse, JobId},
+    name::{Namespace, ProjectName, Team, WorkerName},
+    time::WallTime,
+    worker::WorkerOffer,
+};
+
+/// The largest buildspec, in bytes.
+pub const BUILDSPEC_BYTES_MAX: usize = 1024 * 1024;
+/// How many variables a submission may set.
+pub const SUBMITTED_VARIABLES_MAX: usize = 1_000;
+/// How many builds one listing gives.
+pub const BUILDS_LISTED_MAX: u32 = 1_000;
+
+/// A request to the coordinator.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum ClientRequest {
+    /// What farm is this, and where is its cache? Answer: [`ClientReply::Farm`].
+    Farm,
+    /// Take a build. The source's chunks are at the cache already. Answer: [`ClientReply::Submitted`].
+    Submit(Box<SubmitBuild>),
+    /// The builds of this team, newest first. Answer: [`ClientReply::Builds`].
+    Builds {
+        /// Only of this project.
+        project: Option<ProjectName>,
+        /// At most so many; the server has a limit of its own.
+        limit: u32,
+    },
+    /// How a build stands. Answer: [`ClientReply::Build`].
+    Build(BuildRef),
+    /// Follow a build. Answer: [`ClientReply::Watching`], then [`WatchEvent`] frames (each
+    /// [`WatchEvent::Log`] followed by its bytes) until the build has ended or, without `follow`, until
+    /// all that there is has been sent.
+    Watch {
+        /// The build.
+        build: BuildRef,
+        /// What the client has of each log already; absent: nothing.
+        from: Vec<LogPosition>,
+        /// Whether to wait for more.
+        follow: bool,
+    },
+    /// Stop a build. Answer: [`ClientReply::Done`], also if it has ended already.
+    Stop(BuildRef),
+    /// Submit a build again, from the same source. Answer: [`ClientReply::Submitted`].
+    Retry(BuildRef),
+    /// Delete builds that have ended, with their logs and artifacts. Answer: [`ClientReply::Done`].
+    Delete(BuildRef),
+    /// The workers. Answer: [`ClientReply::Workers`].
+    Workers,
+    /// Let a worker's phases end and give it no more. Answer: [`ClientReply::Done`].
+    Drain(WorkerName),
+    /// Make a join token. Answer: [`ClientReply::Token`].
+    CreateToken {
+        /// For members of this team.
+        team: Team,
+        /// In this role.
+        role: Role,
+        /// How long it can be used.
+        lifetime: Duration,
+    },
+    /// From the cache service: it can be reached here. Answer: [`ClientReply::Done`].
+    AnnounceCache(SocketAddr),
+}
+
+/// The answer to a [`ClientRequest`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum ClientReply {
+    /// It is done.
+    Done,
+    /// The farm.
+    Farm(FarmInfo),
+    /// A build was taken.
+    Submitted(Submitted),
+    /// Builds, newest first.
+    Builds(Vec<BuildSummary>),
+    /// A build.
+    Build(Box<BuildDetail>),
+    /// Events follow.
+    Watching(BuildId),
+    /// Workers, by name.
+    Workers(Vec<WorkerSummary>),
+    /// A token, in the form that `--token` takes. It is not kept, only its hash.
+    Token(String),
+}
+
+/// What a client has to know of a farm.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FarmInfo {
+    /// Where the cache is; `None`: none has joined.
+    pub cache: Option<SocketAddr>,
+    /// The client's own namespace.
+    pub namespace: Namespace,
+    /// The client's own team.
+    pub team: Team,
+}
+
+/// Which build is meant: its id, a beginning of its id that is no other's, or `<project>#<number>`.
+pub type BuildRef = String;
+
+/// A build to be run.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SubmitBuild {
+    /// Of which project.
+    pub project: ProjectName,
+    /// Where the buildspec is in the source, for messages.
+    pub buildspec_path: String,
+    /// The buildspec; at most [`BUILDSPEC_BYTES_MAX`].
+    pub buildspec: String,
+    /// The source.
+    pub source: TreeRef,
+    /// The commit that the source is of.
+    pub source_version: Option<String>,
+    /// Variables that go over those of the buildspec.
+    pub variables: BTreeMap<String, String>,
+    /// Whether to run the `batch` section.
+    pub batch: bool,
+}
+
+/// A build that was taken.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Submitted {
+    /// Its id.
+    pub build: BuildId,
+    /// Its number in its project, from 1.
+    pub number: u64,
+}
+
+/// A build, in a line.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BuildSummary {
+    /// Its id.
+    pub build: BuildId,
+    /// Of which project.
+    pub project: ProjectName,
+    /// Its number in its project.
+    pub number: u64,
+    /// Whose it is.
+    pub team: Team,
+    /// Who submitted it.
+    pub initiator: String,
+    /// How it stands.
+    pub status: Status,
+    /// When it was taken.
+    pub submitted: WallTime,
+    /// When its first phase started.
+    pub started: Option<WallTime>,
+    /// When it ended.
+    pub ended: Option<WallTime>,
+}
+
+/// A build, in full.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct BuildDetail {
+    /// The line.
+    pub summary: BuildSummary,
+    /// The commit that its source is of.
+    pub source_version: Option<String>,
+    /// Its units, in the order of the buildspec.
+    pub units: Vec<UnitDetail>,
+}
+
+/// A unit of a build.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UnitDetail {
+    /// The batch task's identifier.
+    pub identifier: Option<String>,
+    /// How it stands.
+    pub status: Status,
+    /// Its phases, in order.
+    pub phases: Vec<PhaseDetail>,
+    /// What it published.
+    pub artifact: Option<Artifact>,
+}
+
+/// A phase of a unit.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PhaseDetail {
+    /// The job's index in the build.
+    pub job: u32,
+    /// Which phase.
+    pub phase: Phase,
+    /// How it stands.
+    pub status: Status,
+    /// Why it waits, if it does, in words.
+    pub waits: Option<String>,
+    /// How often it was started.
+    pub attempts: u32,
+    /// Who runs it, or ran it last.
+    pub worker: Option<WorkerName>,
+    /// When its last attempt started.
+    pub started: Option<WallTime>,
+    /// When it ended.
+    pub ended: Option<WallTime>,
+    /// Why it ended as it did.
+    pub context: Option<PhaseContext>,
+    /// What dependency caches did.
+    pub cache_uses: Vec<CacheUse>,
+}
+
+/// How much of an attempt's log a client has.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogPosition {
+    /// The job.
+    pub job: u32,
+    /// Which try.
+    pub attempt: u32,
+    /// Bytes from the start.
+    pub offset: u64,
+}
+
+/// What happens to a build that is followed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum WatchEvent {
+    /// A phase changed how it stands.
+    Phase {
+        /// The unit's identifier in a batch.
+        unit: Option<String>,
+        /// The phase, as it stands now.
+        detail: Box<PhaseDetail>,
+    },
+    /// A piece of log; its bytes follow the frame.
+    Log {
+        /// The job, whose unit and phase the client knows from [`WatchEvent::Phase`].
+        job: JobId,
+        /// Which try.
+        attempt: u32,
+        /// Where the piece starts in the attempt's log.
+        offset: u64,
+        /// How many bytes follow.
+        bytes: u32,
+    },
+    /// The build has ended; this is the last event.
+    Ended(Box<BuildSummary>),
+}
+
+/// A worker, in a line.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct WorkerSummary {
+    /// What it offers.
+    pub offer: WorkerOffer,
+    /// Whether it takes no more work.
+    pub draining: bool,
+    /// What it runs.
+    pub runs: Vec<JobId>,
+}

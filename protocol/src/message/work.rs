@@ -1,0 +1,183 @@
+//! What a worker and the coordinator say to each other.
+//!
+//! A worker opens one stream for as long as it is there: it sends [`WorkerMessage`]s, the first of them
+//! [`WorkerMessage::Join`], and gets [`CoordinatorMessage`]s. The log of each attempt goes over a stream
+//! of its own: a [`LogStart`] frame, then for each piece a [`LogPiece`] frame and its bytes; the
+//! coordinator answers with [`LogAck`] frames.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::SignedGrant,
+    blob::{Blob, TreeRef},
+    build::Phase,
+    job::{AttemptResult, JobId, Task},
+    lease::LeaseId,
+    name::{Namespace, ProjectName, Team},
+    worker::WorkerOffer,
+};
+
+/// From a worker.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum WorkerMessage {
+    /// The worker is there.
+    Join {
+        /// What it offers.
+        offer: WorkerOffer,
+        /// The leases that it still holds from before a lost connection.
+        holds: Vec<HeldLease>,
+    },
+    /// The worker wants to go on with these. Sent every
+    /// [`LEASE_RENEWAL`](crate::lease::LEASE_RENEWAL), also when there are none.
+    Renew {
+        /// Counts up, so that the worker knows when it sent what was acknowledged.
+        sequence: u64,
+        /// All leases it holds.
+        leases: Vec<LeaseId>,
+    },
+    /// An attempt has ended, and everything of it is stored. Repeated until acknowledged.
+    Finished {
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// What came of it.
+        result: Box<AttemptResult>,
+    },
+    /// The worker takes no more work: somebody told it to leave.
+    Leaving,
+}
+
+/// To a worker.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum CoordinatorMessage {
+    /// The worker has joined.
+    Joined {
+        /// Where the cache is.
+        cache: SocketAddr,
+        /// Of the leases that it said it holds, those that it may go on with.
+        leases: Vec<LeaseId>,
+    },
+    /// Run this.
+    Assign(Box<Assignment>),
+    /// These leases live on, counted from when the renewal was sent. Those that were in the renewal and
+    /// are not here are lost: the worker kills their attempts.
+    Renewed {
+        /// The renewal that this answers.
+        sequence: u64,
+        /// The leases that live on.
+        leases: Vec<LeaseId>,
+    },
+    /// Kill the attempt: its result is not wanted any more, but its log is.
+    Revoke {
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// Why.
+        reason: RevokeReason,
+    },
+    /// The result of an attempt is journalled; the worker may forget it.
+    Acknowledged {
+        /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// Let running attempts end, then leave.
+    Drain,
+}
+
+/// Why an attempt is to be killed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum RevokeReason {
+    /// Somebody stopped the build. The attempt reports `Stopped`.
+    Stopped,
+    /// The build is over its time limit. The attempt reports `TimedOut`.
+    TimedOut,
+    /// The lease was lost. The attempt reports nothing.
+    Lost,
+}
+
+/// A lease that a worker holds when it comes back.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HeldLease {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The job that it is for.
+    pub job: JobId,
+    /// Which try.
+    pub attempt: u32,
+}
+
+/// One attempt at a job, with all that the worker needs.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Assignment {
+    /// The right to it.
+    pub lease: LeaseId,
+    /// The job.
+    pub job: JobId,
+    /// Which try, counted from 1.
+    pub attempt: u32,
+    /// The phase, for the log.
+    pub phase: Phase,
+    /// Index of the unit in the build's graph.
+    pub unit: u32,
+    /// Whose build it is.
+    pub team: Team,
+    /// Where its results go.
+    pub namespace: Namespace,
+    /// The project, for keys of dependency caches.
+    pub project: ProjectName,
+    /// What to do.
+    pub task: Task,
+    /// What to start from.
+    pub input: JobInput,
+    /// Variables that depend on the occasion, set over all others.
+    pub variables: BTreeMap<String, String>,
+    /// Whether no phase of the unit has failed so far.
+    pub succeeding: bool,
+    /// What the worker may do at the cache.
+    pub grant: SignedGrant,
+    /// What is left of the build's time limit.
+    pub time_left: Duration,
+}
+
+/// What an attempt starts from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum JobInput {
+    /// The uploaded source.
+    Source(TreeRef),
+    /// What the phase before it left, anywhere.
+    Snapshot(Blob),
+    /// What the phase before it left on this worker (isolation level `host`).
+    Local,
+}
+
+/// The first frame of a log stream.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogStart {
+    /// The lease under which the log is written.
+    pub lease: LeaseId,
+    /// The job.
+    pub job: JobId,
+    /// Which try.
+    pub attempt: u32,
+}
+
+/// The most log bytes in one piece.
+pub const LOG_PIECE_BYTES_MAX: u32 = 256 * 1024;
+/// The most log bytes of one attempt; what comes after is counted and dropped, and the log says so.
+pub const LOG_BYTES_MAX: u64 = 1 << 30;
+
+/// A piece of log.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogPiece {
+    /// Where it starts in the attempt's log, in bytes. What the coordinator has already is ignored.
+    pub offset: u64,
+    /// How many bytes follow; at most [`LOG_PIECE_BYTES_MAX`].
+    pub bytes: u32,
+}
+
+/// How much of an attempt's log is durable.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogAck {
+    /// Bytes from the start.
+    pub durable: u64,
+}

@@ -1,0 +1,71 @@
+//! Environment variables: which of them are content, and which depend on place and occasion.
+//!
+//! This is the one table that says what counts as the same when two phases are compared, and so what is
+//! carried from phase to phase and what the farm sets anew for each.
+
+use serde::{Deserialize, Serialize};
+
+/// What a variable's value depends on.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum VariableClass {
+    /// What the buildspec, the submission or a command said: part of what a phase is.
+    Content,
+    /// Where the phase runs. Made equal on every worker, so it need not be compared.
+    Place,
+    /// Which run this is: ids, numbers, times. Set anew for each phase, and never compared.
+    Occasion,
+    /// What the shell keeps for itself; belongs to nobody.
+    Shell,
+}
+
+/// Variables that the farm or a shell sets, with their classes. Others are content.
+const TABLE: &[(&str, VariableClass)] = &[
+    ("CODEBUILD_BATCH_BUILD_IDENTIFIER", VariableClass::Occasion),
+    ("CODEBUILD_BUILD_ARN", VariableClass::Occasion),
+    ("CODEBUILD_BUILD_ID", VariableClass::Occasion),
+    ("CODEBUILD_BUILD_NUMBER", VariableClass::Occasion),
+    ("CODEBUILD_BUILD_SUCCEEDING", VariableClass::Occasion),
+    ("CODEBUILD_BUILD_URL", VariableClass::Occasion),
+    ("CODEBUILD_INITIATOR", VariableClass::Occasion),
+    ("CODEBUILD_LAST_EXIT", VariableClass::Occasion),
+    ("CODEBUILD_LOG_PATH", VariableClass::Occasion),
+    ("CODEBUILD_RESOLVED_SOURCE_VERSION", VariableClass::Occasion),
+    ("CODEBUILD_SOURCE_VERSION", VariableClass::Occasion),
+    ("CODEBUILD_START_TIME", VariableClass::Occasion),
+    ("CI", VariableClass::Place),
+    ("CODEBUILD_CI", VariableClass::Place),
+    ("CODEBUILD_SRC_DIR", VariableClass::Place),
+    ("OLDPWD", VariableClass::Shell),
+    ("PPID", VariableClass::Shell),
+    ("PWD", VariableClass::Shell),
+    ("SHLVL", VariableClass::Shell),
+    ("_", VariableClass::Shell),
+];
+
+/// The class of the variable `name`.
+pub fn class_of(name: &str) -> VariableClass {
+    let known = TABLE.iter().find(|(known, _)| *known == name);
+    known.map_or(VariableClass::Content, |&(_, class)| class)
+}
+
+/// Whether a snapshot carries the variable `name` to the next phase. What commands made of `CI` and its
+/// like is carried too; only ids, times and the shell's own are not.
+pub fn is_carried(name: &str) -> bool {
+    matches!(
+        class_of(name),
+        VariableClass::Content | VariableClass::Place
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_sets_is_carried_and_what_the_farm_sets_anew_is_not() {
+        assert!(is_carried("MY_VERSION"));
+        assert!(is_carried("PATH"));
+        assert!(!is_carried("CODEBUILD_BUILD_ID"));
+        assert!(!is_carried("PWD"));
+    }
+}
