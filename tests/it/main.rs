@@ -1,1 +1,6 @@
-//! placeholder
+//! Tests of the whole: features end to end on a real farm on loopback, and the house rules.
+//!
+//! One binary, so that the shells are linked once. Modules are named after features. Slow tests return
+//! early unless `GRANGE_SLOW_TESTS=1` is set.
+
+mod tidy;
