@@ -1,0 +1,311 @@
+//! From a directory to a tree: what is there, and where its bytes are.
+//!
+//! The walk never follows a link and never leaves its root. It blocks: call it where blocking is
+//! allowed. First everything is listed, then files are read and hashed in parallel; a file that changes
+//! meanwhile is read once more and then refused by name, so that a tree never holds half of a change.
+
+mod facts;
+mod hashing;
+mod walk;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use protocol::{
+    attributes::{Attributes, EntryAttributes},
+    digest::Digest,
+    path::{PathError, TreePath},
+    tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
+};
+
+pub(crate) use self::facts::modified;
+use self::{
+    hashing::{FileFacts, hash_files},
+    walk::{Found, FoundKind, walk},
+};
+use crate::{beneath::Root, selection::Selection};
+
+/// What special entries mean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// Nothing: everything is what it is.
+    Plain,
+    /// What overlayfs makes of them in an upper directory: a character device 0:0 is a whiteout, a
+    /// directory with `trusted.overlay.opaque` hides what is below.
+    Overlay,
+}
+
+/// A directory as it was captured: what it is, and where its bytes still are.
+#[derive(Debug)]
+pub struct Captured {
+    /// What it is.
+    pub tree: Tree,
+    /// What else is needed to put it back.
+    pub attributes: Attributes,
+    pub(crate) sources: Sources,
+}
+
+/// Where the bytes of each distinct file are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    roots: Vec<Arc<Root>>,
+    files: BTreeMap<Digest, Source>,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// On disk, below one of the roots.
+    Disk { root: usize, path: TreePath },
+    /// In memory: what stands in the place of a file's own bytes.
+    Memory(Bytes),
+}
+
+impl Sources {
+    /// Where the bytes of the file with this digest are.
+    pub(crate) fn get(&self, digest: &Digest) -> Option<&Source> {
+        self.files.get(digest)
+    }
+
+    /// The directory that a source is in.
+    pub(crate) fn root(&self, index: usize) -> &Root {
+        &self.roots[index]
+    }
+}
+
+/// Why a directory could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The directory itself cannot be opened: it is not there, is no directory, or may not be read.
+    #[error("failed to open directory `{}`", path.display())]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something in it cannot be read: permissions, or the disk.
+    #[error("failed to read `{path}`")]
+    Read {
+        /// What, relative to the directory.
+        path: TreePath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The directory itself cannot be listed.
+    #[error("failed to list the directory")]
+    List {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file changed while it was read, twice. Whoever writes it has to stop first.
+    #[error("`{path}` changes while it is read")]
+    Changed {
+        /// Which file.
+        path: TreePath,
+    },
+    /// A directory was renamed in an overlay, so that what it holds is elsewhere, and the merged view
+    /// was not given.
+    #[error("`{path}` was moved inside the overlay, and the merged file system is not at hand")]
+    Redirected {
+        /// Which directory.
+        path: TreePath,
+    },
+    /// A path is longer than a tree allows.
+    #[error("failed to name an entry of `{directory}`")]
+    Name {
+        /// Where the entry is.
+        directory: String,
+        /// What is wrong with its path.
+        source: PathError,
+    },
+    /// There are more entries than a tree may have.
+    #[error("directory has more than {TREE_ENTRIES_MAX} entries")]
+    TooMany,
+    /// The directory changed while it was listed.
+    #[error("failed to put what was found into a tree")]
+    Tree {
+        /// What does not fit together.
+        source: TreeError,
+    },
+}
+
+/// Captures what `selection` chooses of the directory `root`. Blocks.
+///
+/// Sockets are left out: nobody listens on one that is put back.
+///
+/// # Errors
+///
+/// If anything chosen cannot be read, or changes while it is read.
+pub fn capture(
+    root: &Path,
+    selection: &Selection,
+    dialect: Dialect,
+) -> Result<Captured, CaptureError> {
+    let roots = vec![open_root(root)?];
+    Capture {
+        roots,
+        selection,
+        dialect,
+        detail: Detail::Full,
+        replaced: BTreeMap::new(),
+    }
+    .run()
+}
+
+/// Captures an overlay's upper directory as a layer, with the merged file system at hand. Blocks.
+///
+/// Where a directory of lower layers was renamed, the upper directory only holds a hint; what it shows
+/// is then read from `merged`, and the directory becomes an opaque one.
+///
+/// # Errors
+///
+/// As for [`capture`].
+pub fn capture_layer(
+    upper: &Path,
+    merged: &Path,
+    selection: &Selection,
+) -> Result<Captured, CaptureError> {
+    let roots = vec![open_root(upper)?, open_root(merged)?];
+    Capture {
+        roots,
+        selection,
+        dialect: Dialect::Overlay,
+        detail: Detail::Full,
+        replaced: BTreeMap::new(),
+    }
+    .run()
+}
+
+/// How much of each entry is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Detail {
+    /// All that there is.
+    Full,
+    /// What git would keep, and hard links: nothing that depends on who checked it out and when.
+    Checkout,
+}
+
+/// One run of a capture.
+pub(crate) struct Capture<'a> {
+    /// The directory, and for a layer the merged file system.
+    pub(crate) roots: Vec<Arc<Root>>,
+    pub(crate) selection: &'a Selection,
+    pub(crate) dialect: Dialect,
+    pub(crate) detail: Detail,
+    /// Bytes that stand in the place of those on disk.
+    pub(crate) replaced: BTreeMap<TreePath, Bytes>,
+}
+
+pub(crate) fn open_root(path: &Path) -> Result<Arc<Root>, CaptureError> {
+    let opened = Root::open(path).map_err(|source| CaptureError::Root {
+        path: path.to_owned(),
+        source,
+    });
+    opened.map(Arc::new)
+}
+
+impl Capture<'_> {
+    pub(crate) fn run(self) -> Result<Captured, CaptureError> {
+        let mut found = walk(&self)?;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        let links = hard_links(&found);
+        let facts = hash_files(&self, &found, &links)?;
+        self.assemble(found, &links, facts)
+    }
+
+    /// Puts together what was found (in tree order) and what reading the files told (parallel to it).
+    fn assemble(
+        self,
+        found: Vec<Found>,
+        links: &[Option<usize>],
+        mut facts: Vec<Option<FileFacts>>,
+    ) -> Result<Captured, CaptureError> {
+        let mut entries = Vec::with_capacity(found.len());
+        let mut attributes = Vec::new();
+        let mut files = BTreeMap::new();
+        for (index, found) in found.into_iter().enumerate() {
+            let first = links[index].unwrap_or(index);
+            let mut of = self.attributes_of(&found);
+            let kind = match found.kind {
+                FoundKind::Other(kind) => kind,
+                FoundKind::File => {
+                    let facts = facts[first].as_mut().expect("the first name was read");
+                    of.modified = of.modified.and(Some(facts.modified));
+                    of.mode = of.mode.and(Some(facts.mode));
+                    of.xattrs = std::mem::take(&mut facts.xattrs);
+                    of.holes = std::mem::take(&mut facts.holes);
+                    let source = facts.source.clone();
+                    files.entry(facts.digest).or_insert(source);
+                    EntryKind::File {
+                        digest: facts.digest,
+                        executable: facts.mode & 0o100 != 0,
+                    }
+                }
+            };
+            if let Some(first) = links[index] {
+                of = EntryAttributes {
+                    hard_link_to: Some(small(first)),
+                    ..Default::default()
+                };
+            }
+            attributes.push((small(index), of));
+            entries.push(Entry {
+                path: found.path,
+                kind,
+            });
+        }
+        let tree = Tree::new(entries).map_err(|source| CaptureError::Tree { source })?;
+        files.retain(|digest, _| digest.size() > 0);
+        Ok(Captured {
+            tree,
+            attributes: Attributes::new(attributes),
+            sources: Sources {
+                roots: self.roots,
+                files,
+            },
+        })
+    }
+
+    fn attributes_of(&self, found: &Found) -> EntryAttributes {
+        match (&found.kind, self.detail) {
+            (FoundKind::Other(EntryKind::Whiteout), _) | (_, Detail::Checkout) => {
+                EntryAttributes::default()
+            }
+            (kind, Detail::Full) => EntryAttributes {
+                // All links have the same mode.
+                mode: (!matches!(kind, FoundKind::Other(EntryKind::Symlink { .. })))
+                    .then_some(found.mode),
+                owner: Some(found.owner),
+                modified: Some(found.modified),
+                hard_link_to: None,
+                xattrs: found.xattrs.clone(),
+                holes: Vec::new(),
+            },
+        }
+    }
+}
+
+/// For each entry, the first entry that is another name of the same thing.
+fn hard_links(found: &[Found]) -> Vec<Option<usize>> {
+    let mut first_names = BTreeMap::new();
+    let link = |(index, found): (usize, &Found)| {
+        let node = found.shared_node?;
+        let first = *first_names.entry(node).or_insert(index);
+        (first != index).then_some(first)
+    };
+    found.iter().enumerate().map(link).collect()
+}
+
+/// An index into a tree as attributes have it.
+fn small(index: usize) -> u32 {
+    u32::try_from(index).expect("a tree has fewer entries")
+}
+
+#[cfg(test)]
+mod tests;

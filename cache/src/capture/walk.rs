@@ -1,0 +1,226 @@
+//! Lists what is below a directory.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use protocol::{
+    path::TreePath,
+    tree::{EntryKind, TREE_ENTRIES_MAX},
+};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Stat, fstat, major, minor, readlinkat, statat},
+    io::Errno,
+};
+
+use super::{
+    Capture, CaptureError, Detail, Dialect,
+    facts::{Marks, XattrList, modified, xattrs},
+};
+use crate::selection::Verdict;
+
+/// What the walk found at a path.
+pub(crate) struct Found {
+    pub(crate) path: TreePath,
+    pub(crate) kind: FoundKind,
+    /// Which of the capture's roots it is below.
+    pub(crate) root: usize,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    pub(crate) modified: i64,
+    /// Device and inode.
+    pub(crate) node: (u64, u64),
+    /// The same, if it has other names.
+    pub(crate) shared_node: Option<(u64, u64)>,
+    /// Of directories; those of files are read with them.
+    pub(crate) xattrs: XattrList,
+}
+
+/// What it is, as far as that is known without reading it.
+pub(crate) enum FoundKind {
+    /// A regular file.
+    File,
+    /// Anything else, which is known in full.
+    Other(EntryKind),
+}
+
+/// A directory that is yet to be listed.
+struct Pending {
+    /// `None`: the root.
+    path: Option<TreePath>,
+    root: usize,
+    dialect: Dialect,
+}
+
+/// Lists everything that the capture chooses, in no particular order.
+pub(crate) fn walk(capture: &Capture<'_>) -> Result<Vec<Found>, CaptureError> {
+    let mut found = Vec::new();
+    let mut pending = vec![Pending {
+        path: None,
+        root: 0,
+        dialect: capture.dialect,
+    }];
+    while let Some(next) = pending.pop() {
+        list(capture, &next, &mut found, &mut pending)?;
+    }
+    Ok(found)
+}
+
+/// Lists one directory.
+fn list(
+    capture: &Capture<'_>,
+    at: &Pending,
+    found: &mut Vec<Found>,
+    pending: &mut Vec<Pending>,
+) -> Result<(), CaptureError> {
+    let failed = |source| match at.path.clone() {
+        Some(path) => CaptureError::Read { path, source },
+        None => CaptureError::List { source },
+    };
+    let directory = capture.roots[at.root]
+        .directory(at.path.as_ref())
+        .map_err(failed)?;
+    let names = Dir::read_from(&directory).map_err(|e| failed(e.into()))?;
+    for name in names {
+        let name = name.map_err(|e| failed(e.into()))?;
+        let name = name.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let path = below(at.path.as_ref(), name)?;
+        let verdict = capture.selection.of(&path);
+        if verdict == Verdict::Skip {
+            continue;
+        }
+        let stat = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // It went away between listing and looking: as if it had gone before.
+            Err(Errno::NOENT) => continue,
+            Err(e) => {
+                let source = e.into();
+                return Err(CaptureError::Read { path, source });
+            }
+        };
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if verdict == Verdict::Lead && !is_directory {
+            continue;
+        }
+        if found.len() as u64 >= TREE_ENTRIES_MAX {
+            return Err(CaptureError::TooMany);
+        }
+        if is_directory {
+            let (directory, next) = enter(capture, at, path)?;
+            found.push(directory);
+            pending.push(next);
+        } else if let Some(entry) = look(&directory, at, path, &stat)? {
+            found.push(entry);
+        }
+    }
+    Ok(())
+}
+
+fn below(directory: Option<&TreePath>, name: &[u8]) -> Result<TreePath, CaptureError> {
+    let path = match directory {
+        Some(directory) => directory.join(name),
+        None => TreePath::new(name),
+    };
+    path.map_err(|source| CaptureError::Name {
+        directory: directory.map_or_else(|| ".".to_owned(), ToString::to_string),
+        source,
+    })
+}
+
+/// What is at `path`, which is no directory; `None` for sockets.
+fn look(
+    directory: &OwnedFd,
+    at: &Pending,
+    path: TreePath,
+    stat: &Stat,
+) -> Result<Option<Found>, CaptureError> {
+    let device = |block| EntryKind::Device {
+        block,
+        major: major(stat.st_rdev),
+        minor: minor(stat.st_rdev),
+    };
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => FoundKind::File,
+        FileType::Symlink => {
+            let target = readlinkat(directory, path.name(), Vec::new());
+            let target = target.map_err(|e| CaptureError::Read {
+                path: path.clone(),
+                source: e.into(),
+            })?;
+            FoundKind::Other(EntryKind::Symlink {
+                target: target.into_bytes(),
+            })
+        }
+        FileType::Fifo => FoundKind::Other(EntryKind::Fifo),
+        FileType::CharacterDevice if at.dialect == Dialect::Overlay && stat.st_rdev == 0 => {
+            FoundKind::Other(EntryKind::Whiteout)
+        }
+        FileType::CharacterDevice => FoundKind::Other(device(false)),
+        FileType::BlockDevice => FoundKind::Other(device(true)),
+        _ => return Ok(None),
+    };
+    Ok(Some(entry(path, kind, at.root, stat)))
+}
+
+/// What is known of the directory at `path`, and where what it holds is to be listed.
+fn enter(
+    capture: &Capture<'_>,
+    at: &Pending,
+    path: TreePath,
+) -> Result<(Found, Pending), CaptureError> {
+    let failed = |source: io::Error| CaptureError::Read {
+        path: path.clone(),
+        source,
+    };
+    let directory = capture.roots[at.root]
+        .directory(Some(&path))
+        .map_err(failed)?;
+    let stat = fstat(&directory).map_err(|e| failed(e.into()))?;
+    let (xattrs, marks) = match capture.detail {
+        Detail::Full => xattrs(directory.as_fd(), at.dialect).map_err(failed)?,
+        Detail::Checkout => (Vec::new(), Marks::default()),
+    };
+    let mut next = Pending {
+        path: Some(path.clone()),
+        root: at.root,
+        dialect: at.dialect,
+    };
+    if marks.redirected {
+        if capture.roots.len() < 2 {
+            return Err(CaptureError::Redirected { path });
+        }
+        next.root = 1;
+        next.dialect = Dialect::Plain;
+    }
+    let opaque = marks.opaque || marks.redirected;
+    let kind = FoundKind::Other(EntryKind::Directory { opaque });
+    let mut found = entry(path, kind, at.root, &stat);
+    found.xattrs = xattrs;
+    Ok((found, next))
+}
+
+fn entry(path: TreePath, kind: FoundKind, root: usize, stat: &Stat) -> Found {
+    let node = (stat.st_dev, stat.st_ino);
+    // Directories have names of their own, and overlayfs makes many whiteouts names of one.
+    let countable = match &kind {
+        FoundKind::File => true,
+        FoundKind::Other(kind) => {
+            !matches!(kind, EntryKind::Directory { .. } | EntryKind::Whiteout)
+        }
+    };
+    Found {
+        path,
+        kind,
+        root,
+        mode: stat.st_mode & 0o7777,
+        owner: (stat.st_uid, stat.st_gid),
+        modified: modified(stat),
+        node,
+        shared_node: (countable && stat.st_nlink > 1).then_some(node),
+        xattrs: Vec::new(),
+    }
+}
