@@ -1,0 +1,235 @@
+//! The keys of the language: which there are on each level, and which of them the farm acts on.
+//!
+//! A new key takes a line here and its reading in `parse`. A key that CodeBuild knows and the farm does
+//! not act on is here too, so that it is told apart from a mistake.
+
+/// What becomes of a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Support {
+    /// The parser reads it.
+    Read,
+    /// CodeBuild knows it; the build runs without it, and says so.
+    Ignored,
+    /// CodeBuild knows it and it changes nothing here; nothing is said.
+    Pointless,
+}
+
+use Support::{Ignored, Pointless, Read};
+
+/// The keys of one level.
+#[derive(Debug)]
+pub(crate) struct Level {
+    /// Where the level is, after "unknown key … ": `in a phase`.
+    pub name: &'static str,
+    /// How to get there, for advice: `phases.build`.
+    pub path: &'static str,
+    /// The keys.
+    pub keys: &'static [(&'static str, Support)],
+}
+
+impl Level {
+    /// What becomes of `key`; `None` if it is unknown here.
+    pub(crate) fn support(&self, key: &str) -> Option<Support> {
+        let known = self.keys.iter().find(|(known, _)| *known == key);
+        known.map(|&(_, support)| support)
+    }
+
+    /// The names of the keys.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().map(|&(name, _)| name)
+    }
+}
+
+/// The file itself.
+pub(crate) const TOP: Level = Level {
+    name: "at the top level",
+    path: "",
+    keys: &[
+        ("version", Read),
+        ("env", Read),
+        ("phases", Read),
+        ("artifacts", Read),
+        ("cache", Read),
+        ("batch", Read),
+        ("reports", Ignored),
+        ("run-as", Ignored),
+        ("proxy", Ignored),
+    ],
+};
+
+/// The file itself in version 0.1.
+pub(crate) const TOP_0_1: Level = Level {
+    name: TOP.name,
+    path: TOP.path,
+    keys: &[
+        ("version", Read),
+        ("environment_variables", Read),
+        ("env", Read),
+        ("phases", Read),
+        ("artifacts", Read),
+        ("cache", Read),
+        ("batch", Read),
+        ("reports", Ignored),
+        ("run-as", Ignored),
+        ("proxy", Ignored),
+    ],
+};
+
+/// `env`.
+pub(crate) const ENV: Level = Level {
+    name: "in `env`",
+    path: "env",
+    keys: &[
+        ("shell", Read),
+        ("variables", Read),
+        ("parameter-store", Read),
+        ("secrets-manager", Read),
+        ("exported-variables", Ignored),
+        ("git-credential-helper", Ignored),
+    ],
+};
+
+/// `environment_variables` of version 0.1.
+pub(crate) const ENVIRONMENT_VARIABLES: Level = Level {
+    name: "in `environment_variables`",
+    path: "environment_variables",
+    keys: &[
+        ("plaintext", Read),
+        ("variables", Read),
+        ("parameter-store", Read),
+    ],
+};
+
+/// `phases`.
+pub(crate) const PHASES: Level = Level {
+    name: "in `phases`",
+    path: "phases",
+    keys: &[
+        ("install", Read),
+        ("pre_build", Read),
+        ("build", Read),
+        ("post_build", Read),
+    ],
+};
+
+/// One phase.
+pub(crate) const PHASE: Level = Level {
+    name: "in a phase",
+    path: "phases.build",
+    keys: &[
+        ("commands", Read),
+        ("finally", Read),
+        ("on-failure", Read),
+        ("run-as", Ignored),
+        ("runtime-versions", Ignored),
+    ],
+};
+
+/// `artifacts`, and each of its `secondary-artifacts`.
+pub(crate) const ARTIFACTS: Level = Level {
+    name: "in `artifacts`",
+    path: "artifacts",
+    keys: &[
+        ("files", Read),
+        ("name", Read),
+        ("base-directory", Read),
+        ("discard-paths", Read),
+        ("exclude-paths", Read),
+        ("secondary-artifacts", Ignored),
+        ("enable-symlinks", Ignored),
+        ("s3-prefix", Ignored),
+        ("type", Pointless),
+    ],
+};
+
+/// `cache`.
+pub(crate) const CACHE: Level = Level {
+    name: "in `cache`",
+    path: "cache",
+    keys: &[
+        ("paths", Read),
+        ("key", Read),
+        ("action", Read),
+        ("fallback-keys", Ignored),
+    ],
+};
+
+/// `batch`.
+pub(crate) const BATCH: Level = Level {
+    name: "in `batch`",
+    path: "batch",
+    keys: &[
+        ("fast-fail", Read),
+        ("build-list", Read),
+        ("build-graph", Read),
+        ("build-matrix", Read),
+        ("build-fanout", Read),
+    ],
+};
+
+/// A task of `build-list`.
+pub(crate) const LIST_TASK: Level = Level {
+    name: "in a task of `build-list`",
+    path: "batch.build-list",
+    keys: &[
+        ("identifier", Read),
+        ("buildspec", Read),
+        ("env", Read),
+        ("ignore-failure", Read),
+        ("debug-session", Ignored),
+    ],
+};
+
+/// A task of `build-graph`.
+pub(crate) const GRAPH_TASK: Level = Level {
+    name: "in a task of `build-graph`",
+    path: "batch.build-graph",
+    keys: &[
+        ("identifier", Read),
+        ("buildspec", Read),
+        ("env", Read),
+        ("ignore-failure", Read),
+        ("debug-session", Ignored),
+        ("depend-on", Read),
+    ],
+};
+
+/// The `env` of a batch task.
+pub(crate) const TASK_ENV: Level = Level {
+    name: "in the `env` of a batch task",
+    path: "batch.build-list.env",
+    keys: &[
+        ("variables", Read),
+        ("compute-type", Ignored),
+        ("fleet", Ignored),
+        ("image", Ignored),
+        ("privileged-mode", Ignored),
+        ("type", Ignored),
+    ],
+};
+
+/// A report group.
+pub(crate) const REPORT: Level = Level {
+    name: "in a report group",
+    path: "reports.<group>",
+    keys: &[
+        ("files", Ignored),
+        ("file-format", Ignored),
+        ("base-directory", Ignored),
+        ("discard-paths", Ignored),
+    ],
+};
+
+/// The levels on which a key that is in the wrong place may belong, the likeliest first.
+pub(crate) const LEVELS: &[&Level] = &[
+    &TOP,
+    &PHASES,
+    &PHASE,
+    &ENV,
+    &ARTIFACTS,
+    &CACHE,
+    &BATCH,
+    &GRAPH_TASK,
+    &TASK_ENV,
+    &REPORT,
+];

@@ -1,0 +1,203 @@
+//! Why a buildspec without mistakes cannot be run in the way that was asked for.
+
+use protocol::graph::JOBS_MAX;
+
+use crate::{
+    diagnostic::{Diagnostic, Place, quoted},
+    spec::Secret,
+};
+
+/// Why a build cannot be planned.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The file is there for its batch: ask for that.
+    #[error("buildspec has no `phases`, only a `batch`")]
+    OnlyBatch,
+    /// A batch was asked for and the file has none: do not ask for it.
+    #[error("buildspec has no `batch` section")]
+    NoBatch,
+    /// A batch task runs the phases of the file, which has none: write some.
+    #[error("buildspec has no `phases` for the tasks of its `batch`")]
+    NoPhases,
+    /// The batch has a form that cannot be run: write the tasks out as a list or a graph.
+    #[error("`batch.{key}` cannot be run")]
+    Form {
+        /// The key of the form.
+        key: &'static str,
+        /// Where it is.
+        place: Place,
+    },
+    /// Values of variables are kept where the farm does not look: give them with the request.
+    #[error("variables have their values elsewhere: {}", names(secrets))]
+    Secrets {
+        /// Names and references, at least one.
+        secrets: Vec<(String, Secret)>,
+    },
+    /// Tasks run a buildspec of their own: put what they do into this file.
+    #[error("batch tasks have buildspecs of their own: {}", task_names(tasks))]
+    TaskBuildspecs {
+        /// Identifiers, paths and where the paths are; at least one.
+        tasks: Vec<(String, String, Place)>,
+    },
+    /// Tasks do not fit together: mend each.
+    #[error("batch tasks do not fit together: {}", joined(mistakes))]
+    Tasks {
+        /// All mistakes, at least one.
+        mistakes: Vec<TaskMistake>,
+    },
+    /// The batch is too long: split it.
+    #[error("batch has {tasks} tasks and so {jobs} jobs, at most {JOBS_MAX} are allowed")]
+    TooManyJobs {
+        /// How many tasks there are.
+        tasks: usize,
+        /// How many jobs they would be.
+        jobs: usize,
+    },
+    /// Every task carries all commands, and that is too much: move long commands into scripts.
+    #[error(
+        "the commands and variables of {tasks} tasks have {bytes} bytes, at most {limit} are allowed"
+    )]
+    TooLarge {
+        /// How many tasks there are.
+        tasks: usize,
+        /// How many bytes of text they would have.
+        bytes: usize,
+        /// How many they may have.
+        limit: usize,
+    },
+}
+
+/// What is wrong between the tasks of a batch.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TaskMistake {
+    /// Two tasks have one name: rename one.
+    #[error(
+        "identifier {} is there twice, first on line {first}",
+        quoted(identifier)
+    )]
+    Duplicate {
+        /// The name.
+        identifier: String,
+        /// The line of the first.
+        first: usize,
+        /// Where the second is.
+        place: Place,
+    },
+    /// A task depends on one that is not there.
+    #[error(
+        "task {} depends on {}, which is not there",
+        quoted(task),
+        quoted(unknown)
+    )]
+    Unknown {
+        /// The task.
+        task: String,
+        /// What it names.
+        unknown: String,
+        /// The task with the most similar name.
+        nearest: Option<String>,
+        /// Where it is named.
+        place: Place,
+    },
+    /// Tasks wait for each other in a circle.
+    #[error("tasks depend on each other in a circle: {}", circle(tasks))]
+    Cycle {
+        /// The tasks, each depending on the next, and the last on the first.
+        tasks: Vec<String>,
+        /// Where the first is.
+        place: Place,
+    },
+}
+
+impl PlanError {
+    /// The same for people, one remark for each mistake, with its place in the file and its repair.
+    pub fn diagnostics(&self) -> Vec<Diagnostic> {
+        let whole =
+            |hint: &str| vec![Diagnostic::error(Place::START, self.to_string()).with_hint(hint)];
+        match self {
+            Self::OnlyBatch => whole("run it with `--batch`"),
+            Self::NoBatch => whole("run it without `--batch`, or add `batch.build-list`"),
+            Self::NoPhases => whole("add the `phases` that every task runs"),
+            Self::Form { place, .. } => {
+                let hint =
+                    "write the tasks out in `batch.build-list`, each with its `env.variables`";
+                vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]
+            }
+            Self::Secrets { secrets } => secrets.iter().map(secret_diagnostic).collect(),
+            Self::TaskBuildspecs { tasks } => tasks.iter().map(task_diagnostic).collect(),
+            Self::Tasks { mistakes } => mistakes.iter().map(TaskMistake::diagnostic).collect(),
+            Self::TooManyJobs { .. } => whole("split the batch into several files"),
+            Self::TooLarge { .. } => whole("move long commands into scripts of the repository"),
+        }
+    }
+}
+
+impl TaskMistake {
+    /// The same for people.
+    fn diagnostic(&self) -> Diagnostic {
+        let (place, hint) = match self {
+            Self::Duplicate { place, .. } => {
+                (place, Some("give each task a name of its own".to_owned()))
+            }
+            Self::Unknown { place, nearest, .. } => {
+                let hint = nearest
+                    .as_ref()
+                    .map(|name| format!("did you mean {}?", quoted(name)));
+                (place, hint)
+            }
+            Self::Cycle { place, .. } => {
+                (place, Some("take one of these `depend-on` out".to_owned()))
+            }
+        };
+        Diagnostic {
+            hint,
+            ..Diagnostic::error(*place, self.to_string())
+        }
+    }
+}
+
+fn secret_diagnostic((name, secret): &(String, Secret)) -> Diagnostic {
+    let name = quoted(name);
+    let message = format!(
+        "variable {name} has its value in `{}`, which the farm does not have",
+        secret.store.key()
+    );
+    let hint = "give it a value with `--env NAME=VALUE`; it is then like any other variable, so the log shows it where a command prints it";
+    Diagnostic::error(secret.place, message).with_hint(hint)
+}
+
+fn task_diagnostic((task, path, place): &(String, String, Place)) -> Diagnostic {
+    let message = format!(
+        "task {} has a buildspec of its own, {}, and tasks can only run the file they are in",
+        quoted(task),
+        quoted(path)
+    );
+    let hint =
+        "take `buildspec` out and let the `phases` of this file look at the task's `env.variables`";
+    Diagnostic::error(*place, message).with_hint(hint)
+}
+
+fn names(secrets: &[(String, Secret)]) -> String {
+    let names: Vec<String> = secrets.iter().map(|(name, _)| quoted(name)).collect();
+    names.join(", ")
+}
+
+fn task_names(tasks: &[(String, String, Place)]) -> String {
+    let names: Vec<String> = tasks.iter().map(|(task, ..)| quoted(task)).collect();
+    names.join(", ")
+}
+
+fn joined(mistakes: &[TaskMistake]) -> String {
+    let texts: Vec<String> = mistakes.iter().map(TaskMistake::to_string).collect();
+    texts.join("; ")
+}
+
+/// `a -> b -> a`.
+fn circle(tasks: &[String]) -> String {
+    let names: Vec<&str> = tasks
+        .iter()
+        .chain(tasks.first())
+        .map(String::as_str)
+        .collect();
+    names.join(" -> ")
+}

@@ -1,0 +1,306 @@
+//! Reading nodes as what they should be, and a remark for each that is something else.
+//!
+//! Every method goes on after a mistake with what can be used, so that one pass finds all mistakes.
+
+use std::collections::BTreeMap;
+
+use protocol::snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX};
+
+use crate::{
+    advice::{missing_space, quote_command, unknown_key},
+    diagnostic::{Diagnostic, Place, Severity, quoted},
+    keys::{Level, Support},
+    yaml::{Content, Entry, Node},
+};
+
+/// How many remarks are kept: more than anybody reads, and a bound on what a hostile file can make.
+const DIAGNOSTICS_MAX: usize = 200;
+
+/// Collects remarks while a file is read.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    lines: Vec<&'a str>,
+    diagnostics: Vec<Diagnostic>,
+    /// How many remarks there were no room for, and whether one of them is an error.
+    dropped: (usize, bool),
+}
+
+/// The known keys of a mapping.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    entries: Vec<&'a Entry>,
+}
+
+impl<'a> Fields<'a> {
+    /// The value of `key`; `None` if it is not there.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Node> {
+        self.entry(key).map(|entry| &entry.value)
+    }
+
+    /// The entry of `key`; `None` if it is not there.
+    pub(crate) fn entry(&self, key: &str) -> Option<&'a Entry> {
+        self.entries.iter().find(|entry| entry.key == key).copied()
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the file `text`.
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self {
+            lines: text.lines().collect(),
+            diagnostics: Vec::new(),
+            dropped: (0, false),
+        }
+    }
+
+    /// Takes a remark.
+    pub(crate) fn say(&mut self, diagnostic: Diagnostic) {
+        if self.diagnostics.len() < DIAGNOSTICS_MAX {
+            self.diagnostics.push(diagnostic);
+        } else {
+            self.dropped.0 += 1;
+            self.dropped.1 |= diagnostic.severity == Severity::Error;
+        }
+    }
+
+    /// Takes an error without advice.
+    pub(crate) fn error(&mut self, place: Place, message: impl Into<String>) {
+        self.say(Diagnostic::error(place, message));
+    }
+
+    /// All remarks, by place.
+    pub(crate) fn finish(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|diagnostic| diagnostic.place);
+        if self.dropped.0 > 0 {
+            let message = format!("and {} more remarks", self.dropped.0);
+            let place = self
+                .diagnostics
+                .last()
+                .map_or(Place::START, |last| last.place);
+            let more = Diagnostic::warning(place, message);
+            self.diagnostics.push(Diagnostic {
+                severity: if self.dropped.1 {
+                    Severity::Error
+                } else {
+                    Severity::Warning
+                },
+                ..more
+            });
+        }
+        self.diagnostics
+    }
+
+    /// The entries of a mapping; none of nothing. `what` is what it is, like "`env`".
+    pub(crate) fn entries(&mut self, node: &'a Node, what: &str) -> &'a [Entry] {
+        match &node.content {
+            Content::Map(entries) => entries,
+            _ if node.is_null() => &[],
+            content => {
+                let message = format!("{what} has to be a mapping, not {}", node.kind());
+                let hint = match content {
+                    Content::Scalar { text, .. } => missing_space(text),
+                    _ => Some("take the `- ` away".to_owned()),
+                };
+                self.say(Diagnostic {
+                    hint,
+                    ..Diagnostic::error(node.place, message)
+                });
+                &[]
+            }
+        }
+    }
+
+    /// The known keys of a mapping on `level`; the others get a remark.
+    pub(crate) fn fields(&mut self, node: &'a Node, what: &str, level: &Level) -> Fields<'a> {
+        let entries = self.entries(node, what);
+        for entry in entries {
+            match level.support(&entry.key) {
+                Some(Support::Read | Support::Pointless) => {}
+                Some(Support::Ignored) => {
+                    let message = format!("`{}` {} is not acted on", entry.key, level.name);
+                    self.say(Diagnostic::warning(entry.place, message));
+                }
+                None => self.say(unknown_key(level, entry)),
+            }
+        }
+        Fields {
+            entries: entries
+                .iter()
+                .filter(|entry| level.support(&entry.key).is_some())
+                .collect(),
+        }
+    }
+
+    /// A text, as written; `None` with an error if it is none.
+    pub(crate) fn text(&mut self, node: &Node, what: &str) -> Option<String> {
+        match &node.content {
+            Content::Scalar { text, .. } if text.contains('\0') => {
+                self.error(
+                    node.place,
+                    format!("{what} has a NUL character, which no program can be given"),
+                );
+                None
+            }
+            Content::Scalar { text, .. } => Some(text.clone()),
+            _ => {
+                self.error(
+                    node.place,
+                    format!("{what} has to be a text, not {}", node.kind()),
+                );
+                None
+            }
+        }
+    }
+
+    /// A text that is there; `None` for nothing.
+    pub(crate) fn some_text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
+        let node = node.filter(|node| !node.is_null())?;
+        self.text(node, what)
+    }
+
+    /// `yes` or `no` in any of YAML's spellings, quoted or not; `false` for nothing.
+    pub(crate) fn flag(&mut self, node: Option<&Node>, what: &str) -> bool {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return false;
+        };
+        let Some(text) = self.text(node, what) else {
+            return false;
+        };
+        match text.trim().to_ascii_lowercase().as_str() {
+            "yes" | "true" | "on" | "y" => true,
+            "no" | "false" | "off" | "n" | "" => false,
+            _ => {
+                let message = format!("{what} has to be `yes` or `no`, not {}", quoted(&text));
+                self.error(node.place, message);
+                false
+            }
+        }
+    }
+
+    /// A list of texts, or one text in place of a list of one. Nothing in it does not count.
+    pub(crate) fn texts(&mut self, node: Option<&Node>, what: &str) -> Vec<(String, Place)> {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return Vec::new();
+        };
+        let nodes = match &node.content {
+            Content::List(nodes) => nodes.as_slice(),
+            Content::Scalar { .. } => std::slice::from_ref(node),
+            Content::Map(_) => {
+                let message = format!("{what} has to be a list, not a mapping");
+                self.say(
+                    Diagnostic::error(node.place, message).with_hint("write `- ` before each"),
+                );
+                &[]
+            }
+        };
+        let there = nodes.iter().filter(|node| !node.is_null());
+        there
+            .filter_map(|node| Some((self.text(node, &format!("each of {what}"))?, node.place)))
+            .collect()
+    }
+
+    /// The commands of a list. CodeBuild's text for a wrong one is "Expected Commands[i] to be of string
+    /// type: found subkeys instead".
+    pub(crate) fn commands(&mut self, node: Option<&Node>, what: &str) -> Vec<String> {
+        let Some(node) = node.filter(|node| !node.is_null()) else {
+            return Vec::new();
+        };
+        let nodes = match &node.content {
+            Content::List(nodes) => nodes.as_slice(),
+            Content::Scalar { .. } => {
+                let message = format!("{what} should be a list; this is taken as one command");
+                self.say(
+                    Diagnostic::warning(node.place, message)
+                        .with_hint("write `- ` before each command"),
+                );
+                std::slice::from_ref(node)
+            }
+            Content::Map(_) => {
+                let message = format!("{what} has to be a list of commands, not a mapping");
+                let hint = "write `- ` before each command";
+                self.say(Diagnostic::error(node.place, message).with_hint(hint));
+                &[]
+            }
+        };
+        let numbered = nodes.iter().zip(1..).filter(|(node, _)| !node.is_null());
+        numbered
+            .filter_map(|(node, number)| self.command(node, number, what))
+            .collect()
+    }
+
+    fn command(&mut self, node: &Node, number: usize, what: &str) -> Option<String> {
+        let cause = match &node.content {
+            Content::Scalar { .. } => {
+                return self.text(node, &format!("command {number} of {what}"));
+            }
+            Content::List(_) => "the `[` or `- ` it starts with",
+            Content::Map(_) => "the `: ` in it",
+        };
+        let message = format!(
+            "command {number} of {what} is read as {}, because of {cause}",
+            node.kind()
+        );
+        let line = self
+            .lines
+            .get(node.place.line.saturating_sub(1))
+            .copied()
+            .unwrap_or_default();
+        let hint = quote_command(line, node.place);
+        self.say(Diagnostic::error(node.place, message).with_hint(hint));
+        None
+    }
+
+    /// Variables: names and literal values. Nothing is the empty value.
+    pub(crate) fn variables(
+        &mut self,
+        node: Option<&'a Node>,
+        what: &str,
+    ) -> BTreeMap<String, String> {
+        let mut variables = BTreeMap::new();
+        let Some(node) = node else {
+            return variables;
+        };
+        for entry in self.entries(node, what) {
+            self.check_variable_name(entry);
+            let what = format!("variable {}", quoted(&entry.key));
+            let value = if entry.value.is_null() {
+                Some(String::new())
+            } else {
+                self.text(&entry.value, &what)
+            };
+            let Some(value) = value else { continue };
+            if entry.key.len() as u64 + value.len() as u64 >= VARIABLE_BYTES_MAX {
+                let bytes = value.len();
+                let message = format!(
+                    "{what} has {bytes} bytes, less than {VARIABLE_BYTES_MAX} are possible"
+                );
+                self.error(entry.place, message);
+                continue;
+            }
+            variables.insert(entry.key.clone(), value);
+        }
+        if variables.len() as u64 > VARIABLES_MAX {
+            let message = format!(
+                "{what} has {} variables, at most {VARIABLES_MAX} are possible",
+                variables.len()
+            );
+            self.error(node.place, message);
+        }
+        variables
+    }
+
+    /// Says what is wrong with the name of a variable.
+    pub(crate) fn check_variable_name(&mut self, entry: &Entry) {
+        let name = &entry.key;
+        let shown = quoted(name);
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let message = format!("{shown} cannot be the name of a variable");
+            self.error(entry.place, message);
+        } else if name.starts_with("CODEBUILD_") {
+            let message = format!(
+                "variable {shown} has a name that is reserved: CODEBUILD_ is for what the build sets"
+            );
+            self.say(Diagnostic::warning(entry.place, message));
+        }
+    }
+}
