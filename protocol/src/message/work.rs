@@ -1,9 +1,10 @@
 //! What a worker and the coordinator say to each other.
 //!
-//! A worker opens one stream for as long as it is there: it sends [`WorkerMessage`]s, the first of them
-//! [`WorkerMessage::Join`], and gets [`CoordinatorMessage`]s. The log of each attempt goes over a stream
-//! of its own: a [`LogStart`] frame, then for each piece a [`LogPiece`] frame and its bytes; the
-//! coordinator answers with [`LogAck`] frames.
+//! Every stream that a worker opens starts with a [`WorkRequest`] frame. One stream,
+//! [`WorkRequest::Session`], is open for as long as the worker is there: it sends [`WorkerMessage`]s, the
+//! first of them [`WorkerMessage::Join`], and gets [`CoordinatorMessage`]s. The log of each attempt goes
+//! over a stream of its own, [`WorkRequest::Log`]: for each piece a [`LogPiece`] frame and its bytes; the
+//! coordinator answers with [`LogAck`] frames, the first at once, saying what it has already.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -18,6 +19,15 @@ use crate::{
     name::{Namespace, ProjectName, Team},
     worker::WorkerOffer,
 };
+
+/// The first frame of each stream that a worker opens.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum WorkRequest {
+    /// The stream carries the session.
+    Session,
+    /// The stream carries the log of one attempt.
+    Log(LogStart),
+}
 
 /// From a worker.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -150,7 +160,7 @@ pub enum JobInput {
     Local,
 }
 
-/// The first frame of a log stream.
+/// Whose log a stream carries.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LogStart {
     /// The lease under which the log is written.
