@@ -1,1 +1,45 @@
-//! placeholder
+//! Who runs what and when: every decision of the coordinator, as a state machine without a clock, a
+//! network, a disk or tasks.
+//!
+//! [`Scheduler::apply`] takes an [`Event`] and gives [`Fact`]s, which the shell journals and syncs, and
+//! [`Effect`]s, which it carries out after that. [`Scheduler::replay`] folds journalled facts again.
+
+mod assignment;
+mod decide;
+mod effect;
+mod event;
+mod fact;
+mod fold;
+mod index;
+mod lease;
+mod outcome;
+mod placement;
+mod presence;
+mod query;
+mod queue;
+mod retention;
+mod retry;
+mod scheduler;
+mod settle;
+mod state;
+mod timer;
+mod worker;
+
+pub use crate::{
+    assignment::{AssignmentDraft, GRANT_MARGIN, assignment},
+    effect::Effect,
+    event::{Event, Now, SessionId, Submission},
+    fact::{Fact, Limits, Platform, RestartCause, StopCause},
+    fold::FoldError,
+    lease::{LEASE_FENCE, REVOKE_GRACE},
+    placement::PREFERENCE_WAIT,
+    query::{
+        AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,
+        build_phase, build_summary, builds, counts, has_room, is_ended, knows_worker, live_attempt,
+        resolve, workers,
+    },
+    retention::{RetentionPolicy, overdue},
+    retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},
+    scheduler::{Deadline, Decision, Scheduler},
+    state::{Config, Ledger, State},
+};

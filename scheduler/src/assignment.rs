@@ -1,0 +1,150 @@
+//! Assignments: what a worker is told of an attempt, and what it may do at the cache meanwhile.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use protocol::{
+    access::{Grant, SignedGrant},
+    build::Outcome,
+    job::JobId,
+    lease::LeaseId,
+    message::{
+        cache::keys,
+        work::{Assignment, JobInput},
+    },
+    time::WallTime,
+};
+
+use crate::state::{Build, Lease, State};
+
+/// How much longer than a build's limit the grants of its leases are good: time to store the log and
+/// the snapshot of an attempt that ends with the limit, on clocks that differ by minutes.
+pub const GRANT_MARGIN: Duration = Duration::from_secs(15 * 60);
+
+/// An assignment that lacks its signature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssignmentDraft {
+    /// What is to be signed.
+    pub grant: Grant,
+    assignment: Assignment,
+}
+
+impl AssignmentDraft {
+    /// The assignment, with the signature of [`grant`](Self::grant).
+    pub fn signed(mut self, grant: SignedGrant) -> Assignment {
+        self.assignment.grant = grant;
+        self.assignment
+    }
+}
+
+/// What the worker of `lease` is to be told; `None`: the lease is not out any more, and there is
+/// nothing to tell.
+///
+/// The worker counts the lease from when it sent the last renewal (or its join) that was answered
+/// before this came: the lease was granted later than that.
+pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<AssignmentDraft> {
+    let known = state.ledger.leases.get(&lease)?;
+    let build = state.ledger.builds.get(&known.job.build)?;
+    let end = build.started.unwrap_or(now) + build.limits.run;
+    let grant = grant(build, end + GRANT_MARGIN);
+    let job = known.job;
+    let node = build.node(job.index);
+    let submission = &build.submission;
+    let succeeding = is_succeeding(build, job);
+    Some(AssignmentDraft {
+        grant,
+        assignment: Assignment {
+            lease,
+            job,
+            attempt: known.attempt,
+            phase: node.phase,
+            unit: node.unit,
+            team: submission.team.clone(),
+            namespace: submission.namespace.clone(),
+            project: submission.project.clone(),
+            task: node.task.clone(),
+            input: input(build, known),
+            variables: variables(build, job, succeeding),
+            succeeding,
+            grant: SignedGrant {
+                grant: Vec::new(),
+                signature: Vec::new(),
+            },
+            time_left: end.since(now),
+        },
+    })
+}
+
+fn grant(build: &Build, end: WallTime) -> Grant {
+    let submission = &build.submission;
+    let id = submission.build;
+    let dependencies = keys::dependencies(&submission.project);
+    Grant {
+        build: id,
+        team: submission.team.clone(),
+        namespace: submission.namespace.clone(),
+        trust: submission.trust,
+        writes: vec![
+            keys::snapshots(id),
+            keys::artifacts(id),
+            dependencies.clone(),
+        ],
+        reads: vec![keys::source(id), keys::snapshots(id), dependencies],
+        end,
+    }
+}
+
+/// Whether no phase of the job's unit has failed.
+fn is_succeeding(build: &Build, job: JobId) -> bool {
+    let jobs = &build.unit_of(job.index).jobs;
+    let mut outcomes = jobs
+        .iter()
+        .filter_map(|&job| build.jobs[job as usize].outcome());
+    outcomes.all(|outcome| outcome == Outcome::Succeeded)
+}
+
+/// What the attempt starts from: the last snapshot of its unit. A failed phase may have left none; then
+/// the one before it counts.
+fn input(build: &Build, lease: &Lease) -> JobInput {
+    let mut input = build.node(lease.job.index).input;
+    let placement = build.unit_of(lease.job.index).placement.as_ref();
+    if input.is_some() && placement.is_some_and(|at| at.platform.is_bound()) {
+        return JobInput::Local;
+    }
+    while let Some(index) = input {
+        let result = build.jobs[index as usize].result.as_ref();
+        if let Some(snapshot) = result.and_then(|result| result.snapshot.clone()) {
+            return JobInput::Snapshot(snapshot);
+        }
+        input = build.node(index).input;
+    }
+    JobInput::Source(build.submission.source.clone())
+}
+
+fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, String> {
+    let submission = &build.submission;
+    let unit = build.node(job.index).unit as usize;
+    let started = build.started.unwrap_or_default();
+    let version = &submission.source_version;
+    let identifier = &submission.graph.units[unit].identifier;
+    let log = match identifier {
+        Some(identifier) => format!("{}/{identifier}", submission.build),
+        None => submission.build.to_string(),
+    };
+    let set = [
+        ("BATCH_BUILD_IDENTIFIER", identifier.clone()),
+        (
+            "BUILD_ID",
+            Some(submission.build.qualified(&submission.project)),
+        ),
+        ("BUILD_NUMBER", Some(build.number.to_string())),
+        ("BUILD_SUCCEEDING", Some(u8::from(succeeding).to_string())),
+        ("INITIATOR", Some(submission.initiator.clone())),
+        ("LOG_PATH", Some(log)),
+        ("RESOLVED_SOURCE_VERSION", version.clone()),
+        ("SOURCE_VERSION", version.clone()),
+        ("START_TIME", Some(started.0.to_string())),
+    ];
+    let set = set.into_iter();
+    set.filter_map(|(name, value)| Some((format!("CODEBUILD_{name}"), value?)))
+        .collect()
+}

@@ -1,0 +1,137 @@
+//! Deciding: the order in which one event is gone through.
+//!
+//! Time moves first: what ended by now cannot be renewed or finished now. Then the event; then what
+//! follows from both for the builds they touched; last, free workers get jobs. Rules only read the
+//! state and record facts; facts change it.
+
+use protocol::build::BuildId;
+
+use crate::{
+    effect::{Effect, effects},
+    event::{Event, Now, Submission},
+    fact::{Fact, StopCause},
+    fold::fold,
+    lease, placement,
+    scheduler::Decision,
+    settle,
+    state::{self, State},
+    worker,
+};
+
+/// Decides what follows from `event`.
+pub(crate) fn decide(state: &mut State, now: Now, event: Event) -> Decision {
+    let mut turn = Turn {
+        state,
+        now,
+        decision: Decision::default(),
+    };
+    lease::expire(&mut turn);
+    apply(&mut turn, event);
+    settle::settle(&mut turn);
+    placement::assign(&mut turn);
+    turn.decision
+}
+
+/// One event on its way: the state so far, and what was decided so far.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) now: Now,
+    decision: Decision,
+}
+
+impl Turn<'_> {
+    /// Decides `fact`: from here on it is so.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit the state: a rule that records it is wrong.
+    pub(crate) fn record(&mut self, fact: Fact) {
+        let effects = effects(self.state, &fact);
+        fold(&mut self.state.ledger, &fact).expect("what is decided fits the state");
+        self.state
+            .presence
+            .follow(&self.state.ledger, &fact, self.now);
+        self.decision.facts.push(fact);
+        self.decision.effects.extend(effects);
+    }
+
+    /// Adds an effect that comes from no fact.
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        self.decision.effects.push(effect);
+    }
+}
+
+fn apply(turn: &mut Turn<'_>, event: Event) {
+    match event {
+        Event::Submit(submission) => submit(turn, submission),
+        Event::Retry {
+            build,
+            retry,
+            initiator,
+        } => {
+            if let Some(known) = turn.state.ledger.builds.get(&build) {
+                let mut submission = known.submission.clone();
+                submission.build = retry;
+                submission.initiator = initiator;
+                submit(turn, submission);
+            }
+        }
+        Event::Stop { build } => stop(turn, build, StopCause::Stopped),
+        Event::Delete { build } => {
+            let known = turn.state.ledger.builds.get(&build);
+            if known.is_some_and(|known| known.ended.is_some()) {
+                let at = turn.now.wall;
+                turn.record(Fact::BuildDeleted { build, at });
+            }
+        }
+        Event::WorkerJoined {
+            session,
+            offer,
+            holds,
+        } => worker::join(turn, session, offer, &holds),
+        Event::WorkerLeft { session } => worker::leave(turn, session),
+        Event::Renew {
+            session,
+            sequence,
+            leases,
+        } => lease::renew(turn, session, sequence, leases),
+        Event::Finished {
+            session,
+            lease,
+            result,
+        } => lease::finish(turn, session, lease, result),
+        Event::Leaving { session } => worker::leaving(turn, session),
+        Event::Drain { worker } => worker::drain(turn, worker),
+        Event::Tick => {}
+    }
+}
+
+fn submit(turn: &mut Turn<'_>, submission: Box<Submission>) {
+    let ledger = &turn.state.ledger;
+    let is_known = ledger.builds.contains_key(&submission.build);
+    let is_sound = state::is_sound(&submission.graph);
+    if is_known || !is_sound || !crate::query::has_room(turn.state) {
+        return;
+    }
+    let numbers = ledger.numbers.get(&submission.team);
+    let last = numbers.and_then(|of| of.get(&submission.project));
+    turn.record(Fact::BuildSubmitted {
+        number: last.copied().unwrap_or(0).saturating_add(1),
+        order: ledger.next_order,
+        limits: turn.state.config.limits,
+        submission,
+        at: turn.now.wall,
+    });
+}
+
+/// Stops a build, unless it has ended or stops already.
+pub(crate) fn stop(turn: &mut Turn<'_>, build: BuildId, cause: StopCause) {
+    let Some(known) = turn.state.ledger.builds.get(&build) else {
+        return;
+    };
+    if known.ended.is_none() && known.stop.is_none() {
+        let at = turn.now.wall;
+        turn.record(Fact::StopRequested { build, cause, at });
+    }
+}

@@ -1,0 +1,131 @@
+//! Events: what comes in, from people, workers and the clock.
+
+use std::fmt;
+
+use protocol::{
+    access::Trust,
+    blob::TreeRef,
+    build::BuildId,
+    graph::JobGraph,
+    job::AttemptResult,
+    lease::LeaseId,
+    message::work::HeldLease,
+    name::{Namespace, ProjectName, Team, WorkerName},
+    time::{Time, WallTime},
+    worker::WorkerOffer,
+};
+use serde::{Deserialize, Serialize};
+
+/// What time it is, on both clocks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Now {
+    /// On the coordinator's monotonic clock; leases run on it. Never less than at the event before.
+    pub time: Time,
+    /// On the wall clock; limits of builds run on it, and people read it.
+    pub wall: WallTime,
+}
+
+/// Names one connection of a worker, for as long as the coordinator lives. The shell counts them.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session-{}", self.0)
+    }
+}
+
+/// A build to be run, planned already.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Submission {
+    /// Its id, which the shell drew at random.
+    pub build: BuildId,
+    /// Whose it is.
+    pub team: Team,
+    /// Where its results go.
+    pub namespace: Namespace,
+    /// Of which project.
+    pub project: ProjectName,
+    /// How far its results may be trusted.
+    pub trust: Trust,
+    /// Who submitted it.
+    pub initiator: String,
+    /// The source, uploaded already.
+    pub source: TreeRef,
+    /// The commit that the source is of.
+    pub source_version: Option<String>,
+    /// Its jobs.
+    pub graph: JobGraph,
+}
+
+/// Something that happened. What makes no sense in the present state changes nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// Take a build. Ignored if its id is known, its graph is not sound or there is
+    /// [no room](crate::has_room).
+    Submit(Box<Submission>),
+    /// Take the build `build` again, from the same source, under the id `retry`.
+    Retry {
+        /// The build to be run again, however it stands.
+        build: BuildId,
+        /// The id of the new one.
+        retry: BuildId,
+        /// Who wants it.
+        initiator: String,
+    },
+    /// Stop a build. Ignored if it has ended.
+    Stop {
+        /// The build.
+        build: BuildId,
+    },
+    /// Forget a build. Ignored unless it has ended.
+    Delete {
+        /// The build.
+        build: BuildId,
+    },
+    /// A worker is there. Its name is what its certificate says, not what it says itself.
+    WorkerJoined {
+        /// Over which connection.
+        session: SessionId,
+        /// What it offers.
+        offer: Box<WorkerOffer>,
+        /// The leases that it says it still holds.
+        holds: Vec<HeldLease>,
+    },
+    /// A connection is gone. The leases of its worker live on until they end.
+    WorkerLeft {
+        /// The connection.
+        session: SessionId,
+    },
+    /// A worker wants to go on with its leases.
+    Renew {
+        /// Over which connection.
+        session: SessionId,
+        /// The worker's count.
+        sequence: u64,
+        /// Which leases.
+        leases: Vec<LeaseId>,
+    },
+    /// An attempt has ended, and all of it is stored.
+    Finished {
+        /// Over which connection.
+        session: SessionId,
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// What came of it.
+        result: Box<AttemptResult>,
+    },
+    /// A worker takes no more work and will leave.
+    Leaving {
+        /// Over which connection.
+        session: SessionId,
+    },
+    /// Let a worker's phases end and give it no more. Ignored if no such worker is
+    /// [known](crate::knows_worker).
+    Drain {
+        /// The worker.
+        worker: WorkerName,
+    },
+    /// Nothing but time has passed; due at [`Scheduler::next_deadline`](crate::Scheduler::next_deadline).
+    Tick,
+}

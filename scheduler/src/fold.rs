@@ -1,0 +1,423 @@
+//! Folding: how facts add up to the ledger.
+//!
+//! Nothing is decided here. A fact that does not fit what is known is refused: live, that is a broken
+//! invariant; when a journal is read, the journal is not what was written.
+
+use protocol::{
+    build::{BuildId, Outcome, PhaseContext},
+    job::JobId,
+    lease::LeaseId,
+    name::WorkerName,
+    time::WallTime,
+};
+
+use crate::{
+    fact::{Fact, RestartCause, StopCause},
+    index::{Readiness, readiness},
+    state::{self, Build, Ending, JobState, Lease, Ledger, Placement, Try},
+};
+
+/// Why a fact does not fit what is known. The journal was changed, or is not of this program; the
+/// caller stops and names the place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum FoldError {
+    /// It is about a build that is not known.
+    #[error("fact is about build {build}, which is not known")]
+    UnknownBuild {
+        /// The build.
+        build: BuildId,
+    },
+    /// It submits a build that is there already.
+    #[error("fact submits build {build}, which is known already")]
+    KnownBuild {
+        /// The build.
+        build: BuildId,
+    },
+    /// It submits a build whose graph leads nowhere.
+    #[error("fact submits build {build}, whose graph is not sound")]
+    Graph {
+        /// The build.
+        build: BuildId,
+    },
+    /// It is about a job or unit that its build does not have.
+    #[error("fact is about job or unit {index} of build {build}, which has none of that index")]
+    UnknownIndex {
+        /// The build.
+        build: BuildId,
+        /// The index.
+        index: u32,
+    },
+    /// It is about a job that does not stand so that this could happen to it.
+    #[error("fact does not fit how job {job} stands")]
+    Standing {
+        /// The job.
+        job: JobId,
+    },
+    /// It is about a lease that is not out.
+    #[error("fact is about {lease}, which is not out")]
+    UnknownLease {
+        /// The lease.
+        lease: LeaseId,
+    },
+}
+
+/// Adds `fact` to `ledger`, which is unchanged if it does not fit.
+pub(crate) fn fold(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
+    match fact {
+        Fact::BuildSubmitted {
+            submission,
+            number,
+            order,
+            limits,
+            at,
+        } => submitted(
+            ledger,
+            Build::new(submission.clone(), *number, *order, *limits, *at),
+        ),
+        Fact::LeaseGranted {
+            lease,
+            job,
+            attempt,
+            worker,
+            platform,
+            at,
+        } => {
+            let placement = Placement {
+                worker: worker.clone(),
+                platform: platform.clone(),
+            };
+            granted(ledger, (*lease, *job, *attempt), placement, *at)
+        }
+        Fact::LeaseLost { lease, job, .. } => faulted(ledger, *lease, *job, None),
+        Fact::AttemptFaulted {
+            lease,
+            job,
+            context,
+            ..
+        } => faulted(ledger, *lease, *job, Some(context.clone())),
+        Fact::JobEnded {
+            lease,
+            job,
+            outcome,
+            result,
+            at,
+            ..
+        } => {
+            release(ledger, *lease, *job)?;
+            end(ledger, *job, (*outcome, *at), |ended| {
+                ended.context = Some(result.context.clone());
+                ended.result = Some(result.clone());
+            })
+        }
+        Fact::JobSkipped { job, at, .. } => end(ledger, *job, (Outcome::Skipped, *at), |_| {}),
+        Fact::JobGivenUp {
+            job,
+            outcome,
+            context,
+            at,
+        } => end(ledger, *job, (*outcome, *at), |ended| {
+            ended.context = Some(context.clone());
+        }),
+        Fact::UnitRestarted {
+            build, unit, cause, ..
+        } => restarted(ledger, *build, *unit, *cause),
+        Fact::StopRequested { build, cause, .. } => stopping(ledger, *build, *cause),
+        Fact::BuildEnded { build, outcome, at } => ended(ledger, *build, *outcome, *at),
+        Fact::BuildDeleted { build, .. } => deleted(ledger, *build),
+        Fact::WorkerDraining { worker, at } => {
+            ledger.draining.insert(worker.clone(), *at);
+            Ok(())
+        }
+        Fact::WorkerDrained { worker, .. } => {
+            ledger.draining.remove(worker);
+            Ok(())
+        }
+    }
+}
+
+/// The least id that a job of `build` can have.
+pub(crate) const fn first_job(build: BuildId) -> JobId {
+    JobId { build, index: 0 }
+}
+
+/// The greatest id that a job of `build` can have.
+pub(crate) const fn last_job(build: BuildId) -> JobId {
+    JobId {
+        build,
+        index: u32::MAX,
+    }
+}
+
+fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
+    let id = build.submission.build;
+    if !state::is_sound(&build.submission.graph) {
+        return Err(FoldError::Graph { build: id });
+    }
+    if ledger.builds.contains_key(&id) {
+        return Err(FoldError::KnownBuild { build: id });
+    }
+    let projects = ledger.numbers.entry(build.submission.team.clone());
+    let projects = projects.or_default();
+    projects.insert(build.submission.project.clone(), build.number);
+    ledger.next_order = build.order.saturating_add(1);
+    let index = &mut ledger.index;
+    index.orders.insert(build.order, id);
+    index.add_dependents(id, &build);
+    index.limits.extend(build.limit().map(|limit| (limit, id)));
+    let jobs = build.submission.graph.jobs.len();
+    ledger.builds.insert(id, build);
+    for (index, _) in (0..).zip(0..jobs) {
+        refresh(ledger, JobId { build: id, index });
+    }
+    Ok(())
+}
+
+fn granted(
+    ledger: &mut Ledger,
+    (lease, job, attempt): (LeaseId, JobId, u32),
+    placement: Placement,
+    at: WallTime,
+) -> Result<(), FoldError> {
+    let known = known_job(ledger, job)?;
+    if known.jobs[job.index as usize].state != JobState::Ready {
+        return Err(FoldError::Standing { job });
+    }
+    ledger.index.queue.remove(job);
+    ledger.index.faulted.remove(&job);
+    let worker = placement.worker.clone();
+    change(ledger, job.build, |build| {
+        build.started.get_or_insert(at);
+        let unit = build.node(job.index).unit as usize;
+        build.units[unit].placement = Some(placement);
+        let known = &mut build.jobs[job.index as usize];
+        known.state = JobState::Running(lease);
+        known.tries.push(Try {
+            lease,
+            worker: worker.clone(),
+            started: at,
+        });
+    })?;
+    let build = &ledger.builds[&job.build];
+    let unit = build.node(job.index).unit;
+    ledger.index.bind(job.build, unit, build);
+    ledger.index.add_lease(worker.clone(), lease);
+    ledger.next_lease = lease.0.saturating_add(1);
+    let granted = Lease {
+        job,
+        attempt,
+        worker,
+    };
+    ledger.leases.insert(lease, granted);
+    Ok(())
+}
+
+/// An attempt ended by the farm's fault: its job waits again, unless its build stops.
+fn faulted(
+    ledger: &mut Ledger,
+    lease: LeaseId,
+    job: JobId,
+    context: Option<PhaseContext>,
+) -> Result<(), FoldError> {
+    let worker = release(ledger, lease, job)?;
+    let build = known_build_mut(ledger, job.build)?;
+    let unit = build.node(job.index).unit as usize;
+    let lost = &mut build.jobs[job.index as usize];
+    lost.faults = lost.faults.saturating_add(1);
+    lost.state = JobState::Waiting;
+    lost.context = Some(context.unwrap_or_else(|| PhaseContext {
+        status_code: "WORKER_LOST".to_owned(),
+        message: format!("Worker {worker} was lost."),
+    }));
+    let placement = build.units[unit].placement.as_ref();
+    let is_bound = placement.is_some_and(|at| at.platform.is_bound());
+    build.units[unit].is_broken |= is_bound;
+    refresh(ledger, job);
+    Ok(())
+}
+
+/// A lease is not out any more; gives whose it was.
+fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<WorkerName, FoldError> {
+    let known = known_job(ledger, job)?;
+    if known.jobs[job.index as usize].state != JobState::Running(lease) {
+        return Err(FoldError::Standing { job });
+    }
+    let released = ledger.leases.remove(&lease);
+    let worker = released.ok_or(FoldError::UnknownLease { lease })?.worker;
+    ledger.index.remove_lease(&worker, lease);
+    Ok(worker)
+}
+
+fn end(
+    ledger: &mut Ledger,
+    job: JobId,
+    (outcome, at): (Outcome, WallTime),
+    fill: impl FnOnce(&mut state::Job),
+) -> Result<(), FoldError> {
+    let known = known_job(ledger, job)?;
+    if known.jobs[job.index as usize].outcome().is_some() {
+        return Err(FoldError::Standing { job });
+    }
+    ledger.index.queue.remove(job);
+    ledger.index.faulted.remove(&job);
+    ledger.index.doomed.remove(&job);
+    let build = known_build_mut(ledger, job.build)?;
+    let unit = build.node(job.index).unit;
+    let ended = &mut build.jobs[job.index as usize];
+    ended.state = JobState::Ended(outcome);
+    ended.ended = Some(at);
+    fill(ended);
+    build.open -= 1;
+    let of = &mut build.units[unit as usize];
+    of.open -= 1;
+    if of.open == 0
+        && let Some(placement) = &of.placement
+    {
+        let worker = placement.worker.clone();
+        ledger.index.unbind(job.build, unit, &worker);
+    }
+    let dependents = ledger.index.dependents.get(&job.build);
+    let dependents = dependents.map(|of| of[job.index as usize].clone());
+    for index in dependents.unwrap_or_default() {
+        let build = job.build;
+        refresh(ledger, JobId { build, index });
+    }
+    Ok(())
+}
+
+/// Puts a job that waits for what it needs where it belongs by now.
+fn refresh(ledger: &mut Ledger, job: JobId) {
+    let Some(build) = ledger.builds.get_mut(&job.build) else {
+        return;
+    };
+    let is_waiting = build.jobs[job.index as usize].state == JobState::Waiting;
+    if !is_waiting || build.stop.is_some() {
+        return;
+    }
+    match readiness(build, job.index) {
+        Readiness::Later { .. } => {}
+        Readiness::Never { needs } => {
+            ledger.index.doomed.insert(job, needs);
+        }
+        Readiness::Now => {
+            let ready = &mut build.jobs[job.index as usize];
+            ready.state = JobState::Ready;
+            if ready.faults > 0 {
+                ledger.index.faulted.insert(job);
+            }
+            ledger.index.queue.insert(build, job);
+        }
+    }
+}
+
+fn restarted(
+    ledger: &mut Ledger,
+    id: BuildId,
+    unit: u32,
+    cause: RestartCause,
+) -> Result<(), FoldError> {
+    let build = known_build_mut(ledger, id)?;
+    let unknown = FoldError::UnknownIndex {
+        build: id,
+        index: unit,
+    };
+    let of = build.units.get_mut(unit as usize).ok_or(unknown)?;
+    // A live lease fences its job, and with it the unit.
+    if let Some(&index) = of
+        .jobs
+        .iter()
+        .find(|&&job| build.jobs[job as usize].lease().is_some())
+    {
+        let job = JobId { build: id, index };
+        return Err(FoldError::Standing { job });
+    }
+    let placement = of.placement.take();
+    of.is_broken = false;
+    of.restarts += u32::from(cause == RestartCause::WorkerLost);
+    let jobs = of.jobs.clone();
+    for &index in &jobs {
+        let job = &mut build.jobs[index as usize];
+        if job.outcome().is_some() {
+            build.units[unit as usize].open += 1;
+            build.open += 1;
+        }
+        job.state = JobState::Waiting;
+        (job.ended, job.result) = (None, None);
+    }
+    if let Some(placement) = placement {
+        ledger.index.unbind(id, unit, &placement.worker);
+    }
+    for index in jobs {
+        let job = JobId { build: id, index };
+        ledger.index.queue.remove(job);
+        ledger.index.faulted.remove(&job);
+        ledger.index.doomed.remove(&job);
+        refresh(ledger, job);
+    }
+    Ok(())
+}
+
+/// From here on, nothing of the build starts; and so nothing is skipped.
+fn stopping(ledger: &mut Ledger, id: BuildId, cause: StopCause) -> Result<(), FoldError> {
+    change(ledger, id, |build| build.stop = Some(cause))?;
+    let doomed = &mut ledger.index.doomed;
+    doomed.retain(|job, _| job.build != id);
+    Ok(())
+}
+
+fn ended(
+    ledger: &mut Ledger,
+    id: BuildId,
+    outcome: Outcome,
+    at: WallTime,
+) -> Result<(), FoldError> {
+    change(ledger, id, |build| {
+        build.ended = Some(Ending { outcome, at });
+    })?;
+    ledger.index.dependents.remove(&id);
+    ledger.index.add_ended(id, &ledger.builds[&id], at);
+    Ok(())
+}
+
+fn deleted(ledger: &mut Ledger, id: BuildId) -> Result<(), FoldError> {
+    let unknown = FoldError::UnknownBuild { build: id };
+    let build = ledger.builds.remove(&id).ok_or(unknown)?;
+    let index = &mut ledger.index;
+    index.orders.remove(&build.order);
+    if let Some(ending) = build.ended {
+        index.ended.remove(&(ending.at, id));
+        index.ended_bytes = index.ended_bytes.saturating_sub(build.bytes());
+    }
+    Ok(())
+}
+
+/// Changes a build and keeps the index of limits true.
+fn change(
+    ledger: &mut Ledger,
+    id: BuildId,
+    with: impl FnOnce(&mut Build),
+) -> Result<(), FoldError> {
+    let build = known_build_mut(ledger, id)?;
+    let before = build.limit();
+    with(build);
+    let after = build.limit();
+    if let Some(before) = before {
+        ledger.index.limits.remove(&(before, id));
+    }
+    ledger.index.limits.extend(after.map(|limit| (limit, id)));
+    Ok(())
+}
+
+fn known_build_mut(ledger: &mut Ledger, id: BuildId) -> Result<&mut Build, FoldError> {
+    let build = ledger.builds.get_mut(&id);
+    build.ok_or(FoldError::UnknownBuild { build: id })
+}
+
+fn known_job(ledger: &Ledger, job: JobId) -> Result<&Build, FoldError> {
+    let JobId { build, index } = job;
+    let known = ledger.builds.get(&build);
+    let known = known.ok_or(FoldError::UnknownBuild { build })?;
+    if known.jobs.len() <= index as usize {
+        return Err(FoldError::UnknownIndex { build, index });
+    }
+    Ok(known)
+}

@@ -1,0 +1,240 @@
+//! Queries: how builds and workers stand, for people and for the shell.
+
+mod resolve;
+mod waits;
+
+use protocol::{
+    build::{BuildId, Status},
+    job::JobId,
+    lease::LeaseId,
+    message::client::{
+        BUILDS_LISTED_MAX, BuildDetail, BuildSummary, PhaseDetail, UnitDetail, WorkerSummary,
+    },
+    name::{ProjectName, Team, WorkerName},
+    time::WallTime,
+};
+
+pub use crate::query::resolve::{ResolveError, resolve};
+use crate::{
+    event::Now,
+    outcome::unit_status,
+    query::waits::waits,
+    state::{Build, JobState, State},
+};
+
+/// Whose builds somebody may see.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// Those of one team.
+    Team(Team),
+    /// Those of all teams: the farm's admins.
+    All,
+}
+
+impl Scope {
+    fn contains(&self, build: &Build) -> bool {
+        match self {
+            Self::Team(team) => build.submission.team == *team,
+            Self::All => true,
+        }
+    }
+}
+
+/// An attempt, as far as its log is concerned.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AttemptRecord {
+    /// The right under which it ran.
+    pub lease: LeaseId,
+    /// Who ran it.
+    pub worker: WorkerName,
+    /// When it was granted.
+    pub started: WallTime,
+    /// Whether its lease is still out.
+    pub is_live: bool,
+}
+
+/// How much there is, for metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Builds that have not ended.
+    pub builds_active: usize,
+    /// Builds that have ended and are kept.
+    pub builds_ended: usize,
+    /// Jobs that wait for a worker.
+    pub jobs_queued: usize,
+    /// Attempts that run.
+    pub leases: usize,
+    /// Workers that are connected.
+    pub workers: usize,
+}
+
+/// How much there is.
+pub fn counts(state: &State) -> Counts {
+    let builds_ended = state.ledger.index.ended.len();
+    Counts {
+        builds_active: state.ledger.builds.len() - builds_ended,
+        builds_ended,
+        jobs_queued: state.ledger.index.queue.len(),
+        leases: state.ledger.leases.len(),
+        workers: state.presence.workers().count(),
+    }
+}
+
+/// Whether another build would be taken.
+pub fn has_room(state: &State) -> bool {
+    counts(state).builds_active < state.config.active_builds_max
+}
+
+/// The builds that have not ended, by id.
+pub fn active_builds(state: &State) -> impl Iterator<Item = BuildId> {
+    state.ledger.index.dependents.keys().copied()
+}
+
+/// Whether a build has ended; `None`: it is not known.
+pub fn is_ended(state: &State, build: BuildId) -> Option<bool> {
+    let build = state.ledger.builds.get(&build)?;
+    Some(build.ended.is_some())
+}
+
+/// An attempt at a job, from 1; `None`: there was none of that number.
+pub fn attempt(state: &State, job: JobId, attempt: u32) -> Option<AttemptRecord> {
+    let (_, known) = state.ledger.job(job)?;
+    let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
+    let tried = known.tries.get(index)?;
+    Some(AttemptRecord {
+        lease: tried.lease,
+        worker: tried.worker.clone(),
+        started: tried.started,
+        is_live: known.state == JobState::Running(tried.lease),
+    })
+}
+
+/// The job and the attempt that a live lease is for; `None`: it is not out.
+pub fn live_attempt(state: &State, lease: LeaseId) -> Option<(JobId, u32)> {
+    let lease = state.ledger.leases.get(&lease)?;
+    Some((lease.job, lease.attempt))
+}
+
+/// The builds in `scope`, newest first, at most `limit` and [`BUILDS_LISTED_MAX`].
+pub fn builds(
+    state: &State,
+    scope: &Scope,
+    project: Option<&ProjectName>,
+    limit: u32,
+) -> Vec<BuildSummary> {
+    let newest = state.ledger.index.orders.values().rev();
+    let limit = usize::try_from(limit.min(BUILDS_LISTED_MAX)).unwrap_or(usize::MAX);
+    newest
+        .filter_map(|build| state.ledger.builds.get(build))
+        .filter(|build| scope.contains(build))
+        .filter(|build| project.is_none_or(|project| build.submission.project == *project))
+        .take(limit)
+        .map(summary)
+        .collect()
+}
+
+/// A build in a line; `None`: it is not known.
+pub fn build_summary(state: &State, build: BuildId) -> Option<BuildSummary> {
+    state.ledger.builds.get(&build).map(summary)
+}
+
+/// A build in full; `None`: it is not known.
+pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDetail> {
+    let build = state.ledger.builds.get(&build)?;
+    let nodes = &build.submission.graph.units;
+    let units = build.units.iter().zip(nodes).map(|(unit, node)| {
+        let results = unit.jobs.iter();
+        let mut results = results.filter_map(|&job| build.jobs[job as usize].result.as_ref());
+        UnitDetail {
+            identifier: node.identifier.clone(),
+            status: unit_status(build, unit),
+            phases: unit
+                .jobs
+                .iter()
+                .map(|&job| phase(state, build, job, now))
+                .collect(),
+            artifact: results.find_map(|result| result.artifact.clone()),
+        }
+    });
+    Some(BuildDetail {
+        summary: summary(build),
+        source_version: build.submission.source_version.clone(),
+        units: units.collect(),
+    })
+}
+
+/// A phase of a build, with its unit's identifier; `None`: it is not known.
+pub fn build_phase(state: &State, job: JobId, now: Now) -> Option<(Option<String>, PhaseDetail)> {
+    let (build, _) = state.ledger.job(job)?;
+    let unit = build.node(job.index).unit as usize;
+    let identifier = build.submission.graph.units[unit].identifier.clone();
+    Some((identifier, phase(state, build, job.index, now)))
+}
+
+/// The workers that are connected, by name.
+pub fn workers(state: &State) -> Vec<WorkerSummary> {
+    let connected = state.presence.workers();
+    connected
+        .map(|(name, worker)| {
+            let leases = state.ledger.index.leases.get(name);
+            let leases = leases.into_iter().flatten();
+            WorkerSummary {
+                offer: (*worker.offer).clone(),
+                draining: worker.is_leaving || state.ledger.draining.contains_key(name),
+                runs: leases
+                    .filter_map(|lease| Some(state.ledger.leases.get(lease)?.job))
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// Whether a worker is connected, or was until a moment ago and still has something on its hands.
+pub fn knows_worker(state: &State, worker: &WorkerName) -> bool {
+    state.presence.get(worker).is_some()
+        || state.ledger.index.leases.contains_key(worker)
+        || state.ledger.index.bound.contains_key(worker)
+}
+
+fn summary(build: &Build) -> BuildSummary {
+    let status = match (build.ended, build.started) {
+        (Some(ending), _) => Status::Ended(ending.outcome),
+        (None, Some(_)) => Status::InProgress,
+        (None, None) => Status::Queued,
+    };
+    BuildSummary {
+        build: build.submission.build,
+        project: build.submission.project.clone(),
+        number: build.number,
+        team: build.submission.team.clone(),
+        initiator: build.submission.initiator.clone(),
+        status,
+        submitted: build.submitted,
+        started: build.started,
+        ended: build.ended.map(|ending| ending.at),
+    }
+}
+
+fn phase(state: &State, build: &Build, index: u32, now: Now) -> PhaseDetail {
+    let job = &build.jobs[index as usize];
+    let last = job.tries.last();
+    PhaseDetail {
+        job: index,
+        phase: build.node(index).phase,
+        status: match job.state {
+            JobState::Waiting | JobState::Ready => Status::Queued,
+            JobState::Running(_) => Status::InProgress,
+            JobState::Ended(outcome) => Status::Ended(outcome),
+        },
+        waits: waits(state, build, index, now),
+        attempts: u32::try_from(job.tries.len()).unwrap_or(u32::MAX),
+        worker: last.map(|tried| tried.worker.clone()),
+        started: last.map(|tried| tried.started),
+        ended: job.ended,
+        context: job.context.clone(),
+        cache_uses: job
+            .result
+            .as_ref()
+            .map_or_else(Vec::new, |result| result.cache_uses.clone()),
+    }
+}

@@ -1,0 +1,128 @@
+//! Why a phase waits, in words.
+
+use std::fmt::Write as _;
+
+use protocol::time::Time;
+
+use crate::{
+    event::Now,
+    fact::Platform,
+    index::{Readiness, readiness},
+    placement::waits_for_preferred,
+    queue::Requirement,
+    state::{Build, JobState, State},
+    timer::Timer,
+};
+
+/// Why the job `index` waits; `None`: it does not.
+pub(crate) fn waits(state: &State, build: &Build, index: u32, now: Now) -> Option<String> {
+    match build.jobs[index as usize].state {
+        JobState::Running(_) | JobState::Ended(_) => None,
+        JobState::Waiting => match readiness(build, index) {
+            Readiness::Later { needs } => Some(needed(build, index, needs)),
+            Readiness::Now | Readiness::Never { .. } => None,
+        },
+        JobState::Ready => Some(match Requirement::of(build, index) {
+            Requirement::Worker(worker, _) => bound(state, &worker, now),
+            Requirement::Any => crowded(state, None),
+            Requirement::Platform(platform) => {
+                let unit = build.node(index).unit;
+                let worker = build.unit_of(index).placement.as_ref().map(|at| &at.worker);
+                match worker {
+                    Some(worker) if waits_for_preferred(state, build, unit) => {
+                        format!("waits a moment for worker {worker}, which holds its layers")
+                    }
+                    _ => crowded(state, Some(&platform)),
+                }
+            }
+        }),
+    }
+}
+
+fn needed(build: &Build, index: u32, needs: u32) -> String {
+    let (node, other) = (build.node(index), build.node(needs));
+    let units = &build.submission.graph.units;
+    match &units[other.unit as usize].identifier {
+        Some(identifier) if other.unit != node.unit => {
+            format!("waits for {} of {identifier}", other.phase)
+        }
+        _ => format!("waits for {}", other.phase),
+    }
+}
+
+/// Why a job waits that only one worker can run.
+fn bound(state: &State, worker: &protocol::name::WorkerName, now: Now) -> String {
+    let presence = &state.presence;
+    if let Some(connected) = presence.get(worker) {
+        if connected.is_leaving || state.ledger.draining.contains_key(worker) {
+            return format!("its worker {worker} is draining");
+        }
+        return match presence.timers.get(&Timer::Bench(worker.clone())) {
+            Some(until) => format!(
+                "its worker {worker} is put aside after a fault, for {}",
+                seconds(until, now)
+            ),
+            None => format!("its worker {worker} has no free slot"),
+        };
+    }
+    let gone = presence.timers.get(&Timer::Gone(worker.clone()));
+    let left = gone.map_or_else(|| "a while".to_owned(), |until| seconds(until, now));
+    format!(
+        "its worker {worker} is gone; waits {left} for it to come back, then starts again elsewhere"
+    )
+}
+
+fn seconds(until: Time, now: Now) -> String {
+    let left = until.since(now.time);
+    format!("{} s", left.as_millis().div_ceil(1000))
+}
+
+/// Why a job waits that any worker (of that platform) can run.
+fn crowded(state: &State, platform: Option<&Platform>) -> String {
+    let mut connected = 0_u32;
+    let (mut fitting, mut busy, mut draining, mut aside) = (0_u32, 0_u32, 0_u32, 0_u32);
+    for (name, worker) in state.presence.workers() {
+        connected += 1;
+        if platform.is_some_and(|platform| worker.platform != *platform) {
+            continue;
+        }
+        fitting += 1;
+        if worker.is_leaving || state.ledger.draining.contains_key(name) {
+            draining += 1;
+        } else if state
+            .presence
+            .timers
+            .get(&Timer::Bench(name.clone()))
+            .is_some()
+        {
+            aside += 1;
+        } else {
+            busy += 1;
+        }
+    }
+    if connected == 0 {
+        return "no worker of the farm is connected".to_owned();
+    }
+    if fitting == 0 {
+        return format!(
+            "no worker with the base that the unit started on is connected ({connected} others are)"
+        );
+    }
+    let mut text = format!("no worker with a free slot ({fitting} connected, ");
+    if busy == fitting {
+        text.push_str("all busy)");
+        return text;
+    }
+    let counts = [
+        (busy, "busy"),
+        (draining, "draining"),
+        (aside, "put aside after faults"),
+    ];
+    let mut separator = "";
+    for (count, what) in counts.into_iter().filter(|(count, _)| 0 < *count) {
+        let _infallible = write!(text, "{separator}{count} {what}");
+        separator = ", ";
+    }
+    text.push(')');
+    text
+}

@@ -1,0 +1,228 @@
+//! Settling: what follows for a build from what just happened to it.
+//!
+//! Everything here is derived from the ledger alone, so that a decision that a crash cut short is
+//! completed by the next event.
+
+use protocol::{
+    build::{BuildId, Outcome, PhaseContext, Status},
+    job::JobId,
+    name::WorkerName,
+};
+
+use crate::{
+    decide::{Turn, stop},
+    fact::{Fact, RestartCause, StopCause},
+    fold::{first_job, last_job},
+    outcome::{build_outcome, unit_status},
+    presence::Presence,
+    retry,
+    state::{Build, JobState, Unit},
+};
+
+/// Settles every build that something was decided about.
+pub(crate) fn settle(turn: &mut Turn<'_>) {
+    while let Some(build) = turn.state.presence.unsettled.pop_first() {
+        let known = turn.state.ledger.builds.get(&build);
+        if known.is_some_and(|known| known.ended.is_none()) {
+            settle_build(turn, build);
+        }
+    }
+}
+
+fn settle_build(turn: &mut Turn<'_>, build: BuildId) {
+    restart_left(turn, build);
+    retry_faulted(turn, build);
+    skip_doomed(turn, build);
+    if is_failed_fast(&turn.state.ledger.builds[&build]) {
+        stop(turn, build, StopCause::FastFail);
+    }
+    give_up_stopped(turn, build);
+    let known = &turn.state.ledger.builds[&build];
+    if known.open == 0 {
+        turn.record(Fact::BuildEnded {
+            build,
+            outcome: build_outcome(known),
+            at: turn.now.wall,
+        });
+    }
+}
+
+/// Lets the units start again that are bound to a worker that does not come back.
+pub(crate) fn abandon(turn: &mut Turn<'_>, worker: &WorkerName) {
+    let bound = turn.state.ledger.index.bound.get(worker);
+    let units: Vec<(BuildId, u32)> = bound.into_iter().flatten().copied().collect();
+    for (id, unit) in units {
+        let build = &turn.state.ledger.builds[&id];
+        if !is_running(build, &build.units[unit as usize]) && build.stop.is_none() {
+            restart(turn, (id, unit), RestartCause::WorkerLost);
+        }
+    }
+}
+
+/// Lets the units of a build start again whose worker leaves, or came back as something else.
+fn restart_left(turn: &mut Turn<'_>, id: BuildId) {
+    let build = &turn.state.ledger.builds[&id];
+    if build.stop.is_some() {
+        return;
+    }
+    let draining = &turn.state.ledger.draining;
+    let left: Vec<u32> = (0..)
+        .zip(&build.units)
+        .filter(|(_, unit)| {
+            let placement = unit.placement.as_ref();
+            let bound = placement.filter(|at| unit.open > 0 && at.platform.is_bound());
+            bound.is_some_and(|at| {
+                let is_left =
+                    draining.contains_key(&at.worker) || is_leaving(&turn.state.presence, at);
+                is_left && !unit.is_broken && !is_running(build, unit)
+            })
+        })
+        .map(|(index, _)| index)
+        .collect();
+    for unit in left {
+        restart(turn, (id, unit), RestartCause::WorkerLeaves);
+    }
+}
+
+fn is_leaving(presence: &Presence, at: &crate::state::Placement) -> bool {
+    let connected = presence.get(&at.worker);
+    connected.is_some_and(|worker| worker.is_leaving || worker.platform != at.platform)
+}
+
+fn is_running(build: &Build, unit: &Unit) -> bool {
+    let mut jobs = unit.jobs.iter().map(|&job| &build.jobs[job as usize]);
+    jobs.any(|job| job.lease().is_some())
+}
+
+/// Lets a unit start again from its first phase, or gives it up: if it was tried often enough, or if a
+/// phase of it failed, for that is final and must not run again.
+fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause) {
+    let build = &turn.state.ledger.builds[&id];
+    let of = &build.units[unit as usize];
+    let jobs = of
+        .jobs
+        .iter()
+        .map(|&index| (index, &build.jobs[index as usize]));
+    let is_good = |outcome| outcome == Outcome::Succeeded;
+    let has_failed = jobs
+        .clone()
+        .any(|(_, job)| !job.outcome().is_none_or(is_good));
+    let is_tried = cause == RestartCause::WorkerLeaves || retry::is_tried_again(of.restarts + 1);
+    let Some(worker) = of.placement.as_ref().map(|at| at.worker.clone()) else {
+        return;
+    };
+    let at = turn.now.wall;
+    if is_tried && !has_failed {
+        turn.record(Fact::UnitRestarted {
+            build: id,
+            unit,
+            worker,
+            cause,
+            at,
+        });
+        return;
+    }
+    let reason = if has_failed {
+        "and a phase that failed does not run again"
+    } else {
+        "and the unit was started often enough"
+    };
+    let context = PhaseContext {
+        status_code: "WORKER_LOST".to_owned(),
+        message: format!("The unit's state was lost with worker {worker}, {reason}."),
+    };
+    let waiting: Vec<u32> = jobs
+        .filter(|(_, job)| job.state == JobState::Ready)
+        .map(|(index, _)| index)
+        .collect();
+    for index in waiting {
+        give_up(
+            turn,
+            JobId { build: id, index },
+            Outcome::Fault,
+            context.clone(),
+        );
+    }
+}
+
+/// Gives up the jobs of a build that faulted too often, and lets units start again whose state went
+/// with the fault.
+fn retry_faulted(turn: &mut Turn<'_>, id: BuildId) {
+    let all = first_job(id)..=last_job(id);
+    let faulted: Vec<JobId> = turn
+        .state
+        .ledger
+        .index
+        .faulted
+        .range(all)
+        .copied()
+        .collect();
+    for job in faulted {
+        let build = &turn.state.ledger.builds[&id];
+        let known = &build.jobs[job.index as usize];
+        if build.stop.is_some() || known.state != JobState::Ready {
+            continue;
+        }
+        if build.unit_of(job.index).is_broken {
+            let unit = build.node(job.index).unit;
+            restart(turn, (id, unit), RestartCause::WorkerLost);
+        } else if !retry::is_tried_again(known.faults) {
+            let last = known.context.clone().unwrap_or_default();
+            let context = PhaseContext {
+                message: format!("{} It was tried {} times.", last.message, known.faults),
+                ..last
+            };
+            give_up(turn, job, Outcome::Fault, context);
+        }
+    }
+}
+
+/// Skips the jobs that cannot run any more, and those that cannot because of them.
+fn skip_doomed(turn: &mut Turn<'_>, id: BuildId) {
+    let all = first_job(id)..=last_job(id);
+    while let Some((&job, &needs)) = turn.state.ledger.index.doomed.range(all.clone()).next() {
+        let at = turn.now.wall;
+        turn.record(Fact::JobSkipped { job, needs, at });
+    }
+}
+
+/// Whether a unit has failed in a build that is to end then.
+fn is_failed_fast(build: &Build) -> bool {
+    let graph = &build.submission.graph;
+    let mut units = build.units.iter().zip(&graph.units);
+    graph.fast_fail
+        && units.any(|(unit, node)| {
+            let status = (unit.open == 0).then(|| unit_status(build, unit));
+            !node.ignore_failure
+                && !matches!(status, None | Some(Status::Ended(Outcome::Succeeded)))
+        })
+}
+
+/// Gives up the jobs of a build that stops, but for those that run.
+fn give_up_stopped(turn: &mut Turn<'_>, id: BuildId) {
+    let build = &turn.state.ledger.builds[&id];
+    let Some(cause) = build.stop else {
+        return;
+    };
+    let (code, message) = cause.context();
+    let jobs = (0..).zip(&build.jobs);
+    let unstarted = jobs.filter(|(_, job)| job.is_unstarted());
+    let unstarted: Vec<u32> = unstarted.map(|(index, _)| index).collect();
+    for index in unstarted {
+        let context = PhaseContext {
+            status_code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        give_up(turn, JobId { build: id, index }, cause.outcome(), context);
+    }
+}
+
+fn give_up(turn: &mut Turn<'_>, job: JobId, outcome: Outcome, context: PhaseContext) {
+    let at = turn.now.wall;
+    turn.record(Fact::JobGivenUp {
+        job,
+        outcome,
+        context,
+        at,
+    });
+}

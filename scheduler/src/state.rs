@@ -1,0 +1,337 @@
+//! The state: what facts say ([`Ledger`]), and who is there now (`Presence`).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use protocol::{
+    build::{BuildId, Outcome, PhaseContext},
+    graph::{JobGraph, JobNode},
+    job::{AttemptResult, JobId},
+    lease::LeaseId,
+    name::{ProjectName, Team, WorkerName},
+    time::WallTime,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::Submission,
+    fact::{Limits, Platform, StopCause},
+    index::Index,
+    presence::Presence,
+};
+
+/// Settings of the scheduler.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// How long builds that are submitted from now on may take.
+    pub limits: Limits,
+    /// How many builds may be there that have not ended; more are not taken.
+    pub active_builds_max: usize,
+}
+
+impl Default for Config {
+    /// CodeBuild's limits: 60 minutes for a build, 480 in the queue. A hundred thousand builds of an
+    /// ordinary size take some hundred megabytes.
+    fn default() -> Self {
+        Self {
+            limits: Limits {
+                queue: Duration::from_secs(480 * 60),
+                run: Duration::from_secs(60 * 60),
+            },
+            active_builds_max: 100_000,
+        }
+    }
+}
+
+/// All that the scheduler knows.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) config: Config,
+    pub(crate) ledger: Ledger,
+    pub(crate) presence: Presence,
+}
+
+impl State {
+    /// A state in which `ledger` is what was decided, and nobody is there.
+    pub(crate) fn new(config: Config, ledger: Ledger) -> Self {
+        Self {
+            config,
+            ledger,
+            presence: Presence::default(),
+        }
+    }
+}
+
+/// What was decided so far: the sum of all facts. Its serialised form is the journal's state snapshot.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(from = "Kept", into = "Kept")]
+pub struct Ledger {
+    pub(crate) builds: BTreeMap<BuildId, Build>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    /// The last number given in each project.
+    pub(crate) numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
+    /// Workers that get no more jobs.
+    pub(crate) draining: BTreeMap<WorkerName, WallTime>,
+    /// What the next build's place in the order is.
+    pub(crate) next_order: u64,
+    /// What the next lease's number is.
+    pub(crate) next_lease: u64,
+    /// What can be made of the rest, kept for speed.
+    pub(crate) index: Index,
+}
+
+/// What is kept of a ledger.
+#[derive(Clone, Deserialize, Serialize)]
+struct Kept {
+    builds: BTreeMap<BuildId, Build>,
+    leases: BTreeMap<LeaseId, Lease>,
+    numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
+    draining: BTreeMap<WorkerName, WallTime>,
+    next_order: u64,
+    next_lease: u64,
+}
+
+impl From<Kept> for Ledger {
+    fn from(kept: Kept) -> Self {
+        let index = Index::of(&kept.builds, &kept.leases);
+        Self {
+            builds: kept.builds,
+            leases: kept.leases,
+            numbers: kept.numbers,
+            draining: kept.draining,
+            next_order: kept.next_order,
+            next_lease: kept.next_lease,
+            index,
+        }
+    }
+}
+
+impl From<Ledger> for Kept {
+    fn from(ledger: Ledger) -> Self {
+        Self {
+            builds: ledger.builds,
+            leases: ledger.leases,
+            numbers: ledger.numbers,
+            draining: ledger.draining,
+            next_order: ledger.next_order,
+            next_lease: ledger.next_lease,
+        }
+    }
+}
+
+impl Ledger {
+    /// The job with its build, if both are known.
+    pub(crate) fn job(&self, id: JobId) -> Option<(&Build, &Job)> {
+        let build = self.builds.get(&id.build)?;
+        Some((build, build.jobs.get(id.index as usize)?))
+    }
+}
+
+/// A build.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Build {
+    pub(crate) submission: Box<Submission>,
+    pub(crate) number: u64,
+    pub(crate) order: u64,
+    pub(crate) limits: Limits,
+    pub(crate) submitted: WallTime,
+    /// When its first phase started.
+    pub(crate) started: Option<WallTime>,
+    /// Why it is to end early.
+    pub(crate) stop: Option<StopCause>,
+    pub(crate) ended: Option<Ending>,
+    /// As in the graph.
+    pub(crate) units: Vec<Unit>,
+    /// As in the graph.
+    pub(crate) jobs: Vec<Job>,
+    /// How many jobs have not ended.
+    pub(crate) open: u32,
+}
+
+/// How and when a build ended.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Ending {
+    pub(crate) outcome: Outcome,
+    pub(crate) at: WallTime,
+}
+
+impl Build {
+    /// A build of which nothing has run.
+    pub(crate) fn new(
+        submission: Box<Submission>,
+        number: u64,
+        order: u64,
+        limits: Limits,
+        submitted: WallTime,
+    ) -> Self {
+        let graph = &submission.graph;
+        let mut units = vec![Unit::default(); graph.units.len()];
+        for (index, node) in (0..).zip(&graph.jobs) {
+            // A graph that is not sound is refused before anything comes of this.
+            if let Some(unit) = units.get_mut(node.unit as usize) {
+                unit.jobs.push(index);
+                unit.open += 1;
+            }
+        }
+        let jobs = vec![Job::default(); graph.jobs.len()];
+        Self {
+            open: units.iter().map(|unit| unit.open).sum(),
+            submission,
+            number,
+            order,
+            limits,
+            submitted,
+            started: None,
+            stop: None,
+            ended: None,
+            units,
+            jobs,
+        }
+    }
+
+    /// What the graph says of a job.
+    pub(crate) fn node(&self, job: u32) -> &JobNode {
+        &self.submission.graph.jobs[job as usize]
+    }
+
+    /// The unit of a job.
+    pub(crate) fn unit_of(&self, job: u32) -> &Unit {
+        &self.units[self.node(job).unit as usize]
+    }
+
+    /// The leases of the jobs that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = LeaseId> {
+        self.jobs.iter().filter_map(Job::lease)
+    }
+
+    /// When the build is over its limit, as it stands now; `None`: not any more.
+    pub(crate) fn limit(&self) -> Option<WallTime> {
+        if self.ended.is_some() || self.stop.is_some() {
+            return None;
+        }
+        Some(match self.started {
+            None => self.submitted + self.limits.queue,
+            Some(started) => started + self.limits.run,
+        })
+    }
+
+    /// The bytes of logs and artifacts that it keeps.
+    pub(crate) fn bytes(&self) -> u64 {
+        let results = self.jobs.iter().filter_map(|job| job.result.as_ref());
+        results.fold(0, |sum, result| sum.saturating_add(bytes_of(result)))
+    }
+}
+
+/// The bytes of logs and artifacts that a result stands for.
+fn bytes_of(result: &AttemptResult) -> u64 {
+    let artifact = result
+        .artifact
+        .as_ref()
+        .map_or(0, |artifact| artifact.bytes);
+    result.log_bytes.saturating_add(artifact)
+}
+
+/// Whether every index of a graph leads where the documents say.
+pub(crate) fn is_sound(graph: &JobGraph) -> bool {
+    graph.jobs.len() <= protocol::graph::JOBS_MAX
+        && graph.units.len() <= protocol::graph::JOBS_MAX
+        && (0..).zip(&graph.jobs).all(|(index, node)| {
+            (node.unit as usize) < graph.units.len()
+                && node.needs.iter().all(|edge| edge.job < index)
+                && node.input.is_none_or(|input| {
+                    input < index && graph.jobs[input as usize].unit == node.unit
+                })
+        })
+}
+
+/// A unit of a build.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Unit {
+    /// Where it ran last, and on what it has to stay; `None`: it has not started.
+    pub(crate) placement: Option<Placement>,
+    /// Whether its state was lost with an attempt, so that it cannot go on but from its first phase.
+    pub(crate) is_broken: bool,
+    /// How often it started again because something went wrong.
+    pub(crate) restarts: u32,
+    /// How many of its jobs have not ended.
+    pub(crate) open: u32,
+    /// Its jobs, in the order of their phases.
+    pub(crate) jobs: Vec<u32>,
+}
+
+/// Where a unit runs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Placement {
+    /// Who ran its last phase, or runs it.
+    pub(crate) worker: WorkerName,
+    /// What all its phases run on.
+    pub(crate) platform: Platform,
+}
+
+/// A job of a build.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Job {
+    pub(crate) state: JobState,
+    /// All tries so far, in order; the first is attempt 1.
+    pub(crate) tries: Vec<Try>,
+    /// How many of them were faults.
+    pub(crate) faults: u32,
+    /// When it ended.
+    pub(crate) ended: Option<WallTime>,
+    /// Why it ended as it did, or what its last fault was.
+    pub(crate) context: Option<PhaseContext>,
+    /// What its last try gave, if that decided it.
+    pub(crate) result: Option<Box<AttemptResult>>,
+}
+
+impl Job {
+    /// What came of it; `None`: it has not ended.
+    pub(crate) const fn outcome(&self) -> Option<Outcome> {
+        match self.state {
+            JobState::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The lease under which it runs; `None`: it does not run.
+    pub(crate) const fn lease(&self) -> Option<LeaseId> {
+        match self.state {
+            JobState::Running(lease) => Some(lease),
+            _ => None,
+        }
+    }
+
+    /// Whether it has not started, or waits to be tried again.
+    pub(crate) const fn is_unstarted(&self) -> bool {
+        matches!(self.state, JobState::Waiting | JobState::Ready)
+    }
+}
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) enum JobState {
+    /// Not all that it needs has ended as accepted.
+    #[default]
+    Waiting,
+    /// It waits for a worker.
+    Ready,
+    /// A worker has a lease of it.
+    Running(LeaseId),
+    /// It has ended.
+    Ended(Outcome),
+}
+
+/// One try at a job.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Try {
+    pub(crate) lease: LeaseId,
+    pub(crate) worker: WorkerName,
+    pub(crate) started: WallTime,
+}
+
+/// A lease that is out.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct Lease {
+    pub(crate) job: JobId,
+    pub(crate) attempt: u32,
+    pub(crate) worker: WorkerName,
+}
