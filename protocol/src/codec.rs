@@ -77,6 +77,21 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     }
 }
 
+/// Decodes what `bytes` start with, whatever follows: what messages of all versions have in common.
+///
+/// # Errors
+///
+/// If they do not start so.
+pub fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let config = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+    let (first, _used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|source| CodecError::Decode {
+            bytes: bytes.len(),
+            source,
+        })?;
+    Ok(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
