@@ -1,1 +1,37 @@
-//! placeholder
+//! QUIC connections between the members of a farm, and who they are.
+//!
+//! The one crate that names quinn, rustls and rcgen. It knows requests, streams and identities, and
+//! nothing of what is said over them beyond the handshake. Every connection is mutually authenticated
+//! by the farm's own [`Authority`], except that of a newcomer, who may only [`enrol`].
+
+mod authority;
+mod certificate;
+mod client;
+mod config;
+mod connection;
+mod credentials;
+mod enrol;
+mod files;
+mod grant;
+mod reconnect;
+mod server;
+mod stream;
+mod tls;
+mod token;
+
+pub use authority::{Authority, AuthorityError, IssueError};
+pub use certificate::{Certificate, ParseCertificateError};
+pub use client::{Client, ClientError, ConnectError};
+pub use connection::{Connection, ConnectionLost, Side};
+pub use credentials::{Credentials, CredentialsError, SelfIssueError};
+pub use enrol::{EnrolError, enrol, renew};
+pub use files::KeepError;
+pub use grant::{GrantError, GrantKeyError, GrantSigner, GrantVerifier};
+pub use reconnect::{BACK_OFF_MAX, back_off};
+pub use server::{Arriving, BindError, Greeting, HandshakeError, Server, ServerLimits};
+pub use stream::{ReceiveHalf, SendHalf, Stream, StreamError};
+pub use tls::TlsError;
+pub use token::{JoinToken, ParseTokenError};
+
+#[cfg(test)]
+mod tests;

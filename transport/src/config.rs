@@ -1,0 +1,160 @@
+//! The numbers of QUIC: windows, datagrams, timers, sockets. Each says why it is what it is.
+
+use std::{
+    io,
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lc_rs::rand;
+use quinn::{
+    AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tracing::debug;
+
+/// Four keep-alives: three may be lost before a side gives the other up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Often enough that middleboxes, which forget UDP flows after 30 seconds, remember ours.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// What one stream may have in flight towards a reader. One stream can fill 10 Gbit/s over 6 ms, or
+/// 1.6 Gbit/s over 40 ms.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// What all streams of a connection may have in flight towards a reader, and so the most that a
+/// connection can make its reader hold: four full streams.
+const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// What a stranger may make this side hold before it is known who they are: one Hello.
+const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
+/// What a sender keeps until it is acknowledged: as much as one stream may have in flight. More helps
+/// only on paths that are both faster and longer, and costs as much for each slow reader.
+const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// The first flight. The default (14,720 bytes) takes six round trips to grow to a chunk of 512 KiB;
+/// pacing spreads this over the round trip, so that short queues bear it.
+const FIRST_FLIGHT_BYTES: u64 = 256 * 1024;
+/// The largest datagram. quinn sends ten of them in one system call (GSO), and more than 65,507 bytes at
+/// once are lost without an error; so this is below a tenth of that. The true size of the path is found
+/// by probing, from 1,200 bytes up, and a path of 1,500 bytes ends at 1,452.
+const DATAGRAM_BYTES_MAX: u16 = 6_500;
+/// How many datagrams a receiver takes before it acknowledges them: quinn's own benchmark's choice; every
+/// acknowledgement costs both sides a datagram.
+const ACKNOWLEDGE_EVERY: u32 = 10;
+/// How long a receiver may wait for that many. A first flight of fewer datagrams would otherwise wait for
+/// the usual 25 ms.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
+/// What the kernel may hold of arrived or unsent datagrams: 4 ms of 10 Gbit/s, against the 0.2 ms of
+/// Linux's default (208 KiB). The kernel grants as much as `net.core.rmem_max` and `wmem_max` say.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Enough that no two connections of an endpoint share an id.
+const CONNECTION_ID_BYTES: usize = 8;
+
+/// The part that both sides have in common.
+fn common() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("20 seconds are below 2^62 ms");
+    let mut acknowledge = AckFrequencyConfig::default();
+    acknowledge
+        .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))
+        .max_ack_delay(Some(ACKNOWLEDGE_WITHIN));
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(DATAGRAM_BYTES_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(FIRST_FLIGHT_BYTES);
+    config
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .ack_frequency_config(Some(acknowledge))
+        .mtu_discovery_config(Some(discovery))
+        .congestion_controller_factory(Arc::new(congestion))
+        // Neither unidirectional streams nor datagrams are spoken here.
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// What a client says to a server: it takes no streams, since only clients open them.
+pub(crate) fn client_transport() -> Arc<TransportConfig> {
+    let mut config = common();
+    config.max_concurrent_bidi_streams(VarInt::from_u32(0));
+    Arc::new(config)
+}
+
+/// What a server says to a stranger: one stream, for a Hello. [`admit`] allows more.
+pub(crate) fn server_transport() -> Arc<TransportConfig> {
+    let mut config = common();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
+    Arc::new(config)
+}
+
+/// Allows a client that is no stranger any more what is due to it.
+pub(crate) fn admit(connection: &quinn::Connection, streams: u32) {
+    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+}
+
+/// The datagrams that an endpoint takes.
+pub(crate) fn endpoint(mut config: EndpointConfig) -> EndpointConfig {
+    config
+        .max_udp_payload_size(DATAGRAM_BYTES_MAX)
+        .expect("the size is over the 1,200 of QUIC")
+        .cid_generator(|| Box::new(RandomIds));
+    config
+}
+
+/// Connection ids that say nothing. quinn's own know those that it has given out in this life; with
+/// these an endpoint also answers those of a life before, with a reset.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut bytes = [0; CONNECTION_ID_BYTES];
+        rand::fill(&mut bytes).expect("the system gives random bytes");
+        ConnectionId::new(&bytes)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// A UDP socket at `address`, with the buffers that the kernel grants.
+pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        // `[::]` is everywhere, IPv4 included.
+        socket.set_only_v6(false)?;
+    }
+    // Less than asked for is slower, and no reason not to start.
+    let receive = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let send = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    debug!(
+        %address,
+        asked = SOCKET_BUFFER_BYTES,
+        receive = receive.and_then(|()| socket.recv_buffer_size()).unwrap_or(0),
+        send = send.and_then(|()| socket.send_buffer_size()).unwrap_or(0),
+        "socket opened"
+    );
+    Ok(socket.into())
+}
+
+/// A socket from which every address can be reached: of both families where the system has IPv6.
+pub(crate) fn socket_to_anywhere() -> io::Result<UdpSocket> {
+    socket((Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_no_ipv6| socket((std::net::Ipv4Addr::UNSPECIFIED, 0).into()))
+}

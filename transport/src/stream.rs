@@ -1,0 +1,469 @@
+//! Streams: messages in frames, and bytes between them.
+//!
+//! Both halves have back-pressure: sending waits while the other side does not read, and what was not
+//! read yet is bounded by the windows of `config`. A frame that makes no sense ends the connection.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use protocol::{
+    codec::{self, CodecError},
+    frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameTooLarge},
+    message::Refusal,
+};
+use quinn::{ReadError, VarInt, WriteError};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::connection::{CLOSE_VIOLATION, ConnectionLost};
+
+/// What is set aside at once for bytes that are announced; the rest follows as they arrive, so that
+/// announcing costs the other side as much as it costs this one. A chunk of the usual size.
+const RESERVED_BYTES: usize = 512 * 1024;
+/// A stream is given up in the middle of a message.
+const RESET_ABANDONED: VarInt = VarInt::from_u32(1);
+
+/// A stream: one request, its answer, and what belongs to them.
+#[derive(Debug)]
+pub struct Stream {
+    /// To the other side.
+    pub send: SendHalf,
+    /// From the other side.
+    pub receive: ReceiveHalf,
+}
+
+/// The half of a stream that sends.
+///
+/// Dropped between messages, it finishes; dropped in the middle of one, because its task was
+/// cancelled, it [resets](Self::reset).
+pub struct SendHalf {
+    quic: quinn::SendStream,
+    /// A write was begun and has not ended.
+    writing: bool,
+}
+
+/// The half of a stream that receives. Dropped before the end, it tells the other side to stop.
+pub struct ReceiveHalf {
+    quic: quinn::RecvStream,
+    connection: quinn::Connection,
+    /// What has arrived of the message or the bytes that are being read.
+    partial: BytesMut,
+}
+
+/// Why a stream cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The connection is over. Connect again.
+    #[error("connection is lost")]
+    Lost {
+        /// Why.
+        source: ConnectionLost,
+    },
+    /// The other side has given up this stream in the middle; the connection goes on. Ask again.
+    #[error("the other side gave up the stream")]
+    Reset,
+    /// The other side reads no more of this stream. There may be an answer that says why.
+    #[error("the other side does not read the stream any more")]
+    Stopped,
+    /// This half was finished, reset or at its end before. A mistake of the caller.
+    #[error("stream was finished before")]
+    Finished,
+    /// The other side finished in the middle. Its answer is worth nothing.
+    #[error("stream ends after {received} of {expected} bytes")]
+    Truncated {
+        /// How many bytes the frame or the message before has announced.
+        expected: usize,
+        /// How many came.
+        received: usize,
+    },
+    /// The other side announced a frame over the limit. The connection has been closed.
+    #[error("frame is too large")]
+    FrameTooLarge {
+        /// What it announced.
+        source: FrameTooLarge,
+    },
+    /// The other side announced a frame over what is allowed at this place. The connection has been
+    /// closed.
+    #[error("frame says it has {bytes} bytes, at most {limit} are allowed here")]
+    OverLimit {
+        /// What it announced.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// A frame holds no message of the expected kind. The connection has been closed.
+    #[error("frame holds no such message")]
+    Decode {
+        /// What the codec says.
+        source: CodecError,
+    },
+    /// More came where the other side should have finished. The connection has been closed.
+    #[error("more follows the last message")]
+    Surplus,
+    /// The message to send does not fit in a frame. Nothing was sent; send less at once.
+    #[error("message cannot be sent")]
+    Encode {
+        /// What the codec says.
+        source: CodecError,
+    },
+    /// The other side finished without an answer.
+    #[error("the other side finished without an answer")]
+    NoAnswer,
+}
+
+impl Stream {
+    pub(crate) fn new(
+        connection: &quinn::Connection,
+        send: quinn::SendStream,
+        receive: quinn::RecvStream,
+    ) -> Self {
+        Self {
+            send: SendHalf {
+                quic: send,
+                writing: false,
+            },
+            receive: ReceiveHalf {
+                quic: receive,
+                connection: connection.clone(),
+                partial: BytesMut::new(),
+            },
+        }
+    }
+
+    /// Sends a request and waits for its answer. More may be sent and received after it.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks. That the server refuses is an answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request may or may not have been sent, and the stream is of no more use.
+    pub async fn request<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        request: &Q,
+    ) -> Result<Result<A, Refusal>, StreamError> {
+        match self.send.message(request).await {
+            // A server that refuses early stops reading, and says why.
+            Ok(()) | Err(StreamError::Stopped) => self.answer().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the answer to a request, such as the one that follows the request's bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks. That the server refuses is an answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Call it again to go on.
+    pub async fn answer<A: DeserializeOwned>(&mut self) -> Result<Result<A, Refusal>, StreamError> {
+        self.receive.message().await?.ok_or(StreamError::NoAnswer)
+    }
+}
+
+impl SendHalf {
+    /// Sends a message in a frame. Waits while the other side does not keep up.
+    ///
+    /// # Errors
+    ///
+    /// If the message does not fit in a frame, or the other side is gone or reads no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// The stream is reset when this half is dropped; nothing more may be sent.
+    pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), StreamError> {
+        let body = codec::encode(message).map_err(|source| StreamError::Encode { source })?;
+        let header = Bytes::copy_from_slice(&frame::header(&body));
+        self.write(&mut [header, Bytes::from(body)]).await
+    }
+
+    /// Sends bytes as they are, without copying them. Waits while the other side does not keep up.
+    ///
+    /// # Errors
+    ///
+    /// If the other side is gone or reads no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`message`](Self::message).
+    pub async fn bytes(&mut self, bytes: Bytes) -> Result<(), StreamError> {
+        self.write(&mut [bytes]).await
+    }
+
+    async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamError> {
+        if self.writing {
+            return Err(StreamError::Finished);
+        }
+        self.writing = true;
+        let written = self.quic.write_all_chunks(chunks).await;
+        // A stream that failed stays so; there is nothing left to reset.
+        self.writing = false;
+        Ok(written?)
+    }
+
+    /// Says that nothing more follows. What was sent still arrives, also when this half is dropped.
+    pub fn finish(&mut self) {
+        // Finished before, or stopped by the other side: nothing follows either way.
+        let _already = self.quic.finish();
+    }
+
+    /// Gives the stream up: what has not arrived yet never may, and the other side gets
+    /// [`StreamError::Reset`]. For whoever cannot send what it has announced.
+    pub fn reset(&mut self) {
+        let _already = self.quic.reset(RESET_ABANDONED);
+    }
+
+    /// Waits until the other side wants nothing more: it reads no more, or it has acknowledged all of a
+    /// finished half, or the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be asked again.
+    pub async fn stopped(&mut self) {
+        let _why = self.quic.stopped().await;
+    }
+
+    /// Sets how urgent this stream's bytes are among those of its connection: higher goes first, 0 is
+    /// usual.
+    pub fn prioritise(&mut self, priority: i32) {
+        let _over = self.quic.set_priority(priority);
+    }
+}
+
+impl Drop for SendHalf {
+    fn drop(&mut self) {
+        if self.writing {
+            self.reset();
+        }
+    }
+}
+
+impl ReceiveHalf {
+    /// The next message; `None`: the other side has finished.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks. What cannot be a message ends the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: called again, it goes on where it was. So it can be an arm of a `select!`.
+    pub async fn message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StreamError> {
+        self.message_within(FRAME_BYTES_MAX).await
+    }
+
+    /// As [`message`](Self::message), for a message of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`message`](Self::message), and if the message is longer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`message`](Self::message).
+    pub async fn message_within<T: DeserializeOwned>(
+        &mut self,
+        limit: usize,
+    ) -> Result<Option<T>, StreamError> {
+        let Some(frame) = self.frame(limit).await? else {
+            return Ok(None);
+        };
+        match codec::decode(&frame) {
+            Ok(message) => Ok(Some(message)),
+            Err(source) => Err(self.violation(StreamError::Decode { source })),
+        }
+    }
+
+    /// The bytes of the next frame's message.
+    pub(crate) async fn frame(&mut self, limit: usize) -> Result<Option<Bytes>, StreamError> {
+        if !self.fill(FRAME_HEADER_BYTES).await? {
+            return match self.partial.len() {
+                0 => Ok(None),
+                received => Err(self.violation(StreamError::Truncated {
+                    expected: FRAME_HEADER_BYTES,
+                    received,
+                })),
+            };
+        }
+        let mut header = [0; FRAME_HEADER_BYTES];
+        header.copy_from_slice(&self.partial[..FRAME_HEADER_BYTES]);
+        let length = match frame::length(header) {
+            Ok(length) if length <= limit => length,
+            Ok(bytes) => return Err(self.violation(StreamError::OverLimit { bytes, limit })),
+            Err(source) => return Err(self.violation(StreamError::FrameTooLarge { source })),
+        };
+        if !self.fill(FRAME_HEADER_BYTES + length).await? {
+            let received = self.partial.len() - FRAME_HEADER_BYTES;
+            return Err(self.violation(StreamError::Truncated {
+                expected: length,
+                received,
+            }));
+        }
+        let frame = self.partial.split().freeze();
+        Ok(Some(frame.slice(FRAME_HEADER_BYTES..)))
+    }
+
+    /// The next `length` bytes, which a message before them has announced; the caller has checked that
+    /// they are not too many. They are not copied if they have arrived in one piece.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks, or ends before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: called again with the same `length`, it goes on where it was.
+    pub async fn bytes(&mut self, length: usize) -> Result<Bytes, StreamError> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        if self.partial.is_empty() {
+            let Some(first) = self.piece(length).await? else {
+                return Err(truncated(length, 0));
+            };
+            if first.len() == length {
+                return Ok(first);
+            }
+            self.reserve(length);
+            self.partial.extend_from_slice(&first);
+        }
+        if self.fill(length).await? {
+            Ok(self.partial.split().freeze())
+        } else {
+            Err(truncated(length, self.partial.len()))
+        }
+    }
+
+    /// What arrives next of a body, at most `limit` bytes, without copying; `None`: the other side has
+    /// finished. For bodies that need not be whole in memory.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn piece(&mut self, limit: usize) -> Result<Option<Bytes>, StreamError> {
+        if !self.partial.is_empty() {
+            let length = limit.min(self.partial.len());
+            return Ok(Some(self.partial.split_to(length).freeze()));
+        }
+        let chunk = self.quic.read_chunk(limit, true).await?;
+        Ok(chunk.map(|chunk| chunk.bytes))
+    }
+
+    /// Fills `target` with the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks, or ends before.
+    ///
+    /// # Cancel safety
+    ///
+    /// None: what was read is lost.
+    pub async fn exact(&mut self, target: &mut [u8]) -> Result<(), StreamError> {
+        let mut filled = 0;
+        while filled < target.len() {
+            let Some(piece) = self.piece(target.len() - filled).await? else {
+                return Err(truncated(target.len(), filled));
+            };
+            target[filled..filled + piece.len()].copy_from_slice(&piece);
+            filled += piece.len();
+        }
+        Ok(())
+    }
+
+    /// Waits until the other side has finished.
+    ///
+    /// # Errors
+    ///
+    /// If more comes, which ends the connection, or the stream breaks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be asked again.
+    pub async fn end(&mut self) -> Result<(), StreamError> {
+        match self.piece(1).await? {
+            None => Ok(()),
+            Some(_) => Err(self.violation(StreamError::Surplus)),
+        }
+    }
+
+    /// Tells the other side that nothing more will be read. An answer can still be sent.
+    pub fn stop(&mut self) {
+        let _already = self.quic.stop(RESET_ABANDONED);
+    }
+
+    /// Reads until `partial` has `length` bytes; `false`: the stream ends before. Never reads further, so
+    /// that what follows is read by whoever knows what it is.
+    async fn fill(&mut self, length: usize) -> Result<bool, StreamError> {
+        self.reserve(length);
+        while self.partial.len() < length {
+            let missing = length - self.partial.len();
+            let Some(chunk) = self.quic.read_chunk(missing, true).await? else {
+                return Ok(false);
+            };
+            self.partial.extend_from_slice(&chunk.bytes);
+        }
+        Ok(true)
+    }
+
+    fn reserve(&mut self, length: usize) {
+        let missing = length.saturating_sub(self.partial.len());
+        self.partial.reserve(missing.min(RESERVED_BYTES));
+    }
+
+    /// Ends the connection: whoever sends this is broken or hostile.
+    pub(crate) fn violation(&self, error: StreamError) -> StreamError {
+        self.connection
+            .close(CLOSE_VIOLATION, error.to_string().as_bytes());
+        error
+    }
+}
+
+const fn truncated(expected: usize, received: usize) -> StreamError {
+    StreamError::Truncated { expected, received }
+}
+
+impl From<WriteError> for StreamError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Stopped(_) => Self::Stopped,
+            WriteError::ConnectionLost(error) => Self::Lost {
+                source: error.into(),
+            },
+            // 0-RTT is off.
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Finished,
+        }
+    }
+}
+
+impl From<ReadError> for StreamError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Reset(_) => Self::Reset,
+            ReadError::ConnectionLost(error) => Self::Lost {
+                source: error.into(),
+            },
+            // All reads are ordered, and 0-RTT is off.
+            ReadError::ClosedStream
+            | ReadError::IllegalOrderedRead
+            | ReadError::ZeroRttRejected => Self::Finished,
+        }
+    }
+}
+
+impl fmt::Debug for SendHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SendHalf").field(&self.quic.id()).finish()
+    }
+}
+
+impl fmt::Debug for ReceiveHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReceiveHalf").field(&self.quic.id()).finish()
+    }
+}
