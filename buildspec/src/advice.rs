@@ -1,7 +1,7 @@
 //! What an unknown key was probably meant to be: a misspelt one, or one of another level.
 
 use crate::{
-    diagnostic::{Diagnostic, Place, quoted},
+    diagnostic::{Diagnostic, quoted},
     keys::{LEVELS, Level},
     yaml::{Content, Entry},
 };
@@ -38,6 +38,12 @@ pub(crate) fn unknown_key(level: &Level, entry: &Entry) -> Diagnostic {
 
 fn advice(level: &Level, entry: &Entry) -> Option<String> {
     let key = entry.key.as_str();
+    if key == "environment_variables" && level.path.is_empty() {
+        return Some(
+            "since version 0.2 it is called `env`, and what was `plaintext` in it `variables`"
+                .to_owned(),
+        );
+    }
     let respelt = level
         .names()
         .find(|name| plain_spelling(name) == plain_spelling(key));
@@ -57,8 +63,8 @@ fn advice(level: &Level, entry: &Entry) -> Option<String> {
         return Some(format!("did you mean `{name}`?"));
     }
     let is_text = matches!(entry.value.content, Content::Scalar { .. });
-    if level.path == "env" && is_text && !entry.value.is_null() {
-        return Some("variables go one level deeper, under `env.variables`".to_owned());
+    if is_text && (level.path == "env" || level.path.is_empty() && is_variable_name(key)) {
+        return Some("variables go deeper, under `env.variables`".to_owned());
     }
     let similar = LEVELS.iter().find_map(|home| {
         let name = home
@@ -67,6 +73,12 @@ fn advice(level: &Level, entry: &Entry) -> Option<String> {
         Some(move_there(level, home, name))
     });
     similar.or_else(|| all_keys(level))
+}
+
+/// Whether `key` is written as people write variables.
+fn is_variable_name(key: &str) -> bool {
+    key.chars()
+        .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// How to move `key` from `level` to the level `home` where it belongs.
@@ -101,23 +113,30 @@ pub(crate) fn missing_space(text: &str) -> Option<String> {
     })
 }
 
-/// Where a command that was read as a mapping or list is `line`, how to write it.
-pub(crate) fn quote_command(line: &str, place: Place) -> String {
-    let from: String = line.chars().skip(place.column.saturating_sub(1)).collect();
-    let command = from.trim();
-    if command.contains('\n') || command.chars().count() > COMPARED_BYTES_MAX {
-        return "put it in quotes, or write `- |` and the command on the next line, indented"
-            .to_owned();
+/// How to write `value` after `lead` (`-` or `key:`), where YAML reads it as something else than a text.
+pub(crate) fn in_quotes(lead: &str, value: &str) -> String {
+    let lead = if lead.is_empty() {
+        String::new()
+    } else {
+        format!("{lead} ")
+    };
+    if value.chars().count() > COMPARED_BYTES_MAX {
+        return format!(
+            "put it in quotes, or write `{lead}|` and the text on the next line, indented"
+        );
     }
-    let in_quotes = if !command.contains('\'') {
-        format!("- '{command}'")
-    } else if !command.contains(['"', '\\']) {
-        format!("- \"{command}\"")
+    let quotes = if !value.contains('\'') {
+        '\''
+    } else if !value.contains(['"', '\\']) {
+        '"'
     } else {
         return format!(
-            "write `- |`, and on the next line, indented, {}",
-            quoted(command)
+            "write `{lead}|`, and on the next line, indented, {}",
+            quoted(value)
         );
     };
-    format!("put it in quotes: {}", quoted(&in_quotes))
+    format!(
+        "put it in quotes: {}",
+        quoted(&format!("{lead}{quotes}{value}{quotes}"))
+    )
 }

@@ -8,8 +8,8 @@
 pub(crate) enum Support {
     /// The parser reads it.
     Read,
-    /// CodeBuild knows it; the build runs without it, and says so.
-    Ignored,
+    /// CodeBuild knows it; the build runs without it, and says so: with what it does instead.
+    Ignored(&'static str),
     /// CodeBuild knows it and it changes nothing here; nothing is said.
     Pointless,
 }
@@ -51,9 +51,12 @@ pub(crate) const TOP: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Ignored),
-        ("run-as", Ignored),
-        ("proxy", Ignored),
+        ("reports", Ignored("test reports are not collected")),
+        (
+            "run-as",
+            Ignored("commands run as the user that the worker's isolation gives them"),
+        ),
+        ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
 
@@ -69,9 +72,12 @@ pub(crate) const TOP_0_1: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Ignored),
-        ("run-as", Ignored),
-        ("proxy", Ignored),
+        ("reports", Ignored("test reports are not collected")),
+        (
+            "run-as",
+            Ignored("commands run as the user that the worker's isolation gives them"),
+        ),
+        ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
 
@@ -84,8 +90,14 @@ pub(crate) const ENV: Level = Level {
         ("variables", Read),
         ("parameter-store", Read),
         ("secrets-manager", Read),
-        ("exported-variables", Ignored),
-        ("git-credential-helper", Ignored),
+        (
+            "exported-variables",
+            Ignored("there is no pipeline to export them to"),
+        ),
+        (
+            "git-credential-helper",
+            Ignored("git is run as it is set up on the worker"),
+        ),
     ],
 };
 
@@ -120,8 +132,14 @@ pub(crate) const PHASE: Level = Level {
         ("commands", Read),
         ("finally", Read),
         ("on-failure", Read),
-        ("run-as", Ignored),
-        ("runtime-versions", Ignored),
+        (
+            "run-as",
+            Ignored("commands run as the user that the worker's isolation gives them"),
+        ),
+        (
+            "runtime-versions",
+            Ignored("the build runs with what the worker has installed"),
+        ),
     ],
 };
 
@@ -135,9 +153,12 @@ pub(crate) const ARTIFACTS: Level = Level {
         ("base-directory", Read),
         ("discard-paths", Read),
         ("exclude-paths", Read),
-        ("secondary-artifacts", Ignored),
-        ("enable-symlinks", Ignored),
-        ("s3-prefix", Ignored),
+        (
+            "secondary-artifacts",
+            Ignored("only the primary artifact is published"),
+        ),
+        ("enable-symlinks", Ignored("it is about ZIP archives in S3")),
+        ("s3-prefix", Ignored("artifacts do not go to S3")),
         ("type", Pointless),
     ],
 };
@@ -150,7 +171,7 @@ pub(crate) const CACHE: Level = Level {
         ("paths", Read),
         ("key", Read),
         ("action", Read),
-        ("fallback-keys", Ignored),
+        ("fallback-keys", Ignored("only `key` is looked up")),
     ],
 };
 
@@ -176,7 +197,7 @@ pub(crate) const LIST_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Ignored),
+        ("debug-session", Ignored("there are no debug sessions")),
     ],
 };
 
@@ -189,7 +210,7 @@ pub(crate) const GRAPH_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Ignored),
+        ("debug-session", Ignored("there are no debug sessions")),
         ("depend-on", Read),
     ],
 };
@@ -200,23 +221,29 @@ pub(crate) const TASK_ENV: Level = Level {
     path: "batch.build-list.env",
     keys: &[
         ("variables", Read),
-        ("compute-type", Ignored),
-        ("fleet", Ignored),
-        ("image", Ignored),
-        ("privileged-mode", Ignored),
-        ("type", Ignored),
+        ("compute-type", Ignored("the task runs on any worker")),
+        ("fleet", Ignored("the task runs on any worker")),
+        ("image", Ignored("the task runs on the worker's own system")),
+        (
+            "privileged-mode",
+            Ignored("the task has the rights that the worker's isolation gives it"),
+        ),
+        ("type", Ignored("the task runs on the worker's own system")),
     ],
 };
+
+/// Why keys of `reports` are not acted on.
+const NO_REPORTS: &str = "test reports are not collected";
 
 /// A report group.
 pub(crate) const REPORT: Level = Level {
     name: "in a report group",
     path: "reports.<group>",
     keys: &[
-        ("files", Ignored),
-        ("file-format", Ignored),
-        ("base-directory", Ignored),
-        ("discard-paths", Ignored),
+        ("files", Ignored(NO_REPORTS)),
+        ("file-format", Ignored(NO_REPORTS)),
+        ("base-directory", Ignored(NO_REPORTS)),
+        ("discard-paths", Ignored(NO_REPORTS)),
     ],
 };
 

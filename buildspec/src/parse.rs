@@ -64,7 +64,11 @@ pub fn parse(text: &str) -> Parsed {
 /// Reads the whole file; `None` only after an error.
 fn read_spec<'a>(reader: &mut Reader<'a>, root: &'a Node) -> Option<BuildSpec> {
     if !matches!(root.content, Content::Map(_)) {
-        let message = format!("buildspec has to be a mapping, not {}", root.kind());
+        let message = if root.is_null() {
+            "buildspec has nothing but comments".to_owned()
+        } else {
+            format!("buildspec has to be a mapping, not {}", root.kind())
+        };
         let hint = "start with `version: 0.2` and `phases:`";
         reader.say(Diagnostic::error(root.place, message).with_hint(hint));
         return None;
@@ -142,3 +146,6 @@ const SHELLS: &[(&str, Shell)] = &[
     ("/bin/bash", Shell::Bash),
     ("/usr/bin/bash", Shell::Bash),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,12 @@
 //!
 //! Every method goes on after a mistake with what can be used, so that one pass finds all mistakes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX};
 
 use crate::{
-    advice::{missing_space, quote_command, unknown_key},
+    advice::{in_quotes, missing_space, unknown_key},
     diagnostic::{Diagnostic, Place, Severity, quoted},
     keys::{Level, Support},
     yaml::{Content, Entry, Node},
@@ -21,6 +21,8 @@ const DIAGNOSTICS_MAX: usize = 200;
 pub(crate) struct Reader<'a> {
     lines: Vec<&'a str>,
     diagnostics: Vec<Diagnostic>,
+    /// The keys that are not acted on and were named already, with their levels: once is enough.
+    ignored: BTreeSet<(&'static str, String)>,
     /// How many remarks there were no room for, and whether one of them is an error.
     dropped: (usize, bool),
 }
@@ -49,6 +51,7 @@ impl<'a> Reader<'a> {
         Self {
             lines: text.lines().collect(),
             diagnostics: Vec::new(),
+            ignored: BTreeSet::new(),
             dropped: (0, false),
         }
     }
@@ -115,11 +118,16 @@ impl<'a> Reader<'a> {
         let entries = self.entries(node, what);
         for entry in entries {
             match level.support(&entry.key) {
-                Some(Support::Read | Support::Pointless) => {}
-                Some(Support::Ignored) => {
-                    let message = format!("`{}` {} is not acted on", entry.key, level.name);
+                Some(Support::Ignored(instead))
+                    if self.ignored.insert((level.path, entry.key.clone())) =>
+                {
+                    let message =
+                        format!("`{}` {} is not acted on: {instead}", entry.key, level.name);
                     self.say(Diagnostic::warning(entry.place, message));
                 }
+                Some(Support::Read | Support::Pointless | Support::Ignored(_)) => {}
+                // Looking for the nearest known key takes time, so not for what is dropped anyway.
+                None if self.diagnostics.len() >= DIAGNOSTICS_MAX => self.dropped.0 += 1,
                 None => self.say(unknown_key(level, entry)),
             }
         }
@@ -245,7 +253,11 @@ impl<'a> Reader<'a> {
             .get(node.place.line.saturating_sub(1))
             .copied()
             .unwrap_or_default();
-        let hint = quote_command(line, node.place);
+        let command: String = line
+            .chars()
+            .skip(node.place.column.saturating_sub(1))
+            .collect();
+        let hint = in_quotes("-", command.trim());
         self.say(Diagnostic::error(node.place, message).with_hint(hint));
         None
     }

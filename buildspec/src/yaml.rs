@@ -204,7 +204,13 @@ struct Builder {
 impl Builder {
     fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), ReadError> {
         match event {
-            Event::Scalar(text, style, anchor, _) => {
+            Event::Scalar(text, style, anchor, tag) => {
+                if tag.is_some_and(|tag| !tag.is_yaml_core_schema()) {
+                    let message = "what starts with `!` is a tag in YAML, and no part of the text";
+                    let hint = "put the whole text in quotes if it is meant to be there";
+                    self.remarks
+                        .push(Diagnostic::warning(place, message).with_hint(hint));
+                }
                 let content = Content::Scalar {
                     text: text.into_owned(),
                     plain: style == ScalarStyle::Plain,

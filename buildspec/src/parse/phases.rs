@@ -1,6 +1,7 @@
 //! The section `phases`.
 
 use crate::{
+    advice::missing_space,
     diagnostic::{Diagnostic, quoted},
     keys::{PHASE, PHASES},
     reader::Reader,
@@ -40,8 +41,7 @@ fn phase_spec<'a>(reader: &mut Reader<'a>, entry: &'a Entry) -> PhaseSpec {
     let fields = reader.fields(&entry.value, &format!("phase `{name}`"), &PHASE);
     let in_phase = |key: &str| format!("`phases.{name}.{key}`");
     if let Some(runtimes) = fields.get("runtime-versions") {
-        // What it says is not acted on; that it is no mapping is worth a word all the same.
-        let _versions = reader.entries(runtimes, &in_phase("runtime-versions"));
+        check_runtimes(reader, runtimes, &in_phase("runtime-versions"));
     }
     let has_commands = fields.get("commands").is_some();
     let is_mapping = matches!(entry.value.content, Content::Map(_));
@@ -55,6 +55,18 @@ fn phase_spec<'a>(reader: &mut Reader<'a>, entry: &'a Entry) -> PhaseSpec {
         finally: reader.commands(fields.get("finally"), &in_phase("finally")),
         on_failure: on_failure(reader, fields.get("on-failure"), &in_phase("on-failure")),
     }
+}
+
+/// What `runtime-versions` says is not acted on, so that it makes no sense is not an error.
+fn check_runtimes(reader: &mut Reader<'_>, node: &Node, what: &str) {
+    let Content::Scalar { text, .. } = &node.content else {
+        return;
+    };
+    let message = format!("{what} has to be a mapping, not {}", node.kind());
+    reader.say(Diagnostic {
+        hint: missing_space(text),
+        ..Diagnostic::warning(node.place, message)
+    });
 }
 
 fn on_failure(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) -> OnFailure {

@@ -10,7 +10,7 @@ use crate::{
     keys::{ARTIFACTS, CACHE, ENV, ENVIRONMENT_VARIABLES},
     reader::{Fields, Reader},
     spec::{Cache, CacheAction, Secret, SecretStore},
-    yaml::Node,
+    yaml::{Content, Node},
 };
 
 /// What `env` says.
@@ -125,7 +125,8 @@ pub(super) fn artifacts<'a>(reader: &mut Reader<'a>, node: &'a Node) -> Option<A
         files,
     };
     if spec.files.is_empty() {
-        if fields.get("secondary-artifacts").is_none() {
+        let is_mapping = matches!(node.content, Content::Map(_));
+        if is_mapping && fields.get("secondary-artifacts").is_none() {
             let hint = "add `files:` with patterns; `'**/*'` is everything";
             let message = "`artifacts` has no `files`, so there is nothing to publish";
             reader.say(Diagnostic::error(node.place, message).with_hint(hint));
@@ -149,6 +150,9 @@ pub(super) fn cache<'a>(reader: &mut Reader<'a>, node: &'a Node) -> Option<Cache
         paths: patterns(reader, fields.get("paths"), "`cache.paths`"),
     };
     let action = cache_action(reader, fields.get("action"));
+    if !matches!(node.content, Content::Map(_)) && !node.is_null() {
+        return None;
+    }
     if spec.paths.is_empty() {
         let message = "`cache` has no `paths`, so nothing is cached";
         reader.say(Diagnostic::warning(node.place, message));

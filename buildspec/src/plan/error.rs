@@ -7,6 +7,9 @@ use crate::{
     spec::Secret,
 };
 
+/// How many names a message lists: enough to see which are meant.
+const NAMES_MAX: usize = 5;
+
 /// Why a build cannot be planned.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PlanError {
@@ -34,7 +37,10 @@ pub enum PlanError {
         secrets: Vec<(String, Secret)>,
     },
     /// Tasks run a buildspec of their own: put what they do into this file.
-    #[error("batch tasks have buildspecs of their own: {}", task_names(tasks))]
+    #[error(
+        "batch tasks have buildspecs of their own, and can only run the file they are in: {}",
+        task_names(tasks)
+    )]
     TaskBuildspecs {
         /// Identifiers, paths and where the paths are; at least one.
         tasks: Vec<(String, String, Place)>,
@@ -124,7 +130,12 @@ impl PlanError {
                 vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]
             }
             Self::Secrets { secrets } => secrets.iter().map(secret_diagnostic).collect(),
-            Self::TaskBuildspecs { tasks } => tasks.iter().map(task_diagnostic).collect(),
+            Self::TaskBuildspecs { tasks } => {
+                let place = tasks.first().map_or(Place::START, |(.., place)| *place);
+                let hint = "take `buildspec` out of the tasks, and let the `phases` of this file look \
+                            at the `env.variables` of each";
+                vec![Diagnostic::error(place, self.to_string()).with_hint(hint)]
+            }
             Self::Tasks { mistakes } => mistakes.iter().map(TaskMistake::diagnostic).collect(),
             Self::TooManyJobs { .. } => whole("split the batch into several files"),
             Self::TooLarge { .. } => whole("move long commands into scripts of the repository"),
@@ -157,34 +168,35 @@ impl TaskMistake {
 }
 
 fn secret_diagnostic((name, secret): &(String, Secret)) -> Diagnostic {
-    let name = quoted(name);
     let message = format!(
-        "variable {name} has its value in `{}`, which the farm does not have",
+        "variable {} has its value in `{}`, which the farm does not have",
+        quoted(name),
         secret.store.key()
     );
-    let hint = "give it a value with `--env NAME=VALUE`; it is then like any other variable, so the log shows it where a command prints it";
+    let option = quoted(&format!("--env {name}=VALUE"));
+    let hint = format!(
+        "give it one with {option}; like that of any other variable, the log shows it where a command \
+         prints it"
+    );
     Diagnostic::error(secret.place, message).with_hint(hint)
 }
 
-fn task_diagnostic((task, path, place): &(String, String, Place)) -> Diagnostic {
-    let message = format!(
-        "task {} has a buildspec of its own, {}, and tasks can only run the file they are in",
-        quoted(task),
-        quoted(path)
-    );
-    let hint =
-        "take `buildspec` out and let the `phases` of this file look at the task's `env.variables`";
-    Diagnostic::error(*place, message).with_hint(hint)
-}
-
 fn names(secrets: &[(String, Secret)]) -> String {
-    let names: Vec<String> = secrets.iter().map(|(name, _)| quoted(name)).collect();
-    names.join(", ")
+    listed(secrets.iter().map(|(name, _)| name.as_str()))
 }
 
 fn task_names(tasks: &[(String, String, Place)]) -> String {
-    let names: Vec<String> = tasks.iter().map(|(task, ..)| quoted(task)).collect();
-    names.join(", ")
+    listed(tasks.iter().map(|(task, ..)| task.as_str()))
+}
+
+/// The first of `names`, and how many more there are.
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(NAMES_MAX);
+    let shown: Vec<String> = names.take(NAMES_MAX).map(quoted).collect();
+    match more {
+        0 => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn joined(mistakes: &[TaskMistake]) -> String {

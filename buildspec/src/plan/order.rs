@@ -15,7 +15,7 @@ pub(super) struct Placed {
 }
 
 /// How many mistakes are listed: more than anybody reads.
-const MISTAKES_MAX: usize = 50;
+const MISTAKES_MAX: usize = 20;
 
 /// Puts `tasks` in an order in which each comes after all that it depends on, and otherwise as written.
 ///

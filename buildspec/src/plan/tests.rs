@@ -1,1 +1,402 @@
-//! Tests of planning.
+//! Tests of planning: graphs as text that one can read.
+
+use protocol::build::Outcome;
+
+use super::*;
+use crate::{Diagnostic, parse};
+
+fn spec(text: &str) -> BuildSpec {
+    let parsed = parse(text);
+    parsed
+        .spec
+        .unwrap_or_else(|| panic!("{:#?}", parsed.diagnostics))
+}
+
+/// A file with one command per phase, these lines below `phases.build`, and these at the end.
+fn file(of_build: &str, end: &str) -> BuildSpec {
+    spec(&format!(
+        "version: 0.2\nphases:\n  install:\n    commands: [i]\n  build:\n    commands: [b]\n{of_build}{end}"
+    ))
+}
+
+fn batch(lines: &str) -> BuildSpec {
+    file("", &format!("batch:\n  build-graph:\n{lines}"))
+}
+
+const BATCH: fn() -> PlanRequest = || PlanRequest {
+    batch: true,
+    ..PlanRequest::default()
+};
+
+fn shown(accepts: OutcomeSet) -> &'static str {
+    match accepts {
+        OutcomeSet::SUCCEEDED => "succeeded",
+        OutcomeSet::RAN => "ran",
+        OutcomeSet::ENDED => "ended",
+        _ => "something else",
+    }
+}
+
+/// One line for each job: `index unit phase < needed index accepted outcomes`.
+fn graph_of(graph: &JobGraph) -> String {
+    let mut text = String::new();
+    for (at, job) in graph.jobs.iter().enumerate() {
+        let unit = &graph.units[usize::try_from(job.unit).unwrap()];
+        let name = unit.identifier.as_deref().unwrap_or("-");
+        let needs: Vec<String> = job
+            .needs
+            .iter()
+            .map(|edge| format!("{} {}", edge.job, shown(edge.accepts)))
+            .collect();
+        text += format!("{at} {name} {} < {}", job.phase, needs.join(", ")).trim_end();
+        text += "\n";
+    }
+    text
+}
+
+/// What holds of every graph.
+#[track_caller]
+fn assert_sound(graph: &JobGraph) {
+    for (at, job) in graph.jobs.iter().enumerate() {
+        assert!(job.needs.is_sorted_by(|a, b| a.job < b.job), "edges ascend");
+        assert!(
+            job.needs
+                .iter()
+                .all(|edge| usize::try_from(edge.job).unwrap() < at)
+        );
+        let is_first = job.phase == Phase::DownloadSource;
+        assert_eq!(job.input.is_none(), is_first);
+        if let Some(input) = job.input {
+            assert_eq!(graph.jobs[usize::try_from(input).unwrap()].unit, job.unit);
+            assert_eq!(job.needs.last().unwrap().job, input);
+        }
+    }
+    for unit in 0..graph.units.len() {
+        let phases: Vec<Phase> = graph
+            .jobs_of(index(unit))
+            .map(|(_, job)| job.phase)
+            .collect();
+        let all = [
+            Phase::DownloadSource,
+            Phase::Install,
+            Phase::PreBuild,
+            Phase::Build,
+            Phase::PostBuild,
+            Phase::UploadArtifacts,
+        ];
+        assert_eq!(phases, all);
+    }
+}
+
+#[test]
+fn a_build_is_a_chain_of_six_jobs_with_codebuilds_transitions() {
+    let graph = plan(&file("", ""), &PlanRequest::default()).unwrap();
+    assert_sound(&graph);
+    assert_eq!(
+        graph_of(&graph),
+        "\
+0 - DOWNLOAD_SOURCE <
+1 - INSTALL < 0 succeeded
+2 - PRE_BUILD < 1 succeeded
+3 - BUILD < 2 succeeded
+4 - POST_BUILD < 3 ran
+5 - UPLOAD_ARTIFACTS < 4 ran
+"
+    );
+    assert!(!graph.fast_fail && !graph.units[0].ignore_failure);
+}
+
+#[test]
+fn on_failure_widens_or_narrows_what_follows_a_phase() {
+    let edge_after = |phase: &str, on_failure: &str| {
+        let text = format!(
+            "version: 0.2\nphases:\n  {phase}:\n    on-failure: {on_failure}\n    commands: [a]\n"
+        );
+        let graph = plan(&spec(&text), &PlanRequest::default()).unwrap();
+        let at = graph
+            .jobs
+            .iter()
+            .position(|job| job.phase.as_str().eq_ignore_ascii_case(phase))
+            .unwrap();
+        let all: Vec<&str> = graph
+            .jobs
+            .iter()
+            .skip(1)
+            .map(|job| shown(job.needs[0].accepts))
+            .collect();
+        let usual = ["succeeded", "succeeded", "succeeded", "ran", "ran"];
+        let changed = all
+            .iter()
+            .zip(usual)
+            .enumerate()
+            .filter(|(edge, (now, usual))| *edge != at && *now != usual);
+        assert_eq!(changed.count(), 0, "only the edge out of {phase} changes");
+        all[at]
+    };
+    assert_eq!(edge_after("install", "CONTINUE"), "ran");
+    assert_eq!(edge_after("pre_build", "CONTINUE"), "ran");
+    assert_eq!(edge_after("pre_build", "ABORT"), "succeeded");
+    assert_eq!(edge_after("build", "ABORT"), "succeeded");
+    assert_eq!(edge_after("build", "CONTINUE"), "ran");
+    assert_eq!(edge_after("post_build", "ABORT"), "succeeded");
+}
+
+#[test]
+fn jobs_carry_what_the_file_says() {
+    let text = "
+version: 0.2
+env: {shell: bash, variables: {A: spec, B: spec}}
+phases:
+  post_build: {commands: [p], finally: [f]}
+artifacts: {files: [out]}
+cache: {paths: [c], key: k}
+";
+    let variables = BTreeMap::from([("B".to_owned(), "request".to_owned())]);
+    let request = PlanRequest {
+        variables,
+        batch: false,
+    };
+    let graph = plan(&spec(text), &request).unwrap();
+    let Task::DownloadSource {
+        variables,
+        cache,
+        shell,
+    } = &graph.jobs[0].task
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (variables["A"].as_str(), variables["B"].as_str()),
+        ("spec", "request")
+    );
+    assert_eq!(cache.as_ref().unwrap().paths, ["c"]);
+    assert_eq!(*shell, protocol::job::Shell::Bash);
+    let Task::Commands(build) = &graph.jobs[3].task else {
+        panic!()
+    };
+    assert!(
+        build.is_empty(),
+        "an empty phase is a job with nothing to do: {build:?}"
+    );
+    let Task::Commands(post) = &graph.jobs[4].task else {
+        panic!()
+    };
+    assert_eq!(
+        (post.commands.as_slice(), post.finally.as_slice()),
+        (&["p".to_owned()][..], &["f".to_owned()][..])
+    );
+    assert_eq!(post.state, ShellState::Carried);
+    assert_eq!(post.save_cache, *cache);
+    let Task::UploadArtifacts { artifacts, .. } = &graph.jobs[5].task else {
+        panic!()
+    };
+    assert_eq!(artifacts.as_ref().unwrap().files, ["out"]);
+}
+
+#[test]
+fn version_0_1_gives_every_command_a_fresh_shell() {
+    let text = "version: 0.1\nphases:\n  build:\n    commands: [a]\n";
+    let graph = plan(&spec(text), &PlanRequest::default()).unwrap();
+    let Task::Commands(build) = &graph.jobs[3].task else {
+        panic!()
+    };
+    assert_eq!(build.state, ShellState::Fresh);
+}
+
+#[test]
+fn a_cache_of_one_direction_is_only_restored_or_only_saved() {
+    let both = |action: &str| {
+        let cache = format!("cache:\n  paths: [c]\n  action: {action}\n");
+        let graph = plan(&file("", &cache), &PlanRequest::default()).unwrap();
+        let restores = matches!(
+            &graph.jobs[0].task,
+            Task::DownloadSource { cache: Some(_), .. }
+        );
+        let saves =
+            matches!(&graph.jobs[4].task, Task::Commands(post) if post.save_cache.is_some());
+        (restores, saves)
+    };
+    assert_eq!(both("restore"), (true, false));
+    assert_eq!(both("save"), (false, true));
+    assert_eq!(both(""), (true, true));
+}
+
+#[test]
+fn tasks_keep_their_order_and_their_jobs_follow_what_they_need() {
+    let spec = batch(
+        "    - identifier: late\n      depend-on: [first, second, first]\n    - identifier: first\n      ignore-failure: true\n    - identifier: second\n",
+    );
+    let graph = plan(&spec, &BATCH()).unwrap();
+    assert_sound(&graph);
+    let names: Vec<_> = graph
+        .units
+        .iter()
+        .map(|unit| unit.identifier.as_deref().unwrap())
+        .collect();
+    assert_eq!(names, ["late", "first", "second"]);
+    let lines = graph_of(&graph);
+    let starts: Vec<&str> = lines
+        .lines()
+        .filter(|line| line.contains("DOWNLOAD"))
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "0 first DOWNLOAD_SOURCE <",
+            "6 second DOWNLOAD_SOURCE <",
+            "12 late DOWNLOAD_SOURCE < 0 ended, 1 ended, 2 ended, 3 ended, 4 ended, 5 ended, \
+             6 succeeded, 7 succeeded, 8 succeeded, 9 succeeded, 10 succeeded, 11 succeeded",
+        ]
+    );
+    assert!(graph.jobs[12].needs[0].accepts.contains(Outcome::Skipped));
+    assert!(!graph.jobs[12].needs[0].accepts.contains(Outcome::Stopped));
+    assert!(graph.units[1].ignore_failure && !graph.units[2].ignore_failure);
+}
+
+#[test]
+fn the_request_goes_over_the_task_and_the_task_over_the_file() {
+    let text = "
+version: 0.2
+env: {variables: {A: file, B: file, C: file}}
+phases: {build: {commands: [a]}}
+batch:
+  fast-fail: true
+  build-list:
+    - {identifier: x, env: {variables: {B: task, C: task}}}
+    - {identifier: y}
+";
+    let request = PlanRequest {
+        variables: BTreeMap::from([("C".to_owned(), "request".to_owned())]),
+        batch: true,
+    };
+    let graph = plan(&spec(text), &request).unwrap();
+    let values = |job: usize| {
+        let Task::DownloadSource { variables, .. } = &graph.jobs[job].task else {
+            panic!()
+        };
+        variables.values().cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        (values(0).as_str(), values(6).as_str()),
+        ("file task request", "file file request")
+    );
+    assert!(graph.fast_fail);
+}
+
+/// The remarks of a refused plan, `line:column message | hint`, one per line.
+#[track_caller]
+fn refused(spec: &BuildSpec, request: &PlanRequest) -> String {
+    let error = plan(spec, request).expect_err("it cannot be planned");
+    let line = |d: &Diagnostic| {
+        let hint = d.hint.as_deref().unwrap_or("-");
+        format!(
+            "{}:{} {} | {hint}\n",
+            d.place.line, d.place.column, d.message
+        )
+    };
+    error.diagnostics().iter().map(line).collect()
+}
+
+#[test]
+fn tasks_that_do_not_fit_together_are_all_named() {
+    let spec = batch(
+        "    - identifier: a
+      depend-on: [c]
+    - {identifier: bild, depend-on: [a]}
+    - {identifier: c, depend-on: [bild, biuld]}
+    - {identifier: self, depend-on: [self]}
+    - {identifier: a}
+",
+    );
+    assert_eq!(
+        refused(&spec, &BATCH()),
+        "\
+14:20 identifier `a` is there twice, first on line 9 | give each task a name of its own
+12:41 task `c` depends on `biuld`, which is not there | did you mean `bild`?
+9:19 tasks depend on each other in a circle: a -> c -> bild -> a | take one of these `depend-on` out
+13:20 tasks depend on each other in a circle: self -> self | take one of these `depend-on` out
+"
+    );
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_with_what_to_do() {
+    let only_batch = spec("version: 0.2\nbatch:\n  build-list:\n    - identifier: a\n");
+    assert_eq!(
+        refused(&only_batch, &PlanRequest::default()),
+        "1:1 buildspec has no `phases`, only a `batch` | run it with `--batch`\n"
+    );
+    assert_eq!(
+        refused(&only_batch, &BATCH()),
+        "1:1 buildspec has no `phases` for the tasks of its `batch` | add the `phases` that every task runs\n"
+    );
+    assert_eq!(
+        refused(&file("", ""), &BATCH()),
+        "1:1 buildspec has no `batch` section | run it without `--batch`, or add `batch.build-list`\n"
+    );
+    let matrix = file("", "batch:\n  build-matrix: {}\n");
+    assert_eq!(
+        refused(&matrix, &BATCH()),
+        "8:3 `batch.build-matrix` cannot be run | write the tasks out in `batch.build-list`, each with its `env.variables`\n"
+    );
+    assert!(
+        plan(&matrix, &PlanRequest::default()).is_ok(),
+        "a build that is no batch does not need it"
+    );
+    let own = batch("    - {identifier: a, buildspec: a.yml}\n");
+    assert!(refused(&own, &BATCH()).starts_with("9:34 batch tasks have buildspecs of their own"));
+}
+
+#[test]
+fn a_secret_is_refused_until_the_request_has_its_value() {
+    let spec = file(
+        "",
+        "env:\n  parameter-store: {LOGIN: /x}\n  secrets-manager: {TOKEN: y}\n",
+    );
+    let mut request = PlanRequest::default();
+    request.variables.insert("TOKEN".to_owned(), "t".to_owned());
+    let remarks = refused(&spec, &request);
+    assert!(
+        remarks.starts_with(
+            "8:21 variable `LOGIN` has its value in `parameter-store`, which the farm does not have"
+        ),
+        "{remarks}"
+    );
+    assert_eq!(remarks.lines().count(), 1, "{remarks}");
+    request.variables.insert("LOGIN".to_owned(), "l".to_owned());
+    let graph = plan(&spec, &request).unwrap();
+    let Task::DownloadSource { variables, .. } = &graph.jobs[0].task else {
+        panic!()
+    };
+    assert_eq!(variables["TOKEN"], "t");
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_refused_before_it_is_made() {
+    let tasks = |count: usize| -> String {
+        (0..count)
+            .map(|task| format!("    - identifier: t{task}\n"))
+            .collect()
+    };
+    assert_eq!(
+        plan(&batch(&tasks(1_000)), &BATCH()).unwrap().jobs.len(),
+        JOBS_MAX
+    );
+    assert_eq!(
+        plan(&batch(&tasks(1_001)), &BATCH()),
+        Err(PlanError::TooManyJobs {
+            tasks: 1_001,
+            jobs: 6_006
+        })
+    );
+    let long = "x".repeat(50_000);
+    let spec = spec(&format!(
+        "version: 0.2\nphases:\n  build:\n    commands: [{long}]\nbatch:\n  build-list:\n{}",
+        tasks(500)
+    ));
+    let error = plan(&spec, &BATCH()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the commands and variables of 500 tasks have 25000000 bytes, at most 8388608 are allowed"
+    );
+}
