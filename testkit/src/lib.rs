@@ -1,1 +1,7 @@
-//! placeholder
+//! What tests and benchmarks share: a real farm of real processes on loopback, source trees from text,
+//! waiting for states. Nothing that ships depends on this crate.
+
+pub mod farm;
+pub mod program;
+pub mod project;
+pub mod wait;

@@ -1,0 +1,306 @@
+//! A real farm: coordinator, cache and workers as processes of their own, on loopback, with data of
+//! their own, and gone when the test is over.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{program::grange, wait};
+
+/// What farm to start.
+#[derive(Clone, Debug)]
+pub struct FarmPlan {
+    /// How many workers.
+    pub workers: u32,
+    /// How many phases each runs at once.
+    pub slots: u32,
+    /// The isolation level; `None`: the best that this machine can.
+    pub isolation: Option<&'static str>,
+    /// What else `grange.toml` says.
+    pub settings: String,
+}
+
+impl Default for FarmPlan {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            slots: 1,
+            isolation: None,
+            settings: String::new(),
+        }
+    }
+}
+
+/// A running farm.
+#[derive(Debug)]
+pub struct Farm {
+    directory: TempDir,
+    /// The coordinator's address.
+    pub address: String,
+    plan: FarmPlan,
+    coordinator: Option<Service>,
+    cache: Option<Service>,
+    workers: Vec<Option<Service>>,
+}
+
+/// A process of the farm; killed when dropped.
+#[derive(Debug)]
+struct Service {
+    child: Child,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Both fail only if the process has ended already.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Farm {
+    /// Starts a farm and waits until all workers have joined.
+    ///
+    /// # Panics
+    ///
+    /// If a part does not start.
+    pub fn start(plan: FarmPlan) -> Self {
+        let directory = tempfile::Builder::new().prefix("grange-farm-").tempdir().unwrap();
+        fs::write(directory.path().join("grange.toml"), &plan.settings).unwrap();
+        let mut farm = Self {
+            directory,
+            address: String::new(),
+            plan,
+            coordinator: None,
+            cache: None,
+            workers: Vec::new(),
+        };
+        farm.start_coordinator();
+        farm.start_cache();
+        for index in 0..farm.plan.workers {
+            farm.workers.push(None);
+            farm.start_worker(index);
+        }
+        farm.wait_for_workers(farm.plan.workers as usize);
+        farm
+    }
+
+    /// Where the farm and its clients keep their data.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where the worker with this index keeps its data.
+    pub fn worker_directory(&self, index: u32) -> PathBuf {
+        self.directory.path().join(format!("worker-{index}"))
+    }
+
+    /// The process id of the coordinator.
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.as_ref().expect("the coordinator runs").child.id()
+    }
+
+    /// The process id of a worker.
+    pub fn worker_pid(&self, index: u32) -> u32 {
+        let worker = self.workers[index as usize].as_ref();
+        worker.expect("the worker runs").child.id()
+    }
+
+    /// Starts the coordinator, at the address that it had before if it ran before.
+    pub fn start_coordinator(&mut self) {
+        let listen = if self.address.is_empty() { "127.0.0.1:0" } else { &self.address };
+        let mut command = self.grange(&["coordinator", "--listen", listen, "--data"]);
+        command.arg(self.directory.path().join("farm"));
+        let (service, line) = start(command, "coordinator", "listens on ");
+        self.address = line;
+        self.coordinator = Some(service);
+    }
+
+    /// Starts the cache.
+    pub fn start_cache(&mut self) {
+        let data = self.directory.path().join("cache");
+        let mut command = self.grange(&["cache", "serve", "--listen", "127.0.0.1:0", "--join"]);
+        command.arg(&self.address).arg("--data").arg(&data);
+        if !data.exists() {
+            command.arg("--token").arg(self.token("cache"));
+        }
+        let (service, _) = start(command, "cache", "reached at ");
+        self.cache = Some(service);
+    }
+
+    /// Starts the worker with this index; its name is `worker-INDEX`.
+    pub fn start_worker(&mut self, index: u32) {
+        let data = self.worker_directory(index);
+        let name = format!("worker-{index}");
+        let mut command = self.grange(&["worker", "--name", &name, "--join", &self.address]);
+        command.arg("--slots").arg(self.plan.slots.to_string());
+        command.arg("--data").arg(&data);
+        if let Some(isolation) = self.plan.isolation {
+            command.arg("--isolation").arg(isolation);
+        }
+        if !data.exists() {
+            command.arg("--token").arg(self.token("worker"));
+        }
+        let log = fs::File::create(self.directory.path().join(format!("{name}.log"))).unwrap();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.workers[index as usize] = Some(Service { child });
+    }
+
+    /// Ends the coordinator at once, as `kill -9` does.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator = None;
+    }
+
+    /// Ends the cache at once.
+    pub fn kill_cache(&mut self) {
+        self.cache = None;
+    }
+
+    /// Ends a worker at once.
+    pub fn kill_worker(&mut self, index: u32) {
+        self.workers[index as usize] = None;
+    }
+
+    /// Waits until exactly so many workers are there.
+    ///
+    /// # Panics
+    ///
+    /// If they do not come.
+    pub fn wait_for_workers(&self, count: usize) {
+        wait::until_true("the workers have joined", || self.json(&["workers"]).len() == count);
+    }
+
+    /// A join token for a role.
+    pub fn token(&self, role: &str) -> String {
+        let output = self.client(&["token", "create", "--role", role]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A `grange` command of this farm's own user, without a farm named.
+    pub fn grange(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(grange());
+        command
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_remove("GRANGE_FARM")
+            .env("XDG_DATA_HOME", self.directory.path().join("data"))
+            .env("XDG_CONFIG_HOME", self.directory.path().join("config"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A `grange` command of an administrator of this farm.
+    pub fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = self.grange(arguments);
+        command.env("GRANGE_FARM", &self.address);
+        command
+    }
+
+    /// Runs a command with `--json`, and gives what each line of its output says.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.client(arguments).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Builds a source tree to its end.
+    pub fn build(&self, source: &Path, arguments: &[&str]) -> Built {
+        let mut command = self.client(&["build"]);
+        command.arg(source).args(arguments);
+        Built::from(command.output().unwrap())
+    }
+
+    /// Submits a source tree, and gives the build's id.
+    ///
+    /// # Panics
+    ///
+    /// If it is not taken.
+    pub fn submit(&self, source: &Path, arguments: &[&str]) -> String {
+        let built = self.build(source, &[&["--detach"], arguments].concat());
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        built.stdout.trim().to_owned()
+    }
+
+    /// How a build stands, as `status --json` says.
+    pub fn status(&self, build: &str) -> Value {
+        self.json(&["status", build]).remove(0)
+    }
+
+    /// Waits until a build has ended, and gives how it stands then.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub fn wait_for_end(&self, build: &str) -> Value {
+        wait::until("the build has ended", || {
+            let status = self.status(build);
+            (!status["summary"]["ended"].is_null()).then_some(status)
+        })
+    }
+
+    /// The log of a build.
+    pub fn log(&self, build: &str) -> String {
+        let output = self.client(&["logs", build]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// What a `grange` command did.
+#[derive(Debug)]
+pub struct Built {
+    /// Its exit code.
+    pub code: i32,
+    /// What it printed on standard output.
+    pub stdout: String,
+    /// What it printed on standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Built {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// Starts a service and waits for the word after `sign` on one of its lines.
+fn start(mut command: Command, name: &str, sign: &str) -> (Service, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdout = child.stdout.take().expect("it is piped");
+    let stderr = child.stderr.take().expect("it is piped");
+    let service = Service { child };
+    let (said, lines) = std::sync::mpsc::channel();
+    for pipe in [Box::new(stdout) as Box<dyn Read + Send>, Box::new(stderr)] {
+        let said = said.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                // Nobody listens once the sign was seen; the pipe is still to be emptied.
+                let _heard = said.send(line);
+            }
+        });
+    }
+    drop(said);
+    let mut heard = Vec::new();
+    for line in lines {
+        if let Some((_, word)) = line.split_once(sign) {
+            return (service, word.split_whitespace().next().unwrap_or_default().to_owned());
+        }
+        heard.push(line);
+    }
+    panic!("the {name} ended before it was up:\n{}", heard.join("\n"));
+}
