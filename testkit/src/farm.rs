@@ -25,6 +25,8 @@ pub struct FarmPlan {
     pub isolation: Option<&'static str>,
     /// What else `grange.toml` says.
     pub settings: String,
+    /// Where the cache keeps its store; `None`: with everything else.
+    pub cache_directory: Option<PathBuf>,
 }
 
 impl Default for FarmPlan {
@@ -34,6 +36,7 @@ impl Default for FarmPlan {
             slots: 1,
             isolation: None,
             settings: String::new(),
+            cache_directory: None,
         }
     }
 }
@@ -124,7 +127,8 @@ impl Farm {
 
     /// Starts the cache.
     pub fn start_cache(&mut self) {
-        let data = self.directory.path().join("cache");
+        let configured = self.plan.cache_directory.clone();
+        let data = configured.unwrap_or_else(|| self.directory.path().join("cache"));
         let mut command = self.grange(&["cache", "serve", "--listen", "127.0.0.1:0", "--join"]);
         command.arg(&self.address).arg("--data").arg(&data);
         if !data.exists() {

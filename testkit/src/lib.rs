@@ -2,6 +2,7 @@
 //! waiting for states. Nothing that ships depends on this crate.
 
 pub mod farm;
+pub mod process;
 pub mod program;
 pub mod project;
 pub mod wait;

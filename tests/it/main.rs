@@ -3,4 +3,13 @@
 //! One binary, so that the shells are linked once. Modules are named after features. Slow tests return
 //! early unless `GRANGE_SLOW_TESTS=1` is set.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod batch;
+mod building;
+mod caching;
+mod cli;
+mod hostile;
+mod isolation;
+mod recovery;
 mod tidy;

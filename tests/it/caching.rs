@@ -1,0 +1,145 @@
+//! Dependency caches: what one build keeps for the next.
+
+use testkit::{
+    farm::{Built, Farm, FarmPlan},
+    project,
+};
+
+fn cache_lines(built: &Built) -> Vec<&str> {
+    built.stdout.lines().filter(|line| !line.starts_with("[Container] ")).collect()
+}
+
+#[test]
+fn what_a_build_keeps_the_next_one_finds() {
+    let farm = Farm::start(FarmPlan {
+        workers: 2,
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    project::write(
+        source.path(),
+        "
+=== buildspec.yml
+version: 0.2
+phases:
+  build:
+    commands:
+      - cat deps/file /root/.store/file 2>/dev/null || echo nothing
+      - mkdir -p deps /root/.store
+      - echo kept > deps/file
+      - echo at home > /root/.store/file
+cache:
+  key: deps-$(codebuild-hash-files lock)
+  paths: ['deps/**/*', '/root/.store/**/*']
+=== lock
+one
+",
+    );
+    let build = || farm.build(source.path(), &["--project", "sample"]);
+    let first = build();
+    assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
+    assert_eq!(cache_lines(&first), ["nothing"]);
+    let second = build();
+    assert_eq!(cache_lines(&second), ["kept", "at home"], "{}", second.stdout);
+    project::write(source.path(), "=== lock\ntwo\n");
+    let other_key = build();
+    assert_eq!(cache_lines(&other_key), ["nothing"], "another lock file is another key");
+    let stats = farm.json(&["cache", "stats"]).remove(0);
+    let uses = stats["uses"].as_array().unwrap();
+    let restored: u64 = uses.iter().map(|used| used["restored"].as_u64().unwrap()).sum();
+    assert_eq!(restored, 1, "{stats}");
+}
+
+#[test]
+fn an_entry_under_a_key_is_never_replaced_and_one_without_is() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    let buildspec = |key: &str, value: &str| {
+        format!(
+            "
+version: 0.2
+phases:
+  build:
+    commands:
+      - cat deps/file 2>/dev/null || echo nothing
+      - mkdir -p deps; echo {value} > deps/file
+cache:
+{key}
+  paths: ['deps/**/*']
+"
+        )
+    };
+    let run = |key: &str, value: &str| {
+        project::write_buildspec(source.path(), &buildspec(key, value));
+        let built = farm.build(source.path(), &["--project", "sample"]);
+        assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+        cache_lines(&built)[0].to_owned()
+    };
+    let keyed = ["1", "2", "3"].map(|value| run("  key: fixed", value));
+    assert_eq!(keyed, ["nothing", "1", "1"]);
+    let keyless = ["1", "2", "3"].map(|value| run("", value));
+    assert_eq!(keyless, ["nothing", "1", "2"]);
+}
+
+#[test]
+fn a_failed_build_keeps_nothing() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands:
+      - test -e deps/file && echo found || echo nothing
+      - mkdir -p deps; echo half > deps/file
+      - exit 1
+cache:
+  paths: ['deps/**/*']
+",
+    );
+    for _ in 0..2 {
+        let built = farm.build(source.path(), &["--project", "sample"]);
+        assert_eq!((built.code, cache_lines(&built)), (1, vec!["nothing"]));
+    }
+}
+
+/// A makefile that says what it made again.
+const MADE: &str = "
+=== buildspec.yml
+version: 0.2
+phases:
+  build:
+    commands:
+      - make -s
+cache:
+  paths: ['obj/**/*']
+=== Makefile
+all: obj/a obj/b
+obj/%: src/%
+\t@mkdir -p obj; echo made $@; cp $< $@
+=== src/a
+=== src/b
+";
+
+#[test]
+fn what_did_not_change_is_not_made_again_and_what_did_is() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write(source.path(), MADE);
+    let build = || {
+        let built = farm.build(source.path(), &["--project", "sample"]);
+        assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+        cache_lines(&built).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(build(), ["made obj/a", "made obj/b"]);
+    // A fresh checkout: the same content, other times.
+    project::write(source.path(), MADE);
+    assert_eq!(build(), Vec::<String>::new());
+    project::write(source.path(), "=== src/b\nchanged\n");
+    assert_eq!(build(), ["made obj/b"]);
+    // Back to content that an older cache was made from: the newest cache was made from another.
+    project::write(source.path(), "=== src/b\n");
+    assert_eq!(build(), ["made obj/b"]);
+}

@@ -1,0 +1,175 @@
+//! What people type and what they are told.
+
+use std::fs;
+
+use testkit::{
+    farm::{Built, Farm, FarmPlan},
+    program::grange,
+    project,
+};
+
+/// Runs `grange` with no farm and a home of its own, in a source tree.
+fn run(tree: &str, arguments: &[&str]) -> Built {
+    let source = tempfile::tempdir().unwrap();
+    project::write(source.path(), tree);
+    run_in(source.path(), arguments)
+}
+
+fn run_in(directory: &std::path::Path, arguments: &[&str]) -> Built {
+    let home = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(grange())
+        .args(arguments)
+        .current_dir(directory)
+        .env("HOME", home.path())
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("GRANGE_FARM")
+        .output()
+        .unwrap();
+    Built::from(output)
+}
+
+#[track_caller]
+fn check_refused(tree: &str, arguments: &[&str], expected: &[&str]) {
+    let built = run(tree, arguments);
+    assert_eq!(built.code, 2, "{}\n{}", built.stdout, built.stderr);
+    for text in expected {
+        assert!(built.stderr.contains(text), "{text:?} is not in:\n{}", built.stderr);
+    }
+}
+
+#[test]
+fn every_mistake_of_a_buildspec_is_named_and_nothing_is_submitted() {
+    check_refused(
+        "=== buildspec.yml
+version: 0.2
+phases:
+  biuld:
+    commands: [make]
+  post_build:
+    commands:
+      - echo a: b
+artefacts:
+  files: ['**/*']
+",
+        &["build"],
+        &["buildspec.yml:3:3", "build`", "buildspec.yml:7:", "buildspec.yml:8:1", "`artifacts`", "3 mistakes"],
+    );
+}
+
+#[test]
+fn a_buildspec_that_is_none_is_refused_by_name() {
+    check_refused("=== other\n", &["build"], &["buildspec.yml", "No such file", "--buildspec"]);
+    check_refused("=== buildspec.yml\n", &["build"], &["empty"]);
+    check_refused("=== buildspec.yml\nversion: 0.2\nphases: {build: [\n", &["build"], &["buildspec.yml:"]);
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("buildspec.yml"), [0xff, 0xfe, 0x00, 0x01]).unwrap();
+    let binary = run_in(source.path(), &["build"]);
+    assert_eq!(binary.code, 2);
+    assert!(binary.stderr.contains("UTF-8"), "{}", binary.stderr);
+    fs::write(source.path().join("buildspec.yml"), "a".repeat(1 << 21)).unwrap();
+    let huge = run_in(source.path(), &["build"]);
+    assert_eq!(huge.code, 2);
+    assert!(huge.stderr.contains("1048576"), "{}", huge.stderr);
+}
+
+#[test]
+fn a_cycle_is_named_in_full() {
+    check_refused(
+        "=== buildspec.yml
+version: 0.2
+batch:
+  build-graph:
+    - identifier: a
+      depend-on: [c]
+    - identifier: b
+      depend-on: [a]
+    - identifier: c
+      depend-on: [b]
+phases:
+  build:
+    commands: [make]
+",
+        &["build", "--batch"],
+        &["a -> c -> b -> a"],
+    );
+}
+
+#[test]
+fn wrong_settings_name_the_key_and_the_nearest_known_one() {
+    check_refused(
+        "=== grange.toml\n[worker]\nslot = 3\n",
+        &["config"],
+        &["grange.toml", "line 2", "`slot`", "did you mean `slots`?"],
+    );
+}
+
+#[test]
+fn settings_in_effect_are_printed_and_can_be_read_back() {
+    let built = run("=== grange.toml\n[worker]\nslots = 3\n", &["config"]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    let settings: toml::Table = built.stdout.parse().unwrap();
+    assert_eq!(settings["worker"]["slots"].as_integer(), Some(3));
+    assert_eq!(settings["coordinator"]["build_minutes_max"].as_integer(), Some(60));
+}
+
+#[test]
+fn completions_are_there_for_the_common_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let built = run("", &["completions", shell]);
+        assert_eq!(built.code, 0);
+        assert!(built.stdout.contains("artifacts"), "{shell}");
+    }
+}
+
+#[test]
+fn a_farm_that_is_not_there_is_the_farms_fault() {
+    let built = run(
+        "=== buildspec.yml\nversion: 0.2\nphases: {build: {commands: [make]}}\n",
+        &["builds", "--farm", "127.0.0.1:1", "--token", "grange1-00"],
+    );
+    assert_eq!(built.code, 2, "the token is none: {}", built.stderr);
+}
+
+#[test]
+fn waiting_jobs_say_why() {
+    let farm = Farm::start(FarmPlan {
+        workers: 0,
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands: ['true']
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    let output = farm.client(&["status", &build]).output().unwrap();
+    let status = String::from_utf8(output.stdout).unwrap();
+    assert!(status.contains("no worker"), "{status}");
+    assert!(farm.client(&["stop", &build]).status().unwrap().success());
+    let ended = farm.wait_for_end(&build);
+    assert_eq!(ended["summary"]["status"]["ENDED"], "STOPPED");
+}
+
+#[test]
+fn output_that_is_no_terminal_has_no_colour() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands: [exit 1]
+",
+    );
+    let built = farm.build(source.path(), &["--project", "sample"]);
+    assert_eq!(built.code, 1);
+    assert!(!built.stdout.contains('\x1b') && !built.stderr.contains('\x1b'));
+}

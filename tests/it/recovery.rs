@@ -1,0 +1,104 @@
+//! What survives: the farm's processes may be started again at any moment.
+
+use testkit::{
+    farm::{Farm, FarmPlan},
+    project,
+};
+
+const HELLO: &str = "
+version: 0.2
+phases:
+  build:
+    commands: [echo hello > out.txt; echo said]
+artifacts:
+  files: [out.txt]
+";
+
+#[test]
+fn builds_logs_and_artifacts_survive_a_new_start_of_coordinator_and_cache() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), HELLO);
+    let built = farm.build(source.path(), &["--project", "sample"]);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let before = farm.status("sample#1");
+    farm.kill_coordinator();
+    farm.kill_cache();
+    farm.start_coordinator();
+    farm.start_cache();
+    assert_eq!(farm.status("sample#1"), before);
+    assert!(farm.log("sample#1").contains("\nsaid\n"));
+    let to = source.path().join("fetched");
+    testkit::wait::until_true("the cache is announced", || {
+        let arguments = ["artifacts", "sample#1", "--to", to.to_str().unwrap()];
+        farm.client(&arguments).output().unwrap().status.success()
+    });
+    assert_eq!(std::fs::read_to_string(to.join("out.txt")).unwrap(), "hello\n");
+    farm.wait_for_workers(1);
+    let again = farm.build(source.path(), &["--project", "sample"]);
+    assert_eq!(again.code, 0, "{}\n{}", again.stdout, again.stderr);
+    assert!(again.stderr.contains("sample#2"), "numbers go on: {}", again.stderr);
+}
+
+#[test]
+fn a_build_goes_on_when_the_coordinator_comes_back() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  install:
+    commands: [echo installed]
+  build:
+    commands: [echo started, sleep 3, echo ended]
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    testkit::wait::until_true("the build runs", || farm.log(&build).contains("\nstarted\n"));
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    let ended = farm.wait_for_end(&build);
+    let log = farm.log(&build);
+    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}\n{log}");
+    let said = |word: &str| log.lines().filter(|line| *line == word).count();
+    assert_eq!((said("installed"), said("started"), said("ended")), (1, 1, 1), "{log}");
+}
+
+#[test]
+fn a_unit_whose_worker_is_lost_goes_on_elsewhere() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: phases of level `namespace` cannot be tested here");
+        return;
+    }
+    let mut farm = Farm::start(FarmPlan {
+        workers: 2,
+        isolation: Some("namespace"),
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  install:
+    commands: [echo installed, VALUE=kept]
+  build:
+    commands: [echo started, sleep 4, echo ended $VALUE]
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    testkit::wait::until_true("the build runs", || farm.log(&build).contains("\nstarted\n"));
+    let status = farm.status(&build);
+    let worker = status["units"][0]["phases"][3]["worker"].as_str().unwrap();
+    let index = worker.strip_prefix("worker-").unwrap().parse().unwrap();
+    farm.kill_worker(index);
+    let ended = farm.wait_for_end(&build);
+    let log = farm.log(&build);
+    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}\n{log}");
+    assert_eq!(ended["units"][0]["phases"][1]["attempts"], 1, "install was stored, and ran once");
+    assert_eq!(ended["units"][0]["phases"][3]["attempts"], 2);
+    assert!(log.contains("\nended kept\n"), "{log}");
+}
