@@ -1,2 +1,38 @@
-//! placeholder
-fn main() {}
+//! The benchmarks: each prints a table for people or, with `--json`, one object per line.
+//!
+//! Figures are medians; a figure with a ceiling is measured in alternation with its floor, and judged by
+//! the median of the pairs' ratios, because the machine may be shared (see `docs/benchmarks.md`).
+
+mod clock;
+mod farm;
+mod report;
+
+use clap::{Parser, Subcommand};
+
+/// Benchmarks of Grange.
+#[derive(Debug, Parser)]
+#[command(name = "benches")]
+struct Cli {
+    /// What to measure.
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The overhead of a build, and the upload of a tree
+    Farm {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many pairs to measure.
+        #[arg(long, default_value_t = 9)]
+        pairs: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().benchmark {
+        Benchmark::Farm { json, pairs } => report::print(&farm::measure(pairs)?, json),
+    }
+}

@@ -1,0 +1,49 @@
+//! What a benchmark says: rows with a name, a value, a unit, and how they stand to their ceiling.
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// One figure.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// What was measured.
+    pub(crate) name: String,
+    /// The median.
+    pub(crate) value: f64,
+    /// Of what.
+    pub(crate) unit: &'static str,
+    /// What it is to stay below (or, for rates, reach); `None`: told for scale.
+    pub(crate) ceiling: Option<f64>,
+    /// The value as a multiple of its floor, the median of the pairs; `None`: it has none.
+    pub(crate) ratio: Option<f64>,
+    /// What the value is a multiple of, how far the floor's measurements are apart, and the like.
+    pub(crate) note: String,
+}
+
+/// Prints rows.
+///
+/// # Errors
+///
+/// If a row is no JSON.
+pub(crate) fn print(rows: &[Row], json: bool) -> Result<()> {
+    if !json {
+        println!("{:<44} {:>10} {:<6} {:>8} {:>7}", "", "value", "unit", "ceiling", "ratio");
+    }
+    for row in rows {
+        if json {
+            println!("{}", serde_json::to_string(row)?);
+            continue;
+        }
+        let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        println!(
+            "{:<44} {:>10.2} {:<6} {:>8} {:>7}  {}",
+            row.name,
+            row.value,
+            row.unit,
+            optional(row.ceiling),
+            optional(row.ratio),
+            row.note,
+        );
+    }
+    Ok(())
+}
