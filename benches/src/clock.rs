@@ -28,8 +28,16 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 /// If there are fewer than two values.
 pub(crate) fn spread(values: &[f64]) -> f64 {
     let warm = &values[1..];
-    let largest = warm.iter().copied().max_by(f64::total_cmp).expect("two values at least");
-    let smallest = warm.iter().copied().min_by(f64::total_cmp).expect("two values at least");
+    let largest = warm
+        .iter()
+        .copied()
+        .max_by(f64::total_cmp)
+        .expect("two values at least");
+    let smallest = warm
+        .iter()
+        .copied()
+        .min_by(f64::total_cmp)
+        .expect("two values at least");
     largest / smallest
 }
 

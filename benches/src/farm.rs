@@ -71,10 +71,17 @@ fn overhead(isolation: &'static str, ceiling: f64, pairs: u32) -> Result<Row> {
     for pair in 0..=pairs {
         let build = farm.submit(source.path(), &["--project", "bench"]);
         let summary = farm.wait_for_end(&build)["summary"].clone();
-        ensure!(summary["status"]["ENDED"] == "SUCCEEDED", "the build failed: {summary}");
+        ensure!(
+            summary["status"]["ENDED"] == "SUCCEEDED",
+            "the build failed: {summary}"
+        );
         let moment = |name: &str| summary[name].as_f64().context("a moment is a number");
         let took = moment("ended")? - moment("submitted")?;
-        let (shell, status) = time(|| Command::new("sh").args(["-c", "true; true; true; true"]).status());
+        let (shell, status) = time(|| {
+            Command::new("sh")
+                .args(["-c", "true; true; true; true"])
+                .status()
+        });
         ensure!(status?.success(), "the shell failed");
         if pair == 0 {
             continue;

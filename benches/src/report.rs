@@ -27,14 +27,18 @@ pub(crate) struct Row {
 /// If a row is no JSON.
 pub(crate) fn print(rows: &[Row], json: bool) -> Result<()> {
     if !json {
-        println!("{:<44} {:>10} {:<6} {:>8} {:>7}", "", "value", "unit", "ceiling", "ratio");
+        println!(
+            "{:<44} {:>10} {:<6} {:>8} {:>7}",
+            "", "value", "unit", "ceiling", "ratio"
+        );
     }
     for row in rows {
         if json {
             println!("{}", serde_json::to_string(row)?);
             continue;
         }
-        let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+        let optional =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
         println!(
             "{:<44} {:>10.2} {:<6} {:>8} {:>7}  {}",
             row.name,

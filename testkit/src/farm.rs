@@ -74,7 +74,10 @@ impl Farm {
     ///
     /// If a part does not start.
     pub fn start(plan: FarmPlan) -> Self {
-        let directory = tempfile::Builder::new().prefix("grange-farm-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("grange-farm-")
+            .tempdir()
+            .unwrap();
         fs::write(directory.path().join("grange.toml"), &plan.settings).unwrap();
         let mut farm = Self {
             directory,
@@ -106,7 +109,11 @@ impl Farm {
 
     /// The process id of the coordinator.
     pub fn coordinator_pid(&self) -> u32 {
-        self.coordinator.as_ref().expect("the coordinator runs").child.id()
+        self.coordinator
+            .as_ref()
+            .expect("the coordinator runs")
+            .child
+            .id()
     }
 
     /// The process id of a worker.
@@ -117,7 +124,11 @@ impl Farm {
 
     /// Starts the coordinator, at the address that it had before if it ran before.
     pub fn start_coordinator(&mut self) {
-        let listen = if self.address.is_empty() { "127.0.0.1:0" } else { &self.address };
+        let listen = if self.address.is_empty() {
+            "127.0.0.1:0"
+        } else {
+            &self.address
+        };
         let mut command = self.grange(&["coordinator", "--listen", listen, "--data"]);
         command.arg(self.directory.path().join("farm"));
         let (service, line) = start(command, "coordinator", "listens on ");
@@ -177,13 +188,22 @@ impl Farm {
     ///
     /// If they do not come.
     pub fn wait_for_workers(&self, count: usize) {
-        wait::until_true("the workers have joined", || self.json(&["workers"]).len() == count);
+        wait::until_true("the workers have joined", || {
+            self.json(&["workers"]).len() == count
+        });
     }
 
     /// A join token for a role.
     pub fn token(&self, role: &str) -> String {
-        let output = self.client(&["token", "create", "--role", role]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .client(&["token", "create", "--role", role])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -214,9 +234,15 @@ impl Farm {
     /// If it fails.
     pub fn json(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.client(arguments).arg("--json").output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Builds a source tree to its end.
@@ -284,7 +310,11 @@ impl From<Output> for Built {
 
 /// Starts a service and waits for the word after `sign` on one of its lines.
 fn start(mut command: Command, name: &str, sign: &str) -> (Service, String) {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
     let service = Service { child };
@@ -302,7 +332,13 @@ fn start(mut command: Command, name: &str, sign: &str) -> (Service, String) {
     let mut heard = Vec::new();
     for line in lines {
         if let Some((_, word)) = line.split_once(sign) {
-            return (service, word.split_whitespace().next().unwrap_or_default().to_owned());
+            return (
+                service,
+                word.split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
         }
         heard.push(line);
     }

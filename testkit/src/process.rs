@@ -10,5 +10,8 @@ use std::fs;
 pub fn any_with_argument(argument: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("Linux has /proc").flatten();
     let mut lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.any(|line| line.split(|&byte| byte == 0).any(|word| word == argument.as_bytes()))
+    lines.any(|line| {
+        line.split(|&byte| byte == 0)
+            .any(|word| word == argument.as_bytes())
+    })
 }

@@ -19,11 +19,16 @@ pub fn write(directory: &Path, text: &str) {
             content.push_str(line);
             content.push('\n');
         } else {
-            assert!(line.trim().is_empty(), "`{line}` stands before the first file");
+            assert!(
+                line.trim().is_empty(),
+                "`{line}` stands before the first file"
+            );
         }
     }
     for (name, content) in files {
-        let (name, executable) = name.strip_suffix(" *").map_or((name, false), |name| (name, true));
+        let (name, executable) = name
+            .strip_suffix(" *")
+            .map_or((name, false), |name| (name, true));
         let path = directory.join(name);
         fs::create_dir_all(path.parent().expect("a file lies in a directory")).unwrap();
         fs::write(&path, content).unwrap();

@@ -27,7 +27,11 @@ phases:
 ";
 
 fn phase<'a>(status: &'a Value, unit: &str, phase: &str) -> &'a Value {
-    let unit = status["units"].as_array().unwrap().iter().find(|found| found["identifier"] == unit);
+    let unit = status["units"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|found| found["identifier"] == unit);
     let phases = unit.unwrap()["phases"].as_array().unwrap();
     phases.iter().find(|found| found["phase"] == phase).unwrap()
 }
@@ -44,11 +48,23 @@ fn a_task_runs_after_all_that_it_depends_on_and_a_failure_can_be_ignored() {
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     for unit in ["base", "fails", "after"] {
         let line = format!("[{unit}] I am {unit} in {unit}");
-        assert!(built.stdout.lines().any(|found| found == line), "{line}:\n{}", built.stdout);
+        assert!(
+            built.stdout.lines().any(|found| found == line),
+            "{line}:\n{}",
+            built.stdout
+        );
     }
     let status = farm.status("sample#1");
-    let started = |unit| phase(&status, unit, "DOWNLOAD_SOURCE")["started"].as_u64().unwrap();
-    let ended = |unit| phase(&status, unit, "UPLOAD_ARTIFACTS")["ended"].as_u64().unwrap();
+    let started = |unit| {
+        phase(&status, unit, "DOWNLOAD_SOURCE")["started"]
+            .as_u64()
+            .unwrap()
+    };
+    let ended = |unit| {
+        phase(&status, unit, "UPLOAD_ARTIFACTS")["ended"]
+            .as_u64()
+            .unwrap()
+    };
     assert!(ended("base") <= started("after"));
     assert!(ended("fails") <= started("after"));
 }
@@ -109,7 +125,10 @@ phases:
     let runs: Vec<(u64, u64)> = ["a", "b", "c"]
         .map(|unit| {
             let build = phase(&status, unit, "BUILD");
-            (build["started"].as_u64().unwrap(), build["ended"].as_u64().unwrap())
+            (
+                build["started"].as_u64().unwrap(),
+                build["ended"].as_u64().unwrap(),
+            )
         })
         .into();
     let last_start = runs.iter().map(|run| run.0).max().unwrap();

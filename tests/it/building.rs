@@ -12,12 +12,19 @@ fn build(buildspec: &str, arguments: &[&str]) -> Built {
     let farm = Farm::start(FarmPlan::default());
     let source = tempfile::tempdir().unwrap();
     project::write_buildspec(source.path(), buildspec);
-    farm.build(source.path(), &[&["--project", "sample"], arguments].concat())
+    farm.build(
+        source.path(),
+        &[&["--project", "sample"], arguments].concat(),
+    )
 }
 
 /// The lines of a log that the commands printed, without the farm's own.
 fn printed(built: &Built) -> Vec<&str> {
-    built.stdout.lines().filter(|line| !line.starts_with("[Container] ")).collect()
+    built
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("[Container] "))
+        .collect()
 }
 
 #[test]
@@ -44,16 +51,38 @@ echo running
 ",
     );
     let to = source.path().join("fetched");
-    let built = farm.build(source.path(), &["--project", "sample", "--artifacts", to.to_str().unwrap()]);
+    let built = farm.build(
+        source.path(),
+        &["--project", "sample", "--artifacts", to.to_str().unwrap()],
+    );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["the build ran in /codebuild/output/src/src"]);
-    assert_eq!(fs::read_to_string(to.join("deep/file.txt")).unwrap(), "made\n");
-    assert_eq!(fs::read_to_string(to.join("run.sh")).unwrap(), "echo running\n");
+    assert_eq!(
+        printed(&built),
+        ["the build ran in /codebuild/output/src/src"]
+    );
+    assert_eq!(
+        fs::read_to_string(to.join("deep/file.txt")).unwrap(),
+        "made\n"
+    );
+    assert_eq!(
+        fs::read_to_string(to.join("run.sh")).unwrap(),
+        "echo running\n"
+    );
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(to.join("run.sh")).unwrap());
     assert_eq!(mode & 0o777, 0o755);
-    for phase in ["INSTALL", "PRE_BUILD", "BUILD", "POST_BUILD", "UPLOAD_ARTIFACTS"] {
+    for phase in [
+        "INSTALL",
+        "PRE_BUILD",
+        "BUILD",
+        "POST_BUILD",
+        "UPLOAD_ARTIFACTS",
+    ] {
         let line = format!("Phase complete: {phase} State: SUCCEEDED");
-        assert!(built.stdout.contains(&line), "{line} is missing:\n{}", built.stdout);
+        assert!(
+            built.stdout.contains(&line),
+            "{line} is missing:\n{}",
+            built.stdout
+        );
     }
 }
 
@@ -141,7 +170,10 @@ phases:
         &["--env", "GIVEN=by the command"],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["true 1 /root 1", "1", "1", "by the command"]);
+    assert_eq!(
+        printed(&built),
+        ["true 1 /root 1", "1", "1", "by the command"]
+    );
 }
 
 #[test]
@@ -191,7 +223,10 @@ phases:
     let stopped = build(&buildspec(""), &[]);
     assert_eq!((stopped.code, printed(&stopped)), (1, vec![]));
     let went_on = build(&buildspec("    on-failure: CONTINUE"), &[]);
-    assert_eq!((went_on.code, printed(&went_on)), (1, vec!["built", "posted"]));
+    assert_eq!(
+        (went_on.code, printed(&went_on)),
+        (1, vec!["built", "posted"])
+    );
 }
 
 #[test]
@@ -208,7 +243,11 @@ artifacts:
         &[],
     );
     assert_eq!(built.code, 1, "{}", built.stdout);
-    assert!(built.stdout.contains("no matching artifact paths found"), "{}", built.stdout);
+    assert!(
+        built.stdout.contains("no matching artifact paths found"),
+        "{}",
+        built.stdout
+    );
 }
 
 #[test]
@@ -236,7 +275,10 @@ artifacts:
 ",
     );
     let to = source.path().join("fetched");
-    let built = farm.build(source.path(), &["--project", "sample", "--artifacts", to.to_str().unwrap()]);
+    let built = farm.build(
+        source.path(),
+        &["--project", "sample", "--artifacts", to.to_str().unwrap()],
+    );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     let mut names: Vec<_> = fs::read_dir(&to)
         .unwrap()
@@ -264,9 +306,19 @@ ignored
 === kept
 ",
     );
-    let run = |arguments: &[&str]| farm.build(source.path(), &[&["--project", "sample"], arguments].concat());
+    let run = |arguments: &[&str]| {
+        farm.build(
+            source.path(),
+            &[&["--project", "sample"], arguments].concat(),
+        )
+    };
     let first = run(&[]);
-    assert_eq!(printed(&first), [".gitignore", "buildspec.yml", "kept"], "{}", first.stderr);
+    assert_eq!(
+        printed(&first),
+        [".gitignore", "buildspec.yml", "kept"],
+        "{}",
+        first.stderr
+    );
     let second = run(&[]);
     assert!(second.stderr.contains("sent 0 B"), "{}", second.stderr);
 }
@@ -294,22 +346,43 @@ phases:
             .current_dir(source.path())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     git(&["init", "--quiet"]);
     git(&["add", "."]);
     git(&["commit", "--quiet", "-m", "first"]);
-    git(&["remote", "add", "origin", "https://me:hunter2@example.org/r.git"]);
-    git(&["config", "http.https://example.org/.extraheader", "AUTHORIZATION: basic hunter2"]);
-    git(&["config", "url.https://x:hunter2@example.org/.insteadOf", "https://example.org/"]);
+    git(&[
+        "remote",
+        "add",
+        "origin",
+        "https://me:hunter2@example.org/r.git",
+    ]);
+    git(&[
+        "config",
+        "http.https://example.org/.extraheader",
+        "AUTHORIZATION: basic hunter2",
+    ]);
+    git(&[
+        "config",
+        "url.https://x:hunter2@example.org/.insteadOf",
+        "https://example.org/",
+    ]);
     git(&["config", "credential.helper", "store --file=hunter2"]);
     let head = git(&["rev-parse", "HEAD"]);
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     assert_eq!(printed(&built)[..2], [head.as_str(), head.as_str()]);
     assert!(!built.stdout.contains("hunter2"), "{}", built.stdout);
-    assert!(built.stdout.contains("example.org/r.git"), "{}", built.stdout);
+    assert!(
+        built.stdout.contains("example.org/r.git"),
+        "{}",
+        built.stdout
+    );
     let without = farm.build(source.path(), &["--project", "sample", "--no-git"]);
     assert_eq!(without.code, 1, "there is no `.git` to ask");
 }
@@ -336,7 +409,9 @@ phases:
         ),
     );
     let build = farm.submit(source.path(), &["--project", "sample"]);
-    testkit::wait::until_true("the build runs", || farm.log(&build).contains("\nstarted\n"));
+    testkit::wait::until_true("the build runs", || {
+        farm.log(&build).contains("\nstarted\n")
+    });
     assert!(testkit::process::any_with_argument(&mark));
     assert!(farm.client(&["stop", &build]).status().unwrap().success());
     let ended = farm.wait_for_end(&build);
@@ -383,12 +458,24 @@ phases:
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 0, "{}", built.stderr);
     let retried = farm.client(&["retry", "sample#1"]).output().unwrap();
-    assert!(retried.status.success(), "{}", String::from_utf8_lossy(&retried.stderr));
+    assert!(
+        retried.status.success(),
+        "{}",
+        String::from_utf8_lossy(&retried.stderr)
+    );
     let builds = farm.json(&["builds"]);
-    let numbers: Vec<_> = builds.iter().map(|build| build["number"].as_u64().unwrap()).collect();
+    let numbers: Vec<_> = builds
+        .iter()
+        .map(|build| build["number"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers, [2, 1], "newest first");
     assert!(farm.log("sample#2").contains("\nhello\n"));
-    assert!(farm.client(&["builds", "delete", "sample#1"]).status().unwrap().success());
+    assert!(
+        farm.client(&["builds", "delete", "sample#1"])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(farm.json(&["builds"]).len(), 1);
     let gone = farm.client(&["status", "sample#1"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(2));
@@ -420,7 +507,11 @@ artifacts:
             .unwrap();
         let built = Built::from(output);
         assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-        assert!(built.stderr.contains(&format!("sample#{number}")), "{}", built.stderr);
+        assert!(
+            built.stderr.contains(&format!("sample#{number}")),
+            "{}",
+            built.stderr
+        );
         fs::remove_dir_all(source.path().join("fetched")).unwrap();
     }
 }

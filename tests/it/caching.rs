@@ -6,7 +6,11 @@ use testkit::{
 };
 
 fn cache_lines(built: &Built) -> Vec<&str> {
-    built.stdout.lines().filter(|line| !line.starts_with("[Container] ")).collect()
+    built
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("[Container] "))
+        .collect()
 }
 
 #[test]
@@ -40,13 +44,25 @@ one
     assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
     assert_eq!(cache_lines(&first), ["nothing"]);
     let second = build();
-    assert_eq!(cache_lines(&second), ["kept", "at home"], "{}", second.stdout);
+    assert_eq!(
+        cache_lines(&second),
+        ["kept", "at home"],
+        "{}",
+        second.stdout
+    );
     project::write(source.path(), "=== lock\ntwo\n");
     let other_key = build();
-    assert_eq!(cache_lines(&other_key), ["nothing"], "another lock file is another key");
+    assert_eq!(
+        cache_lines(&other_key),
+        ["nothing"],
+        "another lock file is another key"
+    );
     let stats = farm.json(&["cache", "stats"]).remove(0);
     let uses = stats["uses"].as_array().unwrap();
-    let restored: u64 = uses.iter().map(|used| used["restored"].as_u64().unwrap()).sum();
+    let restored: u64 = uses
+        .iter()
+        .map(|used| used["restored"].as_u64().unwrap())
+        .sum();
     assert_eq!(restored, 1, "{stats}");
 }
 
@@ -131,7 +147,10 @@ fn what_did_not_change_is_not_made_again_and_what_did_is() {
     let build = || {
         let built = farm.build(source.path(), &["--project", "sample"]);
         assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-        cache_lines(&built).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        cache_lines(&built)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     assert_eq!(build(), ["made obj/a", "made obj/b"]);
     // A fresh checkout: the same content, other times.

@@ -34,7 +34,11 @@ fn check_refused(tree: &str, arguments: &[&str], expected: &[&str]) {
     let built = run(tree, arguments);
     assert_eq!(built.code, 2, "{}\n{}", built.stdout, built.stderr);
     for text in expected {
-        assert!(built.stderr.contains(text), "{text:?} is not in:\n{}", built.stderr);
+        assert!(
+            built.stderr.contains(text),
+            "{text:?} is not in:\n{}",
+            built.stderr
+        );
     }
 }
 
@@ -53,17 +57,36 @@ artefacts:
   files: ['**/*']
 ",
         &["build"],
-        &["buildspec.yml:3:3", "build`", "buildspec.yml:7:", "buildspec.yml:8:1", "`artifacts`", "3 mistakes"],
+        &[
+            "buildspec.yml:3:3",
+            "build`",
+            "buildspec.yml:7:",
+            "buildspec.yml:8:1",
+            "`artifacts`",
+            "3 mistakes",
+        ],
     );
 }
 
 #[test]
 fn a_buildspec_that_is_none_is_refused_by_name() {
-    check_refused("=== other\n", &["build"], &["buildspec.yml", "No such file", "--buildspec"]);
+    check_refused(
+        "=== other\n",
+        &["build"],
+        &["buildspec.yml", "No such file", "--buildspec"],
+    );
     check_refused("=== buildspec.yml\n", &["build"], &["empty"]);
-    check_refused("=== buildspec.yml\nversion: 0.2\nphases: {build: [\n", &["build"], &["buildspec.yml:"]);
+    check_refused(
+        "=== buildspec.yml\nversion: 0.2\nphases: {build: [\n",
+        &["build"],
+        &["buildspec.yml:"],
+    );
     let source = tempfile::tempdir().unwrap();
-    fs::write(source.path().join("buildspec.yml"), [0xff, 0xfe, 0x00, 0x01]).unwrap();
+    fs::write(
+        source.path().join("buildspec.yml"),
+        [0xff, 0xfe, 0x00, 0x01],
+    )
+    .unwrap();
     let binary = run_in(source.path(), &["build"]);
     assert_eq!(binary.code, 2);
     assert!(binary.stderr.contains("UTF-8"), "{}", binary.stderr);
@@ -110,7 +133,10 @@ fn settings_in_effect_are_printed_and_can_be_read_back() {
     assert_eq!(built.code, 0, "{}", built.stderr);
     let settings: toml::Table = built.stdout.parse().unwrap();
     assert_eq!(settings["worker"]["slots"].as_integer(), Some(3));
-    assert_eq!(settings["coordinator"]["build_minutes_max"].as_integer(), Some(60));
+    assert_eq!(
+        settings["coordinator"]["build_minutes_max"].as_integer(),
+        Some(60)
+    );
 }
 
 #[test]

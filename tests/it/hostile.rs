@@ -38,19 +38,28 @@ fn check_alive(farm: &Farm) {
 /// The resident memory of a process, in KiB.
 fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// Joins the farm in `role`.
 async fn join(farm: &Farm, role: &str) -> (SocketAddr, Credentials) {
     let token: JoinToken = farm.token(role).parse().unwrap();
     let address = farm.address.parse().unwrap();
-    (address, transport::enrol(address, &token, "stranger").await.unwrap())
+    (
+        address,
+        transport::enrol(address, &token, "stranger").await.unwrap(),
+    )
 }
 
 #[test]
@@ -77,10 +86,10 @@ fn frames_that_make_no_sense_end_at_most_their_connection() {
         let (address, credentials) = join(&farm, "developer").await;
         let client = Client::new(&credentials).unwrap();
         let cases: [&[u8]; 4] = [
-            &[0xff; 64],                      // A frame that says it has four gigabytes.
-            &[8, 0, 0, 0, 0xff, 0xff],        // One that ends before it says.
-            &[4, 0, 0, 0, 0xfe, 1, 2, 3],     // One that is no request.
-            &[],                              // Nothing at all.
+            &[0xff; 64],                  // A frame that says it has four gigabytes.
+            &[8, 0, 0, 0, 0xff, 0xff],    // One that ends before it says.
+            &[4, 0, 0, 0, 0xfe, 1, 2, 3], // One that is no request.
+            &[],                          // Nothing at all.
         ];
         for case in cases.iter().cycle().take(200) {
             let connection = client.connect(address, Role::Coordinator).await.unwrap();
@@ -88,7 +97,10 @@ fn frames_that_make_no_sense_end_at_most_their_connection() {
             // The server may hang up while this is written.
             let _sent = stream.send.bytes(bytes::Bytes::from_static(case)).await;
             stream.send.finish();
-            let _refused = stream.receive.message::<Result<ClientReply, Refusal>>().await;
+            let _refused = stream
+                .receive
+                .message::<Result<ClientReply, Refusal>>()
+                .await;
         }
     });
     check_alive(&farm);
@@ -116,7 +128,10 @@ fn a_role_that_may_not_is_told_so() {
             let mut stream = connection.open().await.unwrap();
             let reply: Result<ClientReply, Refusal> = stream.request(&request).await.unwrap();
             let refusal = reply.unwrap_err();
-            assert!(refusal.message.contains("developer"), "{request:?}: {refusal}");
+            assert!(
+                refusal.message.contains("developer"),
+                "{request:?}: {refusal}"
+            );
         }
     });
     check_alive(&farm);
@@ -134,11 +149,16 @@ fn who_has_no_certificate_or_one_of_another_farm_is_told_what_to_do() {
         .unwrap();
     let said = String::from_utf8_lossy(&nobody.stderr).into_owned();
     assert_eq!(nobody.status.code(), Some(2), "{said}");
-    assert!(said.contains("--token") && said.contains("grange token create"), "{said}");
+    assert!(
+        said.contains("--token") && said.contains("grange token create"),
+        "{said}"
+    );
     runtime().block_on(async {
         let (_, credentials) = join(&other, "developer").await;
         let client = Client::new(&credentials).unwrap();
-        let refused = client.connect(farm.address.parse().unwrap(), Role::Coordinator).await;
+        let refused = client
+            .connect(farm.address.parse().unwrap(), Role::Coordinator)
+            .await;
         assert!(refused.is_err(), "another farm's certificate was taken");
         let token: JoinToken = other.token("developer").parse().unwrap();
         let refused = transport::enrol(farm.address.parse().unwrap(), &token, "stranger").await;
@@ -171,7 +191,11 @@ phases:
     symlink("../../etc/passwd", source.path().join("outside")).unwrap();
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    let lines: Vec<_> = built.stdout.lines().filter(|line| !line.starts_with('[')).collect();
+    let lines: Vec<_> = built
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with('['))
+        .collect();
     assert_eq!(lines, ["1", "loop", "../../etc/passwd"]);
 }
 
@@ -197,7 +221,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     let first = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
     // Bytes that do not compress, more than there is room for.
-    let noise = std::process::Command::new("head")
+    let noise = Command::new("head")
         .args(["-c", "100M", "/dev/urandom"])
         .output()
         .unwrap();

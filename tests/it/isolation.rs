@@ -8,7 +8,11 @@ use testkit::{
 };
 
 fn printed(built: &Built) -> Vec<&str> {
-    built.stdout.lines().filter(|line| !line.starts_with("[Container] ")).collect()
+    built
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("[Container] "))
+        .collect()
 }
 
 /// Whether this machine can do the level `namespace`; says so if not.
@@ -60,10 +64,16 @@ phases:
     fs::remove_file(&outside).unwrap();
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     let lines = printed(&built);
-    let seen: Vec<_> = lines.into_iter().filter(|line| !line.starts_with("ls: ")).collect();
+    let seen: Vec<_> = lines
+        .into_iter()
+        .filter(|line| !line.starts_with("ls: "))
+        .collect();
     assert_eq!(seen, [&mark, "opt", "home", "tmp", "grange"]);
     for directory in ["/opt", "/root", "/tmp"] {
-        assert!(!Path::new(directory).join(&mark).exists(), "{directory} of the host was written");
+        assert!(
+            !Path::new(directory).join(&mark).exists(),
+            "{directory} of the host was written"
+        );
     }
     assert!(Path::new("/etc/apt").exists(), "the host lost /etc/apt");
 }
@@ -112,17 +122,29 @@ phases:
     let build = farm.submit(source.path(), &["--project", "sample"]);
     let first = testkit::wait::until("install runs", || {
         let status = farm.status(&build);
-        let worker = status["units"][0]["phases"][1]["worker"].as_str()?.to_owned();
+        let worker = status["units"][0]["phases"][1]["worker"]
+            .as_str()?
+            .to_owned();
         Some(worker)
     });
     assert!(farm.client(&["drain", &first]).status().unwrap().success());
     let ended = farm.wait_for_end(&build);
     let log = farm.log(&build);
-    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}\n{log}");
-    let worker = |phase: usize| ended["units"][0]["phases"][phase]["worker"].as_str().unwrap();
+    assert_eq!(
+        ended["summary"]["status"]["ENDED"], "SUCCEEDED",
+        "{ended}\n{log}"
+    );
+    let worker = |phase: usize| {
+        ended["units"][0]["phases"][phase]["worker"]
+            .as_str()
+            .unwrap()
+    };
     assert_eq!(worker(1), first);
     assert_ne!(worker(3), first, "the build phase ran on the other worker");
-    let seen: Vec<_> = log.lines().filter(|line| !line.starts_with("[Container] ")).collect();
+    let seen: Vec<_> = log
+        .lines()
+        .filter(|line| !line.starts_with("[Container] "))
+        .collect();
     assert_eq!(
         seen,
         [
@@ -165,7 +187,10 @@ artifacts:
 ",
     );
     let to = source.path().join("fetched");
-    let built = farm.build(source.path(), &["--project", "sample", "--artifacts", to.to_str().unwrap()]);
+    let built = farm.build(
+        source.path(),
+        &["--project", "sample", "--artifacts", to.to_str().unwrap()],
+    );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     assert_eq!(printed(&built), ["mine", "carried", "inner"]);
     assert_eq!(fs::read_to_string(to.join("out.txt")).unwrap(), "made\n");
@@ -199,7 +224,11 @@ phases:
             ),
         );
         let built = farm.build(source.path(), &["--project", "sample"]);
-        assert_eq!(built.code, 0, "{isolation}: {}\n{}", built.stdout, built.stderr);
+        assert_eq!(
+            built.code, 0,
+            "{isolation}: {}\n{}",
+            built.stdout, built.stderr
+        );
         assert!(!testkit::process::any_with_argument(&mark), "{isolation}");
     }
 }

@@ -33,11 +33,18 @@ fn builds_logs_and_artifacts_survive_a_new_start_of_coordinator_and_cache() {
         let arguments = ["artifacts", "sample#1", "--to", to.to_str().unwrap()];
         farm.client(&arguments).output().unwrap().status.success()
     });
-    assert_eq!(std::fs::read_to_string(to.join("out.txt")).unwrap(), "hello\n");
+    assert_eq!(
+        std::fs::read_to_string(to.join("out.txt")).unwrap(),
+        "hello\n"
+    );
     farm.wait_for_workers(1);
     let again = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(again.code, 0, "{}\n{}", again.stdout, again.stderr);
-    assert!(again.stderr.contains("sample#2"), "numbers go on: {}", again.stderr);
+    assert!(
+        again.stderr.contains("sample#2"),
+        "numbers go on: {}",
+        again.stderr
+    );
 }
 
 #[test]
@@ -56,14 +63,23 @@ phases:
 ",
     );
     let build = farm.submit(source.path(), &["--project", "sample"]);
-    testkit::wait::until_true("the build runs", || farm.log(&build).contains("\nstarted\n"));
+    testkit::wait::until_true("the build runs", || {
+        farm.log(&build).contains("\nstarted\n")
+    });
     farm.kill_coordinator();
     farm.start_coordinator();
     let ended = farm.wait_for_end(&build);
     let log = farm.log(&build);
-    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}\n{log}");
+    assert_eq!(
+        ended["summary"]["status"]["ENDED"], "SUCCEEDED",
+        "{ended}\n{log}"
+    );
     let said = |word: &str| log.lines().filter(|line| *line == word).count();
-    assert_eq!((said("installed"), said("started"), said("ended")), (1, 1, 1), "{log}");
+    assert_eq!(
+        (said("installed"), said("started"), said("ended")),
+        (1, 1, 1),
+        "{log}"
+    );
 }
 
 #[test]
@@ -90,15 +106,23 @@ phases:
 ",
     );
     let build = farm.submit(source.path(), &["--project", "sample"]);
-    testkit::wait::until_true("the build runs", || farm.log(&build).contains("\nstarted\n"));
+    testkit::wait::until_true("the build runs", || {
+        farm.log(&build).contains("\nstarted\n")
+    });
     let status = farm.status(&build);
     let worker = status["units"][0]["phases"][3]["worker"].as_str().unwrap();
     let index = worker.strip_prefix("worker-").unwrap().parse().unwrap();
     farm.kill_worker(index);
     let ended = farm.wait_for_end(&build);
     let log = farm.log(&build);
-    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}\n{log}");
-    assert_eq!(ended["units"][0]["phases"][1]["attempts"], 1, "install was stored, and ran once");
+    assert_eq!(
+        ended["summary"]["status"]["ENDED"], "SUCCEEDED",
+        "{ended}\n{log}"
+    );
+    assert_eq!(
+        ended["units"][0]["phases"][1]["attempts"], 1,
+        "install was stored, and ran once"
+    );
     assert_eq!(ended["units"][0]["phases"][3]["attempts"], 2);
     assert!(log.contains("\nended kept\n"), "{log}");
 }

@@ -19,25 +19,50 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["protocol", "buildspec", "transport", "cache", "worker", "coordinator"],
+        &[
+            "protocol",
+            "buildspec",
+            "transport",
+            "cache",
+            "worker",
+            "coordinator",
+        ],
     ),
     (
         "testkit",
         &[
-            "protocol", "buildspec", "scheduler", "transport", "cache", "worker", "coordinator",
+            "protocol",
+            "buildspec",
+            "scheduler",
+            "transport",
+            "cache",
+            "worker",
+            "coordinator",
         ],
     ),
     (
         "tests",
         &[
-            "protocol", "buildspec", "scheduler", "transport", "cache", "worker", "coordinator",
+            "protocol",
+            "buildspec",
+            "scheduler",
+            "transport",
+            "cache",
+            "worker",
+            "coordinator",
             "testkit",
         ],
     ),
     (
         "benches",
         &[
-            "protocol", "buildspec", "scheduler", "transport", "cache", "worker", "coordinator",
+            "protocol",
+            "buildspec",
+            "scheduler",
+            "transport",
+            "cache",
+            "worker",
+            "coordinator",
             "testkit",
         ],
     ),
@@ -60,7 +85,9 @@ const OWNERS: &[(&str, &str)] = &[
 ];
 
 /// What the pure crates must not be able to import.
-const IMPURE: &[&str] = &["tokio", "quinn", "rocksdb", "rustix", "nix", "axum", "tempfile"];
+const IMPURE: &[&str] = &[
+    "tokio", "quinn", "rocksdb", "rustix", "nix", "axum", "tempfile",
+];
 
 fn manifest(name: &str) -> toml::Table {
     let text = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
@@ -90,7 +117,9 @@ fn crates_depend_only_downward() {
 
 #[test]
 fn nothing_that_ships_depends_on_testkit() {
-    let ships = CRATES.iter().filter(|name| !["testkit", "tests", "benches"].contains(name));
+    let ships = CRATES
+        .iter()
+        .filter(|name| !["testkit", "tests", "benches"].contains(name));
     let broken: Vec<_> = ships
         .filter(|name| dependencies(name, "dependencies").contains(&"testkit".to_owned()))
         .map(|name| format!("{name} depends on testkit"))
@@ -110,7 +139,9 @@ fn each_library_is_declared_once_in_the_workspace_manifest() {
             for (dependency, value) in table {
                 let inherits = value.get("workspace").and_then(toml::Value::as_bool);
                 if inherits != Some(true) {
-                    broken.push(format!("{name}/Cargo.toml: {dependency} has a version of its own"));
+                    broken.push(format!(
+                        "{name}/Cargo.toml: {dependency} has a version of its own"
+                    ));
                 }
             }
         }
@@ -122,7 +153,10 @@ fn each_library_is_declared_once_in_the_workspace_manifest() {
 fn each_library_is_named_by_the_crate_that_owns_it() {
     let mut broken = Vec::new();
     for (library, owner) in OWNERS {
-        for name in CRATES.iter().filter(|name| name != &owner && **name != "benches") {
+        for name in CRATES
+            .iter()
+            .filter(|name| name != &owner && **name != "benches")
+        {
             if dependencies(name, "dependencies").contains(&(*library).to_owned()) {
                 broken.push(format!("{name} depends on {library}, which is {owner}'s"));
             }
@@ -141,7 +175,9 @@ fn pure_crates_cannot_reach_the_world() {
             }
         }
         if !root().join(name).join("clippy.toml").exists() {
-            broken.push(format!("{name} has no clippy.toml that bans clocks and disks"));
+            broken.push(format!(
+                "{name} has no clippy.toml that bans clocks and disks"
+            ));
         }
     }
     none("pure crates have no clock, network, disk or tasks", &broken);
@@ -153,7 +189,9 @@ fn every_crate_takes_the_workspace_lints() {
         .iter()
         .filter(|name| {
             let manifest = manifest(name);
-            let inherits = manifest.get("lints").and_then(|lints| lints.get("workspace"));
+            let inherits = manifest
+                .get("lints")
+                .and_then(|lints| lints.get("workspace"));
             inherits.and_then(toml::Value::as_bool) != Some(true)
         })
         .map(|name| format!("{name}/Cargo.toml"))

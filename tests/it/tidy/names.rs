@@ -9,17 +9,31 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rocksdb::", &["cache/src/store.rs", "cache/src/store/"]),
     ("zstd::", &["cache/src/compression.rs"]),
     ("quinn::", &["transport/src/"]),
-    ("saphyr_parser::", &["buildspec/src/yaml.rs", "buildspec/src/yaml/"]),
+    (
+        "saphyr_parser::",
+        &["buildspec/src/yaml.rs", "buildspec/src/yaml/"],
+    ),
     ("unsafe ", &["worker/src/sandbox.rs", "worker/src/sandbox/"]),
     ("println!", &["cli/src/", "benches/src/"]),
     ("eprintln!", &["cli/src/", "benches/src/"]),
-    ("anyhow", &["cli/src/", "tests/it/", "benches/src/", "testkit/src/"]),
+    (
+        "anyhow",
+        &["cli/src/", "tests/it/", "benches/src/", "testkit/src/"],
+    ),
 ];
 
 /// What pure code must not name.
 const IMPURE: &[&str] = &[
-    "std::fs", "std::net", "std::thread", "std::env::", "Instant", "SystemTime", "HashMap", "HashSet",
-    "async fn", "tokio::",
+    "std::fs",
+    "std::net",
+    "std::thread",
+    "std::env::",
+    "Instant",
+    "SystemTime",
+    "HashMap",
+    "HashSet",
+    "async fn",
+    "tokio::",
 ];
 
 /// Pure modules of crates that are shells otherwise.
@@ -34,7 +48,9 @@ const PURE_MODULES: &[&str] = &[
 ];
 
 /// Words that say nothing, or say what the house has another word for.
-const VAGUE: &[&str] = &["util", "utils", "helper", "helpers", "common", "misc", "manager"];
+const VAGUE: &[&str] = &[
+    "util", "utils", "helper", "helpers", "common", "misc", "manager",
+];
 
 #[test]
 fn libraries_and_powers_stay_in_their_module() {
@@ -80,7 +96,11 @@ fn pure_code_names_nothing_of_the_world() {
         }
     }
     none("pure code is told the time and given the bytes", &broken);
-    assert_eq!(modules, PURE_MODULES.len(), "every pure module of the table exists");
+    assert_eq!(
+        modules,
+        PURE_MODULES.len(),
+        "every pure module of the table exists"
+    );
 }
 
 #[test]

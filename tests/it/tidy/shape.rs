@@ -31,7 +31,16 @@ fn files_fit_in_a_head() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let words = ["TODO", "FIXME", "XXX", "HACK", "todo!(", "unimplemented!(", "#[ignore", "dbg!("];
+    let words = [
+        "TODO",
+        "FIXME",
+        "XXX",
+        "HACK",
+        "todo!(",
+        "unimplemented!(",
+        "#[ignore",
+        "dbg!(",
+    ];
     let mut broken = Vec::new();
     for file in rust_files(CRATES) {
         if file.path.starts_with("tests/it/tidy") {
@@ -43,7 +52,10 @@ fn nothing_is_left_for_later() {
             }
         }
     }
-    none("what is missing is an issue, not a note in the code", &broken);
+    none(
+        "what is missing is an issue, not a note in the code",
+        &broken,
+    );
 }
 
 #[test]
@@ -51,7 +63,10 @@ fn tests_wait_for_a_state_and_not_for_a_time() {
     let mut broken = Vec::new();
     for file in rust_files(&["tests", "testkit"]) {
         for (number, line) in file.code_lines() {
-            if line.contains("sleep(") && !line.contains("poll interval") && !file.path.contains("tidy") {
+            if line.contains("sleep(")
+                && !line.contains("poll interval")
+                && !file.path.contains("tidy")
+            {
                 broken.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
         }
@@ -68,5 +83,8 @@ fn the_map_names_every_crate() {
         .map(|name| format!("`{name}` is not in ARCHITECTURE.md"))
         .collect();
     none("the map is whole", &broken);
-    assert!(map.lines().count() < 250, "the map is short enough to be read");
+    assert!(
+        map.lines().count() < 250,
+        "the map is short enough to be read"
+    );
 }

@@ -46,7 +46,10 @@ impl SourceFile {
 /// The root of the project.
 pub(super) fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("`tests` lies in the project").to_owned()
+    tests
+        .parent()
+        .expect("`tests` lies in the project")
+        .to_owned()
 }
 
 /// All Rust files of the named crates, sorted by path.
