@@ -29,8 +29,9 @@ pub enum CacheRequest {
         /// At most [`DIGESTS_MAX`].
         chunks: Vec<Digest>,
     },
-    /// Read chunks. Answer: for each, in the order in which they are ready, a [`ChunkHeader`] frame and
-    /// its body; no reply before or after.
+    /// Read chunks. Answer: for each, in the order in which they are ready, a frame with
+    /// `Ok(`[`ChunkHeader`]`)` and its body; no reply before or after. A refusal may come in place of any
+    /// of them, and is the last.
     ReadChunks {
         /// For whom.
         team: Team,
