@@ -3,6 +3,14 @@
 mod beneath;
 pub mod capture;
 pub mod chunking;
+pub mod client;
+mod clock;
+pub mod compression;
+pub mod eviction;
+mod holds;
+pub mod metrics;
 pub mod packing;
 pub mod progress;
 pub mod selection;
+pub mod server;
+mod store;

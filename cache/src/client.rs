@@ -1,0 +1,257 @@
+//! The client: what the cache does for those who use it, over one connection.
+//!
+//! A [`CacheClient`] speaks for one team. Every request is a stream of its own, so requests of one
+//! client run side by side. Chunks are verified here, at the receiver.
+
+mod read;
+mod write;
+
+use protocol::{
+    access::SignedGrant,
+    digest::Digest,
+    message::{
+        Refusal,
+        cache::{
+            CacheReply, CacheRequest, DIGESTS_MAX, Entry, EntryKey, EntrySummary, PutOutcome,
+            Stats, UseRecord,
+        },
+    },
+    name::{Namespace, Team},
+};
+use transport::{Connection, StreamError};
+
+pub use self::{read::ReadChunk, write::Written};
+use crate::compression::DecodeChunkError;
+
+/// Why the cache did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The cache said no. Its message says why, its code whether that will change.
+    #[error("the cache refuses to {what}")]
+    Refused {
+        /// What was asked for.
+        what: &'static str,
+        /// What it says.
+        source: Refusal,
+    },
+    /// The connection or the stream broke: connect again, and repeat the request. Every request may be
+    /// repeated.
+    #[error("failed to {what} at the cache")]
+    Stream {
+        /// What was asked for.
+        what: &'static str,
+        /// What broke.
+        source: StreamError,
+    },
+    /// The cache sent something that does not answer the request: it is damaged, or of another version
+    /// than it said.
+    #[error("the answer of the cache to the request to {what} makes no sense")]
+    Answer {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A chunk that was asked for is not there, or not for this team. Whoever made it has to make it
+    /// again.
+    #[error("chunk {digest} is not in the cache")]
+    MissingChunk {
+        /// Which.
+        digest: Digest,
+    },
+    /// What came is not what was asked for. The chunk is to be treated as missing.
+    #[error("chunk {digest} came corrupt from the cache")]
+    Corrupt {
+        /// Which.
+        digest: Digest,
+        /// What is wrong with it.
+        source: DecodeChunkError,
+    },
+}
+
+/// A connection to the cache, in the name of a team. Cheap to clone; clones share the connection.
+#[derive(Clone, Debug)]
+pub struct CacheClient {
+    connection: Connection,
+    team: Team,
+}
+
+impl CacheClient {
+    /// A client that reads and writes chunks for `team`. The cache checks that the connection may.
+    pub const fn new(connection: Connection, team: Team) -> Self {
+        Self { connection, team }
+    }
+
+    /// For whom this client speaks.
+    pub const fn team(&self) -> &Team {
+        &self.team
+    }
+
+    /// Presents a grant: until it ends, this connection (all clones and all clients on it) may do what
+    /// it says.
+    ///
+    /// # Errors
+    ///
+    /// If the cache does not accept it.
+    pub async fn present(&self, grant: SignedGrant) -> Result<(), CacheError> {
+        const WHAT: &str = "accept a grant";
+        match self.ask(WHAT, CacheRequest::PresentGrant(grant)).await? {
+            CacheReply::Done => Ok(()),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// The indices, ascending, of those `chunks` that the team does not have at the cache. The others
+    /// stay there for at least the cache's hold time.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn find_missing(&self, chunks: &[Digest]) -> Result<Vec<usize>, CacheError> {
+        const WHAT: &str = "find missing chunks";
+        let mut missing = Vec::new();
+        for (batch, chunks) in chunks.chunks(DIGESTS_MAX).enumerate() {
+            let request = CacheRequest::FindMissing {
+                team: self.team.clone(),
+                chunks: chunks.to_vec(),
+            };
+            let CacheReply::Missing(found) = self.ask(WHAT, request).await? else {
+                return Err(CacheError::Answer { what: WHAT });
+            };
+            for index in found {
+                let index = usize::try_from(index).ok();
+                let index = index.filter(|&index| index < chunks.len());
+                let index = index.ok_or(CacheError::Answer { what: WHAT })?;
+                missing.push(batch * DIGESTS_MAX + index);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Writes an entry under `key`; everything that it names has to be there. What it says about trust,
+    /// team and time counts only where the coordinator writes it.
+    ///
+    /// # Errors
+    ///
+    /// If the cache refuses: a chunk is missing, or this connection may not write there.
+    pub async fn put_entry(
+        &self,
+        key: EntryKey,
+        entry: Entry,
+        replace: bool,
+    ) -> Result<PutOutcome, CacheError> {
+        const WHAT: &str = "write an entry";
+        let request = CacheRequest::PutEntry {
+            key,
+            entry,
+            replace,
+        };
+        match self.ask(WHAT, request).await? {
+            CacheReply::Put(outcome) => Ok(outcome),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// The entry under `key`; `None` if there is none, not all of it is there, or it is not trusted
+    /// enough. All chunks of what is given are held.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn get_entry(&self, key: EntryKey) -> Result<Option<Entry>, CacheError> {
+        const WHAT: &str = "read an entry";
+        match self.ask(WHAT, CacheRequest::GetEntry { key }).await? {
+            CacheReply::Entry(entry) => Ok(entry),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// All entries of `namespace` whose keys start with `prefix`, by key.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn list_entries(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+    ) -> Result<Vec<(String, EntrySummary)>, CacheError> {
+        const WHAT: &str = "list entries";
+        let mut all: Vec<(String, EntrySummary)> = Vec::new();
+        loop {
+            let request = CacheRequest::ListEntries {
+                namespace: namespace.clone(),
+                prefix: prefix.to_owned(),
+                after: all.last().map_or_else(String::new, |(key, _)| key.clone()),
+            };
+            let CacheReply::Entries { entries, more } = self.ask(WHAT, request).await? else {
+                return Err(CacheError::Answer { what: WHAT });
+            };
+            // A page that brings nothing would be asked for again for ever.
+            let stuck = more && entries.is_empty();
+            all.extend(entries);
+            if stuck {
+                return Err(CacheError::Answer { what: WHAT });
+            }
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Deletes the entries of `namespace` whose keys start with `prefix`; gives how many there were.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn delete_entries(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+    ) -> Result<u64, CacheError> {
+        const WHAT: &str = "delete entries";
+        let request = CacheRequest::DeleteEntries {
+            namespace: namespace.clone(),
+            prefix: prefix.to_owned(),
+        };
+        match self.ask(WHAT, request).await? {
+            CacheReply::Deleted(count) => Ok(count),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// Counts what a dependency cache did.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn record(&self, record: UseRecord) -> Result<(), CacheError> {
+        const WHAT: &str = "count a use";
+        match self.ask(WHAT, CacheRequest::Record(record)).await? {
+            CacheReply::Done => Ok(()),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// What the cache holds and has done.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn stats(&self) -> Result<Stats, CacheError> {
+        const WHAT: &str = "tell its counts";
+        match self.ask(WHAT, CacheRequest::Stats).await? {
+            CacheReply::Stats(stats) => Ok(*stats),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    async fn ask(
+        &self,
+        what: &'static str,
+        request: CacheRequest,
+    ) -> Result<CacheReply, CacheError> {
+        let broken = |source| CacheError::Stream { what, source };
+        let mut stream = self.connection.open().await.map_err(broken)?;
+        let answer = stream.request(&request).await.map_err(broken)?;
+        answer.map_err(|source| CacheError::Refused { what, source })
+    }
+}

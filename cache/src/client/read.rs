@@ -1,0 +1,160 @@
+//! Reading chunks: one request names many, the answers come in the order in which they are ready, and
+//! each is unpacked and verified here while the next ones arrive.
+
+use bytes::Bytes;
+use protocol::{
+    digest::Digest,
+    message::{
+        Refusal,
+        cache::{CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding},
+    },
+};
+use tokio::{sync::mpsc, task::JoinSet};
+use transport::ReceiveHalf;
+
+use super::{CacheClient, CacheError};
+use crate::compression;
+
+const WHAT: &str = "read chunks";
+
+/// A chunk that was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ReadChunk {
+    /// Index into the chunks that were asked for.
+    pub index: usize,
+    /// Which chunk.
+    pub digest: Digest,
+    /// Its uncompressed bytes; they are what the digest says.
+    pub bytes: Bytes,
+    /// How many bytes of body travelled for it.
+    pub bytes_moved: u64,
+}
+
+/// How many chunks are unpacked at a time for one request. Each takes up to 4 MiB; with two cores more
+/// would only wait.
+const DECODES_MAX: usize = 4;
+/// Up to this size a chunk is unpacked where it arrives, in bytes: handing it to another thread would
+/// take longer than hashing it.
+const DECODE_HERE_MAX: u64 = 32 * 1024;
+
+type Decoded = Result<ReadChunk, Box<CacheError>>;
+
+impl CacheClient {
+    /// Reads `chunks` and sends each to `out`, in the order in which they become ready; a chunk that is
+    /// named twice comes twice. Ends early, without an error, when nobody receives from `out` any more.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses; and at the first chunk that is missing or corrupt.
+    /// Chunks that were sent to `out` before are good.
+    pub async fn read_chunks(
+        &self,
+        chunks: Vec<Digest>,
+        out: mpsc::Sender<ReadChunk>,
+    ) -> Result<(), CacheError> {
+        for (batch, asked) in chunks.chunks(DIGESTS_MAX).enumerate() {
+            self.read_batch(asked, batch * DIGESTS_MAX, &out).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_batch(
+        &self,
+        asked: &[Digest],
+        first: usize,
+        out: &mpsc::Sender<ReadChunk>,
+    ) -> Result<(), CacheError> {
+        let broken = |source| CacheError::Stream { what: WHAT, source };
+        let mut stream = self.connection.open().await.map_err(broken)?;
+        let request = CacheRequest::ReadChunks {
+            team: self.team.clone(),
+            chunks: asked.to_vec(),
+        };
+        stream.send.message(&request).await.map_err(broken)?;
+        stream.send.finish();
+        let mut decoding = JoinSet::new();
+        for _ in 0..asked.len() {
+            let (header, body) = next_chunk(&mut stream.receive, asked).await?;
+            let index = first + header.index as usize;
+            let bytes_moved = u64::from(header.body_bytes);
+            let decode = move || {
+                compression::decode(&header, body)
+                    .map(|bytes| ReadChunk {
+                        index,
+                        digest: header.digest,
+                        bytes,
+                        bytes_moved,
+                    })
+                    .map_err(|source| {
+                        Box::new(CacheError::Corrupt {
+                            digest: header.digest,
+                            source,
+                        })
+                    })
+            };
+            if header.digest.size() <= DECODE_HERE_MAX {
+                if !deliver(decode(), out).await? {
+                    return Ok(());
+                }
+                continue;
+            }
+            if DECODES_MAX <= decoding.len() && !deliver_next(&mut decoding, out).await? {
+                return Ok(());
+            }
+            decoding.spawn_blocking(decode);
+        }
+        while !decoding.is_empty() {
+            if !deliver_next(&mut decoding, out).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next header and body, checked against what was asked for.
+async fn next_chunk(
+    receive: &mut ReceiveHalf,
+    asked: &[Digest],
+) -> Result<(ChunkHeader, Bytes), CacheError> {
+    let broken = |source| CacheError::Stream { what: WHAT, source };
+    let answer = receive.message::<Result<ChunkHeader, Refusal>>().await;
+    let header = match answer.map_err(broken)? {
+        Some(Ok(header)) => header,
+        Some(Err(source)) => return Err(CacheError::Refused { what: WHAT, source }),
+        None => return Err(CacheError::Answer { what: WHAT }),
+    };
+    let digest = usize::try_from(header.index)
+        .ok()
+        .and_then(|index| asked.get(index));
+    let body_max = header.digest.size();
+    if digest != Some(&header.digest) || body_max < u64::from(header.body_bytes) {
+        return Err(CacheError::Answer { what: WHAT });
+    }
+    if header.encoding == Encoding::Missing || !compression::is_chunk(&header.digest) {
+        return Err(CacheError::MissingChunk {
+            digest: header.digest,
+        });
+    }
+    let length = usize::try_from(header.body_bytes).expect("a chunk's size is checked");
+    let body = receive.bytes(length).await.map_err(broken)?;
+    Ok((header, body))
+}
+
+/// Waits for one chunk that is being unpacked; says whether somebody still wants more.
+async fn deliver_next(
+    decoding: &mut JoinSet<Decoded>,
+    out: &mpsc::Sender<ReadChunk>,
+) -> Result<bool, CacheError> {
+    let Some(decoded) = decoding.join_next().await else {
+        return Ok(true);
+    };
+    deliver(decoded.expect("unpacking does not panic"), out).await
+}
+
+async fn deliver(decoded: Decoded, out: &mpsc::Sender<ReadChunk>) -> Result<bool, CacheError> {
+    match decoded {
+        Ok(chunk) => Ok(out.send(chunk).await.is_ok()),
+        Err(error) => Err(*error),
+    }
+}

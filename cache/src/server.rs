@@ -1,0 +1,237 @@
+//! The server: a store behind a QUIC port.
+
+mod access;
+mod chunks;
+mod entries;
+mod refusal;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use protocol::{digest::Digest, message::Refusal};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, SemaphorePermit, oneshot},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use transport::{BindError, Credentials, GrantKeyError, GrantVerifier, Server, ServerLimits};
+
+pub use crate::store::{Damage, OpenStoreError};
+use crate::{
+    metrics,
+    store::{Store, StoreOptions, WriterThread, change::Change},
+};
+
+/// The cache's settings.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// Where to listen, over QUIC; port 0 means any that is free.
+    pub listen: SocketAddr,
+    /// Where the cache keeps everything: `store` and `version` in it are its own.
+    pub directory: PathBuf,
+    /// How many bytes the store may take on the disk before dependency caches are evicted.
+    pub budget: u64,
+    /// How many bytes the disk must have left for anything to be written.
+    pub free_low_water: u64,
+    /// How long what was reported, written or read stays at least.
+    pub hold: Duration,
+    /// Where to answer `/metrics` and `/healthz`, over HTTP; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// Why the cache does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store does not open; its message says what to do.
+    #[error("failed to open the store")]
+    Store {
+        /// Why.
+        source: OpenStoreError,
+    },
+    /// The credentials are damaged: enrol again.
+    #[error("failed to read the key of grants in the cache's credentials")]
+    GrantKey {
+        /// What is wrong.
+        source: GrantKeyError,
+    },
+    /// The port cannot be had.
+    #[error("failed to start the cache's server")]
+    Bind {
+        /// Why.
+        source: BindError,
+    },
+    /// The port for metrics cannot be had.
+    #[error("failed to listen on {listen} for metrics")]
+    Metrics {
+        /// Where.
+        listen: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// How many bytes of chunks may be in the cache, over all connections, that are not durable yet,
+/// unpacked ones included. An eighth of the memory that the cache may take.
+const WRITE_ROOM_BYTES: usize = 64 << 20;
+/// How many digests may be looked up at once, over all requests: 16 full requests, with the keys that
+/// are made of them some 200 MiB.
+const DIGESTS_AT_ONCE: usize = 1 << 20;
+/// How many entries may be read or put at once: each may have a layout of 64 MiB, though most have some
+/// kilobytes.
+const CLOSURES_AT_ONCE: usize = 4;
+/// How often the store is looked after at most, and at least: what nobody needs any more is found, and a
+/// store that has stopped writing is asked to try again.
+const TEND_INTERVAL: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// What all connections share.
+#[derive(Debug)]
+struct Context {
+    store: Store,
+    verifier: GrantVerifier,
+    write_room: Arc<Semaphore>,
+    digests: Semaphore,
+    closures: Semaphore,
+}
+
+impl Context {
+    /// Waits for room for a request's digests.
+    async fn reserve_digests(&self, chunks: &[Digest]) -> Result<SemaphorePermit<'_>, Refusal> {
+        let permits = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+        if DIGESTS_AT_ONCE < chunks.len() {
+            return Err(refusal::invalid("the request names too many chunks"));
+        }
+        let room = self.digests.acquire_many(permits).await;
+        Ok(room.expect("the semaphore is never closed"))
+    }
+
+    /// Waits for room for an entry's closure.
+    async fn reserve_closure(&self) -> SemaphorePermit<'_> {
+        let room = self.closures.acquire().await;
+        room.expect("the semaphore is never closed")
+    }
+}
+
+/// Runs the cache until `stop`. Says through `ready` where it listens, once it does.
+///
+/// # Errors
+///
+/// If it cannot start. Once it runs, it copes.
+pub async fn run(
+    options: Options,
+    credentials: Credentials,
+    ready: oneshot::Sender<SocketAddr>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    metrics::install();
+    let verifier = GrantVerifier::new(credentials.grant_key())
+        .map_err(|source| RunError::GrantKey { source })?;
+    let (store, writer) = open(&options).await?;
+    let server = Server::bind(options.listen, &credentials, ServerLimits::default());
+    let server = server.map_err(|source| RunError::Bind { source })?;
+    let mut tasks = JoinSet::new();
+    if let Some(listen) = options.metrics_listen {
+        let error = |source| RunError::Metrics { listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(error)?;
+        let (store, stop) = (store.clone(), stop.clone());
+        let healthy = move || store.stopped().map_or(Ok(()), Err);
+        tasks.spawn(async move {
+            if let Err(error) = metrics::serve(listener, healthy, stop).await {
+                error!(%error, "metrics are not served any more");
+            }
+        });
+    }
+    tasks.spawn(tend(
+        store.clone(),
+        options.budget,
+        options.hold,
+        stop.clone(),
+    ));
+    info!(listen = %server.local_addr(), directory = %options.directory.display(), "cache runs");
+    // Whoever started this may not want to know.
+    let _gone = ready.send(server.local_addr());
+    let context = Arc::new(Context {
+        store,
+        verifier,
+        write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
+        digests: Semaphore::new(DIGESTS_AT_ONCE),
+        closures: Semaphore::new(CLOSURES_AT_ONCE),
+    });
+    accept(&server, &context, &stop).await;
+    server.close();
+    server.idle().await;
+    while tasks.join_next().await.is_some() {}
+    // The writer ends when nobody can bring it anything any more.
+    drop(context);
+    if tokio::task::spawn_blocking(move || writer.join())
+        .await
+        .is_err()
+    {
+        error!("the end of the store's writer was not seen");
+    }
+    info!("cache has stopped");
+    Ok(())
+}
+
+async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
+    let options = StoreOptions {
+        directory: options.directory.clone(),
+        free_low_water: options.free_low_water,
+        hold: options.hold,
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open(options)).await;
+    let opened = opened.expect("opening a store does not panic");
+    opened.map_err(|source| RunError::Store { source })
+}
+
+/// Takes connections until `stop`; returns when all of them are over.
+async fn accept(server: &Server, context: &Arc<Context>, stop: &CancellationToken) {
+    let mut sessions = JoinSet::new();
+    loop {
+        let arriving = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(ended) = sessions.join_next() => {
+                if let Err(error) = ended {
+                    error!(%error, "a connection's task has failed");
+                }
+                continue;
+            }
+            arriving = server.accept() => arriving,
+        };
+        let Some(arriving) = arriving else { break };
+        sessions.spawn(session::serve(arriving, Arc::clone(context), stop.clone()));
+    }
+    while sessions.join_next().await.is_some() {}
+}
+
+/// Looks after the store until `stop`.
+async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken) {
+    let sweep_every = (hold / 4).clamp(TEND_INTERVAL, SWEEP_INTERVAL_MAX);
+    let mut tend = tokio::time::interval(TEND_INTERVAL);
+    let mut sweep = tokio::time::interval(sweep_every);
+    tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = tend.tick() => {
+                if store.stopped().is_some()
+                    && let Err(trouble) = store.change(Change::Probe).await
+                {
+                    debug!(error = %refusal::chain(&trouble), "the store still does not write");
+                }
+            }
+            _ = sweep.tick() => match store.sweep(budget).await {
+                Ok(swept) => debug!(?swept, "store swept"),
+                Err(trouble) => warn!(error = %refusal::chain(&trouble), "store not swept"),
+            },
+        }
+    }
+}

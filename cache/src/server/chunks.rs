@@ -1,0 +1,344 @@
+//! Chunks in and out. Bodies travel as they are stored; what comes in is unpacked and verified before it
+//! is acknowledged.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrics::counter;
+use protocol::{
+    digest::Digest,
+    layout::CHUNK_BYTES_MAX,
+    message::{
+        Refusal,
+        cache::{CacheReply, ChunkHeader, DIGESTS_MAX, Encoding},
+    },
+    name::Team,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use transport::{ReceiveHalf, Stream, StreamError};
+
+use super::{
+    Context,
+    refusal::{chain, internal, invalid, of_trouble},
+    session::{STALL_TIME, Session},
+};
+use crate::{
+    clock::Clock,
+    compression,
+    store::{
+        ReadAnswer, Store, Trouble,
+        change::{Applied, Change},
+        key::ChunkKey,
+        row,
+    },
+};
+
+/// How many bytes of chunks are looked up at once, by what they have uncompressed: some hundreds of small
+/// ones are read in one go, and a large one starts on its way before the next is read.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// How many chunks are looked up at once.
+const WINDOW_CHUNKS: usize = 256;
+/// The largest frame around a [`ChunkHeader`], in bytes; it takes about 50.
+const HEADER_BYTES_MAX: usize = 256;
+
+/// Which of `chunks` the team does not have here.
+pub(super) async fn find_missing(
+    team: Team,
+    chunks: Vec<Digest>,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    session.access().chunks(&team, Clock::wall())?;
+    check_count(&chunks)?;
+    let _room = context.reserve_digests(&chunks).await?;
+    let asked = chunks.len() as u64;
+    let present = context
+        .store
+        .blocking(move |store| store.present(&team, &chunks));
+    let present = present.await.map_err(|trouble| of_trouble(&trouble))?;
+    let missing: Vec<u32> = (0..)
+        .zip(&present)
+        .filter(|(_, there)| !**there)
+        .map(|(at, _)| at)
+        .collect();
+    counter!("grange_cache_presence_checks_total").increment(asked);
+    counter!("grange_cache_presence_misses_total").increment(missing.len() as u64);
+    Ok(CacheReply::Missing(missing))
+}
+
+/// What is sent for one chunk, and the room that it takes until then.
+struct Outgoing {
+    answers: Vec<(ChunkHeader, Bytes)>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Sends `chunks`. A stream that breaks is no refusal: nobody is there to read it.
+pub(super) async fn read(
+    team: Team,
+    chunks: &[Digest],
+    stream: &mut Stream,
+    (session, context): (&Session, &Context),
+) -> Result<(), Refusal> {
+    session.access().chunks(&team, Clock::wall())?;
+    check_count(chunks)?;
+    // While one window is on its way, the next is read.
+    let (ready, mut outgoing) = mpsc::channel(1);
+    let look_up = async move {
+        let mut first = 0;
+        while let Some(window) = next_window(chunks, first) {
+            let bytes = window.iter().map(transfer_bytes).sum::<u64>();
+            let room = reserve(&session.read_room, bytes).await;
+            let (team, asked) = (team.clone(), window.to_vec());
+            let answers = context
+                .store
+                .blocking(move |store| look_up(&store, &team, &asked, first))
+                .await;
+            let window_failed = answers.is_err();
+            let answers = answers.map(|answers| Outgoing {
+                answers,
+                _room: room,
+            });
+            if ready.send(answers).await.is_err() || window_failed {
+                return;
+            }
+            first += window.len();
+        }
+    };
+    let send = async move {
+        while let Some(answers) = outgoing.recv().await {
+            let outgoing = answers.map_err(|trouble| of_trouble(&trouble))?;
+            for (header, body) in outgoing.answers {
+                if let Err(error) = send_chunk(stream, header, body).await {
+                    tracing::debug!(error = %chain(&error), "chunks not sent");
+                    stream.send.reset();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::join!(look_up, send).1
+}
+
+/// Why a chunk could not be sent.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the client does not read")]
+    Stalled,
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+async fn send_chunk(
+    stream: &mut Stream,
+    header: ChunkHeader,
+    body: Bytes,
+) -> Result<(), SendError> {
+    let bytes = body.len() as u64;
+    let sent = timeout(STALL_TIME, async {
+        let answer: Result<ChunkHeader, Refusal> = Ok(header);
+        stream.send.message(&answer).await?;
+        stream.send.bytes(body).await
+    });
+    sent.await.map_err(|_elapsed| SendError::Stalled)??;
+    counter!("grange_cache_chunks_read_total").increment(1);
+    counter!("grange_cache_chunks_read_bytes_total").increment(bytes);
+    Ok(())
+}
+
+/// The chunks from `first` on that are looked up together.
+fn next_window(chunks: &[Digest], first: usize) -> Option<&[Digest]> {
+    let rest = chunks.get(first..).filter(|rest| !rest.is_empty())?;
+    let mut bytes = 0;
+    let fitting = rest.iter().take(WINDOW_CHUNKS).take_while(|digest| {
+        bytes += transfer_bytes(digest);
+        bytes <= WINDOW_BYTES
+    });
+    // A chunk that is larger than the window makes one of its own.
+    let length = fitting.count().max(1);
+    Some(&rest[..length])
+}
+
+/// What a chunk takes at most on its way, in bytes.
+fn transfer_bytes(digest: &Digest) -> u64 {
+    digest.size().min(CHUNK_BYTES_MAX)
+}
+
+fn look_up(
+    store: &Store,
+    team: &Team,
+    chunks: &[Digest],
+    first: usize,
+) -> Result<Vec<(ChunkHeader, Bytes)>, Trouble> {
+    let answers = chunks.iter().enumerate().map(|(at, digest)| {
+        let (encoding, body) = match store.read(team, digest)? {
+            ReadAnswer::Missing => (Encoding::Missing, Bytes::new()),
+            ReadAnswer::Found { encoding, body } => (encoding, body),
+        };
+        let header = ChunkHeader {
+            index: u32::try_from(first + at).expect("a request has at most 65,536 chunks"),
+            digest: *digest,
+            encoding,
+            body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
+        };
+        Ok((header, body))
+    });
+    answers.collect()
+}
+
+/// Takes chunks until the client has finished, and waits until all of them are durable.
+pub(super) async fn write(
+    team: &Team,
+    receive: &mut ReceiveHalf,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    session.access().chunks(team, Clock::wall())?;
+    let mut tally = Tally::default();
+    let mut keeping = JoinSet::new();
+    let mut index = 0_u32;
+    while let Some(header) = next_header(receive, index).await? {
+        // The body as it comes, and what it may unpack to.
+        let bytes = u64::from(header.body_bytes) + header.digest.size();
+        let room = (
+            reserve(&session.write_room, bytes).await,
+            reserve(&context.write_room, bytes).await,
+        );
+        let value = next_value(receive, &header).await?;
+        let (store, team) = (context.store.clone(), team.clone());
+        keeping.spawn(async move {
+            let kept = keep(&store, team, header, value).await;
+            drop(room);
+            kept
+        });
+        while let Some(kept) = keeping.try_join_next() {
+            tally.add(kept.map_err(|error| internal(&error))??);
+        }
+        index = index.wrapping_add(1);
+    }
+    while let Some(kept) = keeping.join_next().await {
+        tally.add(kept.map_err(|error| internal(&error))??);
+    }
+    Ok(CacheReply::Written {
+        chunks: tally.chunks,
+        new: tally.new,
+        new_bytes_stored: tally.new_bytes_stored,
+    })
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    chunks: u64,
+    new: u64,
+    new_bytes_stored: u64,
+}
+
+impl Tally {
+    fn add(&mut self, applied: Applied) {
+        self.chunks += 1;
+        counter!("grange_cache_chunks_written_total").increment(1);
+        if let Applied::Chunk { new: true, stored } = applied {
+            self.new += 1;
+            self.new_bytes_stored += stored;
+            counter!("grange_cache_chunks_written_bytes_total").increment(stored);
+        }
+    }
+}
+
+/// The next header, checked; `None`: the client has finished.
+async fn next_header(
+    receive: &mut ReceiveHalf,
+    index: u32,
+) -> Result<Option<ChunkHeader>, Refusal> {
+    let header = timeout(
+        STALL_TIME,
+        receive.message_within::<ChunkHeader>(HEADER_BYTES_MAX),
+    );
+    let header = header
+        .await
+        .map_err(|_elapsed| invalid(format!("chunk {index} did not arrive in time")))?
+        .map_err(|error| invalid(format!("chunk {index} did not arrive: {}", chain(&error))))?;
+    let Some(header) = header else {
+        return Ok(None);
+    };
+    let digest = header.digest;
+    if header.index != index {
+        return Err(invalid(format!(
+            "chunk {digest} has index {}, expected {index}",
+            header.index
+        )));
+    }
+    if !compression::is_chunk(&digest) {
+        return Err(invalid(format!(
+            "{digest} is no chunk: a chunk has 1 to {CHUNK_BYTES_MAX} bytes"
+        )));
+    }
+    let body = u64::from(header.body_bytes);
+    let fits = match header.encoding {
+        Encoding::Raw => body == digest.size(),
+        Encoding::Zstd => 0 < body && body <= digest.size(),
+        Encoding::Missing => false,
+    };
+    if !fits {
+        return Err(invalid(format!(
+            "chunk {digest} has a body of {body} bytes as {:?}",
+            header.encoding
+        )));
+    }
+    Ok(Some(header))
+}
+
+/// The body of a chunk, behind the byte that says how it is encoded: as it is kept.
+async fn next_value(receive: &mut ReceiveHalf, header: &ChunkHeader) -> Result<Bytes, Refusal> {
+    let digest = header.digest;
+    let length = usize::try_from(header.body_bytes).expect("the length is checked");
+    let mut value = vec![0; 1 + length];
+    value[0] = row::encoding_byte(header.encoding).expect("the encoding is checked");
+    timeout(STALL_TIME, receive.exact(&mut value[1..]))
+        .await
+        .map_err(|_elapsed| invalid(format!("chunk {digest} did not arrive in time")))?
+        .map_err(|error| invalid(format!("chunk {digest} did not arrive: {}", chain(&error))))?;
+    Ok(value.into())
+}
+
+/// Verifies a chunk and makes it durable.
+async fn keep(
+    store: &Store,
+    team: Team,
+    header: ChunkHeader,
+    value: Bytes,
+) -> Result<Applied, Refusal> {
+    let body = value.slice(1..);
+    let verified = tokio::task::spawn_blocking(move || compression::decode(&header, body));
+    let verified = verified.await.map_err(|error| internal(&error))?;
+    let bytes = verified.map_err(|error| {
+        counter!("grange_cache_writes_refused_total", "why" => "content").increment(1);
+        invalid(chain(&error))
+    })?;
+    drop(bytes);
+    let chunk = ChunkKey::of(&header.digest).expect("the size is checked");
+    let change = Change::PutChunk { team, chunk, value };
+    store
+        .change(change)
+        .await
+        .map_err(|trouble| of_trouble(&trouble))
+}
+
+fn check_count(chunks: &[Digest]) -> Result<(), Refusal> {
+    if chunks.len() <= DIGESTS_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the request names {} chunks, at most {DIGESTS_MAX} are allowed",
+        chunks.len()
+    )))
+}
+
+/// Waits for room for `bytes`, which are less than there is at all.
+async fn reserve(room: &Arc<tokio::sync::Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
+    let permits = u32::try_from(bytes).expect("chunks are small");
+    let room = Arc::clone(room).acquire_many_owned(permits).await;
+    room.expect("the semaphore is never closed")
+}

@@ -1,0 +1,185 @@
+//! Entries: written when all that they name is there, given when it still is.
+
+use protocol::{
+    message::{
+        Refusal, RefusalCode,
+        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, UseRecord},
+    },
+    name::Namespace,
+};
+
+use super::{
+    Context,
+    refusal::{invalid, of_closure, of_trouble},
+    session::Session,
+};
+use crate::{
+    clock::Clock,
+    store::{
+        ClosureError, Trouble,
+        change::{Applied, Change, PutEntry},
+        key,
+    },
+};
+
+/// Keeps `entry` under `key`.
+pub(super) async fn put(
+    key: EntryKey,
+    mut entry: Entry,
+    replace: bool,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    check_key(&key.path)?;
+    let now = Clock::wall();
+    (entry.team, entry.trust) = session.access().write(&key, &entry, now)?;
+    entry.written = now;
+    let _room = context.reserve_closure().await;
+    let (entry, closure) = context
+        .store
+        .blocking(move |store| {
+            let closure = store.closure(&entry, &entry.team);
+            Ok((entry, closure))
+        })
+        .await
+        .map_err(|trouble| of_trouble(&trouble))?;
+    let put = PutEntry {
+        key: key::entry(&key),
+        entry,
+        closure: closure.map_err(|error| of_closure(&error))?,
+        replace,
+    };
+    match change(context, Change::PutEntry(Box::new(put))).await? {
+        Applied::Put(outcome) => Ok(CacheReply::Put(outcome)),
+        Applied::Missing(digest) => Err(of_closure(&ClosureError::Missing {
+            part: "the entry",
+            digest,
+        })),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The entry under `key`, if this connection may see it and all of it is there.
+pub(super) async fn get(
+    key: EntryKey,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    check_key(&key.path)?;
+    let reader = session.access().read(&key, Clock::wall())?;
+    let _room = context.reserve_closure().await;
+    let row = key::entry(&key);
+    let found = context.store.blocking(move |store| {
+        let Some(found) = store.entry(&row, reader.trust)? else {
+            return Ok(None);
+        };
+        let other = reader.team.filter(|team| *team != found.entry.team);
+        let Some(team) = other else {
+            return Ok(Some((found.entry, None)));
+        };
+        // Whoever may read the entry may read its chunks.
+        let chunks = store.not_owned(&team, &found.closure)?;
+        let own = (!chunks.is_empty()).then_some(Change::Own { team, chunks });
+        Ok(Some((found.entry, own)))
+    });
+    let found = found.await.map_err(|trouble| of_trouble(&trouble))?;
+    let what = if found.is_some() { "hit" } else { "miss" };
+    metrics::counter!("grange_cache_entries_read_total", "what" => what).increment(1);
+    let Some((entry, own)) = found else {
+        return Ok(CacheReply::Entry(None));
+    };
+    if let Some(own) = own {
+        change(context, own).await?;
+    }
+    Ok(CacheReply::Entry(Some(entry)))
+}
+
+/// A page of entries.
+pub(super) async fn list(
+    namespace: Namespace,
+    (prefix, after): (String, String),
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    check_length(&prefix)?;
+    check_length(&after)?;
+    let trust = session.access().list(&namespace, &prefix, Clock::wall())?;
+    let page = context
+        .store
+        .blocking(move |store| store.list(&namespace, (&prefix, &after), trust));
+    let (entries, more) = page.await.map_err(|trouble| of_trouble(&trouble))?;
+    Ok(CacheReply::Entries { entries, more })
+}
+
+/// Deletes the entries whose keys start with `prefix`.
+pub(super) async fn delete(
+    namespace: &Namespace,
+    prefix: &str,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    if prefix.is_empty() {
+        return Err(invalid("deleting needs a prefix that is not empty"));
+    }
+    check_length(prefix)?;
+    session.access().delete(namespace, prefix)?;
+    let start = key::entries(namespace, prefix);
+    let mut deleted = 0;
+    loop {
+        let start = start.clone();
+        let Applied::Deleted { count, more } =
+            change(context, Change::DeleteEntries { start }).await?
+        else {
+            return Err(unexpected());
+        };
+        deleted += count;
+        if !more {
+            return Ok(CacheReply::Deleted(deleted));
+        }
+    }
+}
+
+/// Counts what a dependency cache did.
+pub(super) async fn record(
+    record: UseRecord,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    check_length(&record.what.key)?;
+    session.access().record(&record.team, Clock::wall())?;
+    change(context, Change::Record(record)).await?;
+    Ok(CacheReply::Done)
+}
+
+/// What was counted, as far as it is this connection's business.
+pub(super) async fn stats((session, context): (&Session, &Context)) -> Result<CacheReply, Refusal> {
+    let team = session.access().counts_of().cloned();
+    let stats = context
+        .store
+        .blocking(move |store| store.stats(team.as_ref()));
+    let stats = stats.await.map_err(|trouble| of_trouble(&trouble))?;
+    Ok(CacheReply::Stats(Box::new(stats)))
+}
+
+async fn change(context: &Context, change: Change) -> Result<Applied, Refusal> {
+    let applied = context.store.change(change).await;
+    applied.map_err(|trouble| of_trouble(&trouble))
+}
+
+fn unexpected() -> Refusal {
+    of_trouble(&Trouble::Closed)
+}
+
+fn check_key(path: &str) -> Result<(), Refusal> {
+    let words = path.split('/').all(|word| word != "." && word != "..");
+    if path.is_empty() || !words {
+        let message = format!("`{path}` is no key: words with `/` between them");
+        return Err(Refusal::new(RefusalCode::InvalidArgument, message));
+    }
+    check_length(path)
+}
+
+fn check_length(key: &str) -> Result<(), Refusal> {
+    if key.len() <= KEY_BYTES_MAX {
+        return Ok(());
+    }
+    Err(invalid(format!(
+        "the key has {} bytes, at most {KEY_BYTES_MAX} are allowed",
+        key.len()
+    )))
+}

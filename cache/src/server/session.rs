@@ -1,0 +1,222 @@
+//! One connection: who is there, and a task for each stream, with limits on what they take.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use protocol::{
+    access::{Identity, Role},
+    message::{
+        Refusal, RefusalCode,
+        cache::{CacheReply, CacheRequest},
+        handshake::Purpose,
+    },
+};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use transport::{Arriving, Connection, Greeting, Stream};
+
+use super::{
+    Context,
+    access::Access,
+    chunks, entries,
+    refusal::{chain, invalid},
+};
+use crate::clock::Clock;
+
+/// How long a client may take to send a request, and to send or take one chunk of it. A chunk in a
+/// minute is 35 kB/s: who is slower than that has gone.
+pub(super) const STALL_TIME: Duration = Duration::from_secs(60);
+/// How many requests of one connection are received at once: each may take a frame of 4 MiB. They are
+/// short, so more would only wait.
+const RECEIVED_AT_ONCE: usize = 4;
+/// How many bytes of chunks one connection may have in the cache that are not durable yet, unpacked ones
+/// included: what one batch of the writer takes, and the same again while that is being written.
+const WRITE_ROOM_BYTES: usize = 16 << 20;
+/// How many bytes of chunks one connection may have in the cache that are on their way to it: who does
+/// not read holds no more than this.
+const READ_ROOM_BYTES: usize = 4 << 20;
+
+/// What the streams of one connection share.
+#[derive(Debug)]
+pub(super) struct Session {
+    access: Mutex<Access>,
+    pub(super) write_room: Arc<Semaphore>,
+    pub(super) read_room: Arc<Semaphore>,
+    receiving: Semaphore,
+}
+
+impl Session {
+    fn new(identity: Identity) -> Self {
+        Self {
+            access: Mutex::new(Access::new(identity)),
+            write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
+            read_room: Arc::new(Semaphore::new(READ_ROOM_BYTES)),
+            receiving: Semaphore::new(RECEIVED_AT_ONCE),
+        }
+    }
+
+    /// What the connection may do. Not to be kept across an await.
+    pub(super) fn access(&self) -> MutexGuard<'_, Access> {
+        // Every change to it is one step.
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Greets who arrives, and serves the connection until it or the cache ends.
+pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: CancellationToken) {
+    let greeting = tokio::select! {
+        biased;
+        () = stop.cancelled() => return,
+        greeting = arriving.greet() => greeting,
+    };
+    let greeting = match greeting {
+        Ok(greeting) => greeting,
+        Err(error) => return debug!(error = %chain(&error), "handshake failed"),
+    };
+    let identity = match admit(&greeting) {
+        Ok(identity) => identity,
+        Err(refusal) => return greeting.refuse(refusal).await,
+    };
+    let (remote, program) = (greeting.remote, greeting.program.clone());
+    let connection = match greeting.welcome(None).await {
+        Ok(connection) => connection,
+        Err(error) => return debug!(error = %chain(&error), "handshake failed"),
+    };
+    info!(%remote, who = %identity, program, "connected");
+    streams(&connection, Session::new(identity), context, stop).await;
+    info!(%remote, "disconnected");
+}
+
+/// Who it is, if the cache has to do with them.
+fn admit(greeting: &Greeting) -> Result<Identity, Refusal> {
+    if greeting.purpose != Purpose::Requests {
+        let message = "certificates come from the coordinator; this is the cache";
+        return Err(Refusal::new(RefusalCode::FailedPrecondition, message));
+    }
+    let Some(identity) = &greeting.identity else {
+        let message = "the cache wants a certificate: join the farm first, with a token";
+        return Err(Refusal::new(RefusalCode::PermissionDenied, message));
+    };
+    if identity.role == Role::Cache {
+        let message = format!("{identity} may not use a cache: it is one");
+        return Err(Refusal::new(RefusalCode::PermissionDenied, message));
+    }
+    Ok(identity.clone())
+}
+
+async fn streams(
+    connection: &Connection,
+    session: Session,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) {
+    let session = Arc::new(session);
+    let expires = connection
+        .certificate()
+        .map(|certificate| certificate.valid_until);
+    // Who drops it ends all of them: nobody waits for the answers any more.
+    let mut streams = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_ended) = streams.join_next() => continue,
+            stream = connection.accept() => stream,
+        };
+        let Some(stream) = stream else { break };
+        if expires.is_some_and(|end| end <= Clock::wall()) {
+            connection.close("the certificate has expired; connect again with the renewed one");
+            break;
+        }
+        let (session, context) = (Arc::clone(&session), Arc::clone(&context));
+        streams.spawn(async move { answer(stream, &session, &context).await });
+    }
+}
+
+/// Answers one request.
+async fn answer(mut stream: Stream, session: &Session, context: &Context) {
+    let receiving = session.receiving.acquire().await;
+    let receiving = receiving.expect("the semaphore is never closed");
+    let answer = match timeout(STALL_TIME, stream.receive.message()).await {
+        Err(_elapsed) => Err(invalid("the request did not arrive in time")),
+        // The client has gone, or has sent what makes no sense; then transport has ended the connection.
+        Ok(Err(error)) => return debug!(error = %chain(&error), "request not received"),
+        Ok(Ok(None)) => return,
+        Ok(Ok(Some(request))) => {
+            dispatch(request, receiving, &mut stream, (session, context)).await
+        }
+    };
+    if let Err(refusal) = &answer {
+        debug!(?refusal, "request refused");
+        // What the client still sends is not read.
+        stream.receive.stop();
+    }
+    let answer = match answer {
+        Ok(None) => return stream.send.finish(),
+        Ok(Some(reply)) => Ok(reply),
+        Err(refusal) => Err(refusal),
+    };
+    match timeout(STALL_TIME, stream.send.message(&answer)).await {
+        Ok(Ok(())) => stream.send.finish(),
+        Ok(Err(error)) => debug!(error = %chain(&error), "answer not sent"),
+        Err(_elapsed) => stream.send.reset(),
+    }
+}
+
+/// Does what a request says. `None`: the answer has been sent.
+async fn dispatch(
+    request: CacheRequest,
+    receiving: SemaphorePermit<'_>,
+    stream: &mut Stream,
+    (session, context): (&Session, &Context),
+) -> Result<Option<CacheReply>, Refusal> {
+    let reply = match request {
+        CacheRequest::PresentGrant(signed) => {
+            let now = Clock::wall();
+            let grant = context
+                .verifier
+                .verify(&signed, now)
+                .map_err(|error| Refusal::new(RefusalCode::PermissionDenied, chain(&error)))?;
+            session.access().add(grant, now)?;
+            CacheReply::Done
+        }
+        CacheRequest::FindMissing { team, chunks } => {
+            chunks::find_missing(team, chunks, (session, context)).await?
+        }
+        CacheRequest::ReadChunks { team, chunks } => {
+            let room = context.reserve_digests(&chunks).await?;
+            drop(receiving);
+            chunks::read(team, &chunks, stream, (session, context)).await?;
+            drop(room);
+            return Ok(None);
+        }
+        CacheRequest::WriteChunks { team } => {
+            drop(receiving);
+            chunks::write(&team, &mut stream.receive, (session, context)).await?
+        }
+        CacheRequest::PutEntry {
+            key,
+            entry,
+            replace,
+        } => entries::put(key, entry, replace, (session, context)).await?,
+        CacheRequest::GetEntry { key } => entries::get(key, (session, context)).await?,
+        CacheRequest::ListEntries {
+            namespace,
+            prefix,
+            after,
+        } => entries::list(namespace, (prefix, after), (session, context)).await?,
+        CacheRequest::DeleteEntries { namespace, prefix } => {
+            entries::delete(&namespace, &prefix, (session, context)).await?
+        }
+        CacheRequest::Record(record) => entries::record(record, (session, context)).await?,
+        CacheRequest::Stats => entries::stats((session, context)).await?,
+    };
+    Ok(Some(reply))
+}

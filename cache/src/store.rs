@@ -1,0 +1,291 @@
+//! The store: chunks, what is known about them, entries and counts, in RocksDB.
+//!
+//! Reading happens on the threads of those who ask, which may block; writing on one thread of its own.
+//! What was acknowledged survives the end of the process and of the machine: it is in the log, and the
+//! log is on the disk. A chunk, its facts, who may know of it and the counts change in one batch.
+
+pub(crate) mod change;
+mod closure;
+mod condemned;
+mod error;
+pub(crate) mod key;
+mod read;
+mod rocks;
+pub(crate) mod row;
+mod staged;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod version;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use metrics::gauge;
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::error::{Damage, OpenStoreError};
+use self::{
+    change::{Applied, Change},
+    condemned::Condemned,
+    rocks::{Column, Rocks, TOTALS},
+    row::Totals,
+    writer::{Queued, Writer},
+};
+pub(crate) use self::{
+    error::{ClosureError, Trouble},
+    read::ReadAnswer,
+};
+use crate::{clock::Clock, holds::Holds};
+
+/// How many changes may wait for the writer. Past that, those who bring them wait: that is the store's
+/// back-pressure. The bytes that wait are bounded where they are received.
+const QUEUE_MAX: usize = 4096;
+
+/// Where the store is, and its limits.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreOptions {
+    /// The cache's directory: the database is in `store`, its version in `version`.
+    pub(crate) directory: PathBuf,
+    /// How many bytes the disk must have left for anything to be written.
+    pub(crate) free_low_water: u64,
+    /// How long a hold lasts.
+    pub(crate) hold: Duration,
+}
+
+/// The store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Queued>,
+}
+
+/// The thread that writes; it ends when the last [`Store`] is gone.
+#[derive(Debug)]
+pub(crate) struct WriterThread(JoinHandle<()>);
+
+impl WriterThread {
+    /// Waits for the end of the thread. Blocks.
+    pub(crate) fn join(self) {
+        if self.0.join().is_err() {
+            tracing::error!("the store's writer has panicked");
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store, or makes one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If it is of a newer version, damaged, or open elsewhere.
+    pub(crate) fn open(options: StoreOptions) -> Result<(Self, WriterThread), OpenStoreError> {
+        version::check(&options.directory)?;
+        let database = options.directory.join("store");
+        let error = |source| OpenStoreError::Database {
+            directory: database.clone(),
+            source: Damage::from(source),
+        };
+        let rocks = Rocks::open(&database).map_err(error)?;
+        let totals = read_totals(&rocks).map_err(|trouble| match trouble {
+            Trouble::Database { source } => error(source),
+            trouble => OpenStoreError::Totals {
+                directory: database.clone(),
+                source: Box::new(trouble),
+            },
+        })?;
+        let shared = Arc::new(Shared {
+            rocks: RwLock::new(Some(Arc::new(rocks))),
+            database,
+            free_low_water: options.free_low_water,
+            clock: Clock::start(),
+            holds: Holds::new(options.hold),
+            condemned: Condemned::default(),
+            totals: Mutex::new(totals),
+            garbage: AtomicU64::new(0),
+            stopped: Mutex::new(None),
+            is_stopped: AtomicBool::new(false),
+        });
+        shared.publish(totals);
+        let (queue, changes) = mpsc::channel(QUEUE_MAX);
+        let writer = Writer::new(Arc::clone(&shared), totals);
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(changes))
+            .map_err(|source| OpenStoreError::Thread { source })?;
+        Ok((Self { shared, queue }, WriterThread(thread)))
+    }
+
+    /// Makes a change; it is durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be made, and then nothing of it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// The change may be made or not.
+    pub(crate) async fn change(&self, change: Change) -> Result<Applied, Trouble> {
+        let (reply, answer) = oneshot::channel();
+        let queued = Queued { change, reply };
+        // Without the writer nothing is acknowledged any more.
+        self.queue.send(queued).await.map_err(|_| Trouble::Closed)?;
+        answer.await.map_err(|_| Trouble::Closed)?
+    }
+
+    /// Makes a change if the writer is not too busy, without waiting for it.
+    pub(crate) fn try_change(&self, change: Change) {
+        let (reply, _answer) = oneshot::channel();
+        // Only for what is not missed: a full queue means that others are.
+        let _full = self.queue.try_send(Queued { change, reply });
+    }
+
+    /// Why nothing is written at the moment; `None` if all is well.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        lock(&self.shared.stopped).clone()
+    }
+}
+
+/// What the writer and those who read share.
+#[derive(Debug)]
+struct Shared {
+    /// The open database; `None` while it is being opened again, and when it is closed.
+    rocks: RwLock<Option<Arc<Rocks>>>,
+    database: PathBuf,
+    free_low_water: u64,
+    clock: Clock,
+    holds: Holds,
+    condemned: Condemned,
+    totals: Mutex<Totals>,
+    /// The bytes of chunks that were deleted since files were last rewritten to be rid of them.
+    garbage: AtomicU64,
+    /// Why nothing is written.
+    stopped: Mutex<Option<String>>,
+    /// The same, to look at often.
+    is_stopped: AtomicBool,
+}
+
+impl Shared {
+    fn rocks(&self) -> Result<Arc<Rocks>, Trouble> {
+        let rocks = self.rocks.read().unwrap_or_else(PoisonError::into_inner);
+        rocks.clone().ok_or(Trouble::Closed)
+    }
+
+    /// How many bytes the disk has left.
+    fn free(&self) -> Result<u64, Trouble> {
+        let stat = rustix::fs::statvfs(&self.database).map_err(|source| Trouble::Disk {
+            directory: self.database.clone(),
+            source: Arc::new(source.into()),
+        })?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Whether the disk has room for `bytes` more. What is only in memory and in the log is written
+    /// once more, so it counts twice.
+    fn check_room(&self, bytes: u64) -> Result<(), Trouble> {
+        let free = self.free()?;
+        let unflushed = self.rocks().map_or(0, |rocks| rocks.unflushed_bytes());
+        let needed = self.free_low_water + unflushed + 2 * bytes;
+        if needed <= free {
+            return Ok(());
+        }
+        Err(Trouble::Full {
+            directory: self.database.clone(),
+            free,
+            needed,
+        })
+    }
+
+    fn publish(&self, totals: Totals) {
+        *lock(&self.totals) = totals;
+        gauge!("grange_cache_chunks").set(as_float(totals.chunks));
+        gauge!("grange_cache_bytes").set(as_float(totals.bytes));
+        gauge!("grange_cache_stored_bytes").set(as_float(totals.stored));
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
+    }
+
+    fn set_stopped(&self, reason: Option<String>) {
+        self.is_stopped.store(reason.is_some(), Ordering::Relaxed);
+        *lock(&self.stopped) = reason;
+    }
+
+    /// Closes the database when nobody reads from it any more; says whether that was within `patience`.
+    /// If not, it stays open.
+    fn close(&self, patience: Duration) -> bool {
+        /// How often this looks.
+        const PAUSE: Duration = Duration::from_millis(5);
+        let start = self.clock.now();
+        loop {
+            let mut slot = self.rocks.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(rocks) = slot.take() else {
+                return true;
+            };
+            // While the lock is held nobody gets another one.
+            match Arc::try_unwrap(rocks) {
+                Ok(rocks) => {
+                    drop(slot);
+                    drop(rocks);
+                    return true;
+                }
+                Err(rocks) => *slot = Some(rocks),
+            }
+            drop(slot);
+            if patience < self.clock.now().since(start) {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Closes the database and opens it again; gives its sums.
+    fn reopen(&self, patience: Duration) -> Result<Totals, Trouble> {
+        if !self.close(patience) {
+            return Err(Trouble::Stopped);
+        }
+        let rocks = Rocks::open(&self.database)?;
+        let totals = read_totals(&rocks)?;
+        let mut slot = self.rocks.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(Arc::new(rocks));
+        Ok(totals)
+    }
+}
+
+fn read_totals(rocks: &Rocks) -> Result<Totals, Trouble> {
+    let totals = rocks.get(Column::Meta, TOTALS)?;
+    let totals = totals.as_deref().map(Totals::decode).transpose()?;
+    Ok(totals.unwrap_or_default())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is under these locks is replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count for a gauge.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "nobody reads the sixteenth digit of a gauge"
+)]
+pub(crate) const fn as_float(count: u64) -> f64 {
+    count as f64
+}
+
+/// What the files of the database take on the disk, in bytes.
+pub(crate) fn disk_usage(store: &Store) -> Result<u64, Trouble> {
+    let database: &Path = &store.shared.database;
+    rocks::disk_usage(database).map_err(|source| Trouble::Disk {
+        directory: database.to_owned(),
+        source: Arc::new(source),
+    })
+}

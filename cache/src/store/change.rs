@@ -1,0 +1,347 @@
+//! What can be changed in the store, and what each change does to its rows.
+//!
+//! Changes are applied one after another by the one writer, so counts are read, changed and written
+//! without a lock.
+
+use bytes::Bytes;
+use protocol::{
+    digest::Digest,
+    job::CacheUseKind,
+    message::cache::{Entry, PutOutcome, UseRecord},
+    name::Team,
+    time::WallTime,
+};
+
+use super::{
+    condemned::Condemned,
+    error::Trouble,
+    key::{self, ChunkKey},
+    rocks::Column,
+    row::{self, Fact, StoredEntry, Uses},
+    staged::Staged,
+};
+use crate::{clock::Clock, holds::Holds};
+
+/// A change to the store.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Take a chunk, which is verified, and note that `team` has it.
+    PutChunk {
+        team: Team,
+        chunk: ChunkKey,
+        /// One byte of encoding, and the body.
+        value: Bytes,
+    },
+    /// Note that `team` may read `chunks`.
+    Own { team: Team, chunks: Vec<ChunkKey> },
+    /// Keep an entry and its closure: distinct chunks, ascending.
+    PutEntry(Box<PutEntry>),
+    /// Delete entries whose keys start so, up to [`DELETED_AT_ONCE_MAX`] of them.
+    DeleteEntries { start: Vec<u8> },
+    /// Delete this entry.
+    DeleteEntry { key: Vec<u8> },
+    /// Note that an entry was read.
+    Touch { key: Vec<u8>, at: WallTime },
+    /// Count what a dependency cache did.
+    Record(UseRecord),
+    /// Delete those of `chunks` that no entry names and nobody holds.
+    Collect { chunks: Vec<ChunkKey> },
+    /// Give up a chunk whose bytes are damaged. Who has it may bring it again.
+    SetAside { chunk: ChunkKey },
+    /// See whether writing works.
+    Probe,
+}
+
+/// An entry to keep.
+#[derive(Debug)]
+pub(crate) struct PutEntry {
+    pub(crate) key: Vec<u8>,
+    pub(crate) entry: Entry,
+    pub(crate) closure: Vec<ChunkKey>,
+    pub(crate) replace: bool,
+}
+
+/// What came of a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Applied {
+    Done,
+    /// Whether the chunk was new, and what it takes.
+    Chunk {
+        new: bool,
+        stored: u64,
+    },
+    Put(PutOutcome),
+    /// A chunk of the closure is not there for the entry's team: nothing was changed.
+    Missing(Digest),
+    /// How many entries went, and whether there may be more.
+    Deleted {
+        count: u64,
+        more: bool,
+    },
+    /// What was deleted.
+    Collected {
+        chunks: u64,
+        stored: u64,
+    },
+}
+
+/// How many entries go in one batch. Each may change the counts of a million chunks, but most have
+/// some hundreds.
+pub(crate) const DELETED_AT_ONCE_MAX: u64 = 16;
+
+impl Change {
+    /// The bytes it brings, about.
+    pub(super) fn bytes(&self) -> u64 {
+        /// What a row takes on its way through batch, log and table, about.
+        const ROW_BYTES: u64 = 100;
+        match self {
+            Self::PutChunk { value, .. } => value.len() as u64 + 2 * ROW_BYTES,
+            Self::Own { chunks, .. } | Self::Collect { chunks } => chunks.len() as u64 * ROW_BYTES,
+            Self::PutEntry(put) => put.closure.len() as u64 * 2 * ROW_BYTES,
+            _ => ROW_BYTES,
+        }
+    }
+
+    /// Whether it makes room, so that it is done on a full disk too.
+    pub(super) const fn makes_room(&self) -> bool {
+        matches!(
+            self,
+            Self::DeleteEntries { .. }
+                | Self::DeleteEntry { .. }
+                | Self::Collect { .. }
+                | Self::SetAside { .. }
+        )
+    }
+}
+
+/// What changes look at besides the rows.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) clock: &'a Clock,
+    pub(super) holds: &'a Holds,
+    pub(super) condemned: &'a Condemned,
+}
+
+impl Staged<'_> {
+    /// Stages a change. On an error nothing of it is staged.
+    pub(super) fn apply(
+        &mut self,
+        change: Change,
+        around: &Surroundings<'_>,
+    ) -> Result<Applied, Trouble> {
+        self.begin();
+        let applied = match change {
+            Change::PutChunk { team, chunk, value } => {
+                around.holds.hold(chunk.hash(), around.clock.now());
+                self.take_chunk(&team, chunk, value)
+            }
+            Change::Own { team, chunks } => self.own(&team, &chunks),
+            Change::PutEntry(put) => self.put_entry(*put),
+            Change::DeleteEntries { start } => self.delete_entries(&start),
+            Change::DeleteEntry { key } => self
+                .delete_entry(&key)
+                .map(|count| Applied::Deleted { count, more: false }),
+            Change::Touch { key, at } => self.touch(key, at),
+            Change::Record(record) => self.record(&record),
+            Change::Collect { chunks } => self.collect(&chunks, around),
+            Change::SetAside { chunk } => self.set_aside(chunk),
+            Change::Probe => Ok(Applied::Done),
+        };
+        if applied.is_err() {
+            self.roll_back();
+        }
+        applied
+    }
+
+    fn take_chunk(
+        &mut self,
+        team: &Team,
+        chunk: ChunkKey,
+        value: Bytes,
+    ) -> Result<Applied, Trouble> {
+        let fact = self.fact(&chunk)?.unwrap_or_default();
+        let stored = value.len() as u64;
+        let new = !fact.is_present();
+        if new {
+            self.put_fact(&chunk, Fact { stored, ..fact });
+            self.put_chunk(chunk, value);
+        }
+        self.put(Column::Owners, chunk.owner(team), Vec::new());
+        Ok(Applied::Chunk { new, stored })
+    }
+
+    fn own(&mut self, team: &Team, chunks: &[ChunkKey]) -> Result<Applied, Trouble> {
+        for chunk in chunks {
+            if self.fact(chunk)?.is_some_and(|fact| fact.is_present()) {
+                self.put(Column::Owners, chunk.owner(team), Vec::new());
+            }
+        }
+        Ok(Applied::Done)
+    }
+
+    fn put_entry(&mut self, put: PutEntry) -> Result<Applied, Trouble> {
+        for chunk in &put.closure {
+            if !self.contains(Column::Owners, &chunk.owner(&put.entry.team))? {
+                return Ok(Applied::Missing(chunk.digest()));
+            }
+        }
+        let there = self.read(Column::Entries, &put.key, StoredEntry::decode)?;
+        if let Some(there) = there
+            && self.stays(&there.entry, &put)?
+        {
+            return Ok(Applied::Put(PutOutcome::Kept));
+        }
+        self.delete_entry(&put.key)?;
+        let mut bytes = 0;
+        for chunk in &put.closure {
+            let mut fact = self.fact(chunk)?.unwrap_or_default();
+            fact.references += 1;
+            self.put_fact(chunk, fact);
+            bytes += chunk.size();
+        }
+        let used = row::encode_used(put.entry.written);
+        let stored = StoredEntry {
+            entry: put.entry,
+            chunks: put.closure.len() as u64,
+            bytes,
+        };
+        let closure = row::encode_closure(&put.closure);
+        self.put(Column::Closures, put.key.clone(), closure);
+        self.put(Column::Used, put.key.clone(), used);
+        self.put(Column::Entries, put.key, stored.encode());
+        Ok(Applied::Put(PutOutcome::Stored))
+    }
+
+    /// Whether the entry that is there stays. One that is trusted further is never replaced, so that
+    /// nobody can take it away from those who may only see such; one that is trusted less always is,
+    /// or it would keep the place from them.
+    fn stays(&self, there: &Entry, put: &PutEntry) -> Result<bool, Trouble> {
+        let new = &put.entry;
+        if there.trust != new.trust {
+            return Ok(new.trust < there.trust);
+        }
+        let equal = (&there.blobs, &there.trees, &there.outlines)
+            == (&new.blobs, &new.trees, &new.outlines);
+        if put.replace && !equal {
+            return Ok(false);
+        }
+        // What is not whole any more gives nobody anything.
+        let closure = self.read(Column::Closures, &put.key, row::decode_closure)?;
+        for chunk in closure.unwrap_or_default() {
+            if !self.fact(&chunk)?.is_some_and(|fact| fact.is_present()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn delete_entries(&mut self, start: &[u8]) -> Result<Applied, Trouble> {
+        let mut keys = Vec::new();
+        let mut more = false;
+        for row in self.rocks().rows_from(Column::Entries, start) {
+            let (key, _) = row?;
+            if !key.starts_with(start) {
+                break;
+            }
+            if DELETED_AT_ONCE_MAX <= keys.len() as u64 {
+                more = true;
+                break;
+            }
+            keys.push(key);
+        }
+        let mut count = 0;
+        for key in keys {
+            count += self.delete_entry(&key)?;
+        }
+        Ok(Applied::Deleted { count, more })
+    }
+
+    /// Deletes an entry and counts back what it kept; gives how many there were, none or one.
+    fn delete_entry(&mut self, key: &[u8]) -> Result<u64, Trouble> {
+        if !self.contains(Column::Entries, key)? {
+            return Ok(0);
+        }
+        let closure = self.read(Column::Closures, key, row::decode_closure)?;
+        for chunk in closure.unwrap_or_default() {
+            let Some(mut fact) = self.fact(&chunk)? else {
+                continue;
+            };
+            fact.references = fact.references.saturating_sub(1);
+            if fact.references == 0 && !fact.is_present() {
+                self.delete(Column::Facts, chunk.as_bytes().to_vec());
+            } else {
+                self.put_fact(&chunk, fact);
+            }
+        }
+        for column in [Column::Entries, Column::Closures, Column::Used] {
+            self.delete(column, key.to_vec());
+        }
+        Ok(1)
+    }
+
+    fn touch(&mut self, key: Vec<u8>, at: WallTime) -> Result<Applied, Trouble> {
+        if self.contains(Column::Entries, &key)? {
+            self.put(Column::Used, key, row::encode_used(at));
+        }
+        Ok(Applied::Done)
+    }
+
+    fn record(&mut self, record: &UseRecord) -> Result<Applied, Trouble> {
+        let key = key::uses(&record.team, &record.project, &record.what.key);
+        let uses = self.read(Column::Uses, &key, Uses::decode)?;
+        let mut uses = uses.unwrap_or_default();
+        match record.what.what {
+            CacheUseKind::Restored => {
+                uses.restored += 1;
+                uses.bytes_restored = uses.bytes_restored.saturating_add(record.what.bytes);
+                uses.restore_millis = uses.restore_millis.saturating_add(record.what.millis);
+            }
+            CacheUseKind::Missed => uses.missed += 1,
+            CacheUseKind::Saved => uses.saved += 1,
+            CacheUseKind::Kept => return Ok(Applied::Done),
+        }
+        self.put(Column::Uses, key, uses.encode());
+        Ok(Applied::Done)
+    }
+
+    fn collect(
+        &mut self,
+        chunks: &[ChunkKey],
+        around: &Surroundings<'_>,
+    ) -> Result<Applied, Trouble> {
+        around.condemned.condemn(chunks);
+        let now = around.clock.now();
+        let (mut count, mut stored) = (0, 0);
+        for &chunk in chunks {
+            if around.holds.is_held(chunk.hash(), now) {
+                continue;
+            }
+            match self.fact(&chunk)? {
+                Some(fact) if fact.references == 0 && fact.is_present() => {
+                    self.delete_chunk(chunk, fact)?;
+                    self.delete(Column::Facts, chunk.as_bytes().to_vec());
+                    count += 1;
+                    stored += fact.stored;
+                }
+                _ => {}
+            }
+        }
+        Ok(Applied::Collected {
+            chunks: count,
+            stored,
+        })
+    }
+
+    fn set_aside(&mut self, chunk: ChunkKey) -> Result<Applied, Trouble> {
+        let Some(fact) = self.fact(&chunk)?.filter(Fact::is_present) else {
+            return Ok(Applied::Done);
+        };
+        self.delete_chunk(chunk, fact)?;
+        if fact.references == 0 {
+            self.delete(Column::Facts, chunk.as_bytes().to_vec());
+        } else {
+            self.put_fact(&chunk, Fact { stored: 0, ..fact });
+        }
+        Ok(Applied::Done)
+    }
+}

@@ -1,0 +1,134 @@
+//! What goes wrong in the store.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use protocol::{canonical::DecodeError, digest::Digest};
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// The directory is of a newer program: use that, or another directory.
+    #[error(
+        "the store in `{}` has format version {found}, this program knows {known} and older",
+        directory.display()
+    )]
+    Newer {
+        /// Which directory.
+        directory: PathBuf,
+        /// What it says.
+        found: u32,
+        /// What this program writes.
+        known: u32,
+    },
+    /// The version file holds something else than a number: the directory is damaged, or no store.
+    #[error("`{}` holds `{found}`, which is no version", path.display())]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+    },
+    /// A file or directory cannot be read or made.
+    #[error("failed to prepare `{}` for the store", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The database does not open: it is damaged, another process has it open, or the disk is full.
+    #[error("failed to open the database in `{}`", directory.display())]
+    Database {
+        /// Which directory.
+        directory: PathBuf,
+        /// What the database says.
+        source: Damage,
+    },
+    /// The sums that the store keeps of itself cannot be read: it is damaged.
+    #[error("failed to read the sums of the store in `{}`", directory.display())]
+    Totals {
+        /// Which directory.
+        directory: PathBuf,
+        /// What is wrong.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The system gives no thread.
+    #[error("failed to start the store's writer")]
+    Thread {
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What the database says when something is wrong, without naming it to other modules.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Damage(#[from] rocksdb::Error);
+
+/// Why the store did not do what it was asked to, for reasons of its own.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// The disk is full, or nearly. Room has to be made; nothing is lost.
+    #[error(
+        "the disk of `{}` has {free} bytes left, {needed} are needed",
+        directory.display()
+    )]
+    Full {
+        directory: PathBuf,
+        free: u64,
+        needed: u64,
+    },
+    /// Writing failed before, and the store has not yet been opened again. Trying again later will do.
+    #[error("the store has stopped writing after an error, and is about to open itself again")]
+    Stopped,
+    /// The store is being opened again, or is closed. Trying again later will do.
+    #[error("the store is not open")]
+    Closed,
+    /// The database failed.
+    #[error("the database failed")]
+    Database {
+        #[from]
+        source: rocksdb::Error,
+    },
+    /// A row is not what was written.
+    #[error("a row of the store is damaged")]
+    Row { source: Arc<DecodeError> },
+    /// The system cannot say how full the disk is.
+    #[error("failed to measure the disk of `{}`", directory.display())]
+    Disk {
+        directory: PathBuf,
+        source: Arc<io::Error>,
+    },
+}
+
+impl From<DecodeError> for Trouble {
+    fn from(source: DecodeError) -> Self {
+        Self::Row {
+            source: Arc::new(source),
+        }
+    }
+}
+
+/// Why an entry cannot be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClosureError {
+    /// A chunk is not there, or not for this team: upload it first.
+    #[error("chunk {digest}, which {part} needs, is not in the cache")]
+    Missing { part: &'static str, digest: Digest },
+    /// A blob's chunks are not what it is made of.
+    #[error("{part} {digest} makes no sense: {reason}")]
+    Blob {
+        part: &'static str,
+        digest: Digest,
+        reason: &'static str,
+    },
+    /// The bytes of a layout are none.
+    #[error("layout {digest} is damaged")]
+    Layout { digest: Digest, source: DecodeError },
+    /// The entry names too much.
+    #[error("the entry names more than {limit} distinct chunks")]
+    TooMany { limit: u64 },
+    /// The store has a problem of its own.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+}

@@ -1,0 +1,255 @@
+//! Reading: presence, chunks, entries, counts. Everything here blocks.
+
+use bytes::Bytes;
+use protocol::{
+    access::Trust,
+    digest::Digest,
+    message::cache::{ENTRIES_LISTED_MAX, Encoding, Entry, EntrySummary, Stats, UseStats},
+    name::{Namespace, Team},
+};
+
+use super::{
+    Store, Trouble,
+    change::Change,
+    key::{self, ChunkKey},
+    lock,
+    rocks::{self, Column, Rocks},
+    row::{self, Fact, StoredEntry, Uses},
+};
+use crate::clock::Clock;
+
+/// How many bytes one listing, or the counts of uses, may take, so that they fit in a frame.
+const LISTED_BYTES_MAX: usize = 3 << 20;
+
+/// What a chunk is stored as.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum ReadAnswer {
+    /// Not there, or not for this team.
+    Missing,
+    /// There.
+    Found {
+        encoding: Encoding,
+        /// In RocksDB's memory.
+        body: Bytes,
+    },
+}
+
+/// An entry that may be given.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundEntry {
+    pub(crate) entry: Entry,
+    /// The distinct chunks of its closure. All of them are held.
+    pub(crate) closure: Vec<ChunkKey>,
+}
+
+impl Store {
+    /// Which of `chunks` the team has here. They are held.
+    pub(crate) fn present(&self, team: &Team, chunks: &[Digest]) -> Result<Vec<bool>, Trouble> {
+        let rocks = self.shared.rocks()?;
+        // Sorted keys share the blocks that they are looked up in.
+        let mut keys: Vec<(ChunkKey, usize)> = chunks
+            .iter()
+            .enumerate()
+            .filter_map(|(index, digest)| Some((ChunkKey::of(digest)?, index)))
+            .collect();
+        keys.sort_unstable();
+        let quiet = self.shared.condemned.quiet_since();
+        let mut found = owned(&rocks, team, &keys)?;
+        self.hold(&found);
+        if quiet.is_none() || self.shared.condemned.quiet_since() != quiet {
+            // A collection may not have seen the holds; what it condemned counts as gone.
+            let chunks: Vec<ChunkKey> = found.iter().map(|&(chunk, _)| chunk).collect();
+            let condemned = self.shared.condemned.among(&chunks);
+            found = owned(&rocks, team, &found)?;
+            found.retain(|(chunk, _)| !condemned.contains(chunk));
+        }
+        let mut present = vec![false; chunks.len()];
+        for (_, index) in found {
+            present[index] = true;
+        }
+        Ok(present)
+    }
+
+    /// The chunk `digest` as it is stored, if the team has it here.
+    pub(crate) fn read(&self, team: &Team, digest: &Digest) -> Result<ReadAnswer, Trouble> {
+        let Some(chunk) = ChunkKey::of(digest) else {
+            return Ok(ReadAnswer::Missing);
+        };
+        let rocks = self.shared.rocks()?;
+        if rocks.get(Column::Owners, &chunk.owner(team))?.is_none() {
+            return Ok(ReadAnswer::Missing);
+        }
+        let value = match rocks::pinned(&rocks, Column::Chunks, chunk.as_bytes()) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Ok(ReadAnswer::Missing),
+            Err(error) if rocks::is_damage(&error) => {
+                tracing::error!(%digest, %error, "chunk is damaged and is set aside");
+                self.try_change(Change::SetAside { chunk });
+                return Ok(ReadAnswer::Missing);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let encoding = value.first().and_then(|&byte| row::encoding_of(byte));
+        let Some(encoding) = encoding else {
+            tracing::error!(%digest, "chunk has no encoding and is set aside");
+            self.try_change(Change::SetAside { chunk });
+            return Ok(ReadAnswer::Missing);
+        };
+        Ok(ReadAnswer::Found {
+            encoding,
+            body: value.slice(1..),
+        })
+    }
+
+    /// The entry under `key`, if it is trusted at least as far as `trust` and all of it is there.
+    pub(crate) fn entry(&self, key: &[u8], trust: Trust) -> Result<Option<FoundEntry>, Trouble> {
+        let rocks = self.shared.rocks()?;
+        let Some(stored) = rocks.get(Column::Entries, key)? else {
+            return Ok(None);
+        };
+        let entry = StoredEntry::decode(&stored)?.entry;
+        let closure = rocks.get(Column::Closures, key)?;
+        let closure = closure.as_deref().map(row::decode_closure).transpose()?;
+        let Some(closure) = closure.filter(|_| trust <= entry.trust) else {
+            return Ok(None);
+        };
+        let now = self.shared.clock.now();
+        for chunk in &closure {
+            self.shared.holds.hold(chunk.hash(), now);
+        }
+        // Held before it is looked at: what is there now stays, but for what is just being deleted.
+        let condemned = self.shared.condemned.among(&closure);
+        if !condemned.is_empty() || !all_present(&rocks, &closure)? {
+            return Ok(None);
+        }
+        self.try_change(Change::Touch {
+            key: key.to_vec(),
+            at: Clock::wall(),
+        });
+        Ok(Some(FoundEntry { entry, closure }))
+    }
+
+    /// Which of `chunks`, ascending, the team may not read yet.
+    pub(crate) fn not_owned(
+        &self,
+        team: &Team,
+        chunks: &[ChunkKey],
+    ) -> Result<Vec<ChunkKey>, Trouble> {
+        let rocks = self.shared.rocks()?;
+        let owners: Vec<Vec<u8>> = chunks.iter().map(|chunk| chunk.owner(team)).collect();
+        let there = rocks.contains(Column::Owners, owners.iter().map(Vec::as_slice))?;
+        let missing = chunks.iter().zip(there).filter(|(_, there)| !there);
+        Ok(missing.map(|(&chunk, _)| chunk).collect())
+    }
+
+    /// A page of the entries of `namespace` whose keys start with `prefix`, behind the key `after`, if
+    /// they are trusted at least as far as `trust`; and whether there are more.
+    pub(crate) fn list(
+        &self,
+        namespace: &Namespace,
+        (prefix, after): (&str, &str),
+        trust: Trust,
+    ) -> Result<(Vec<(String, EntrySummary)>, bool), Trouble> {
+        let rocks = self.shared.rocks()?;
+        let start = key::entries(namespace, prefix);
+        let after = key::entries(namespace, after);
+        let from = std::cmp::max(&start, &after);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for row in rocks.rows_from(Column::Entries, from) {
+            let (row, value) = row?;
+            if !row.starts_with(&start) {
+                break;
+            }
+            let Some(path) = key::path_of(&row).filter(|_| *row != *after) else {
+                continue;
+            };
+            if ENTRIES_LISTED_MAX as usize <= entries.len() || LISTED_BYTES_MAX <= bytes {
+                return Ok((entries, true));
+            }
+            let stored = StoredEntry::decode(&value)?;
+            if stored.entry.trust < trust {
+                continue;
+            }
+            let used = rocks.get(Column::Used, &row)?;
+            let used = used.as_deref().map(row::decode_used).transpose()?;
+            let summary = EntrySummary {
+                written: stored.entry.written,
+                used: used.unwrap_or(stored.entry.written),
+                bytes: stored.bytes,
+                chunks: stored.chunks,
+            };
+            bytes += path.len() + size_of::<EntrySummary>();
+            entries.push((path.to_owned(), summary));
+        }
+        Ok((entries, false))
+    }
+
+    /// The counts; of uses those of `team`, or all.
+    pub(crate) fn stats(&self, team: Option<&Team>) -> Result<Stats, Trouble> {
+        let rocks = self.shared.rocks()?;
+        let totals = *lock(&self.shared.totals);
+        let start = team.map_or_else(Vec::new, |team| format!("{team}/").into_bytes());
+        let mut uses = Vec::new();
+        let mut bytes = 0;
+        for row in rocks.rows_from(Column::Uses, &start) {
+            let (row, value) = row?;
+            bytes += row.len() + size_of::<UseStats>();
+            if !row.starts_with(&start) || LISTED_BYTES_MAX < bytes {
+                break;
+            }
+            let Some((team, project, key)) = key::parse_uses(&row) else {
+                continue;
+            };
+            let count = Uses::decode(&value)?;
+            uses.push(UseStats {
+                team,
+                project,
+                key: key.to_owned(),
+                restored: count.restored,
+                missed: count.missed,
+                saved: count.saved,
+                bytes_restored: count.bytes_restored,
+                restore_millis: count.restore_millis,
+            });
+        }
+        Ok(Stats {
+            chunks: totals.chunks,
+            bytes: totals.bytes,
+            bytes_stored: totals.stored,
+            bytes_free: self.shared.free()?,
+            uses,
+        })
+    }
+
+    fn hold(&self, chunks: &[(ChunkKey, usize)]) {
+        let now = self.shared.clock.now();
+        for (chunk, _) in chunks {
+            self.shared.holds.hold(chunk.hash(), now);
+        }
+    }
+}
+
+/// Those of `keys`, ascending, that the team has.
+fn owned(
+    rocks: &Rocks,
+    team: &Team,
+    keys: &[(ChunkKey, usize)],
+) -> Result<Vec<(ChunkKey, usize)>, Trouble> {
+    let owners: Vec<Vec<u8>> = keys.iter().map(|(chunk, _)| chunk.owner(team)).collect();
+    let there = rocks.contains(Column::Owners, owners.iter().map(Vec::as_slice))?;
+    let found = keys.iter().zip(there).filter(|(_, there)| *there);
+    Ok(found.map(|(&key, _)| key).collect())
+}
+
+/// Whether the bytes of all `chunks`, ascending, are there.
+fn all_present(rocks: &Rocks, chunks: &[ChunkKey]) -> Result<bool, Trouble> {
+    let keys = chunks.iter().map(|chunk| chunk.as_bytes().as_slice());
+    for fact in rocks.get_many(Column::Facts, keys)? {
+        let fact = fact.as_deref().map(Fact::decode).transpose()?;
+        if !fact.is_some_and(|fact| fact.is_present()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,318 @@
+//! RocksDB: its columns, its settings, and the few calls that the store makes. With its siblings the
+//! only place that names the library.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice,
+    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
+};
+use self_cell::self_cell;
+
+/// A table of the database.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Column {
+    /// [`ChunkKey`](super::key::ChunkKey) -> one byte of encoding and the body, as it travels. In blob
+    /// files, so that compactions do not move it.
+    Chunks,
+    /// `ChunkKey` -> [`Fact`](super::row::Fact).
+    Facts,
+    /// `ChunkKey` and a team's name -> nothing. The row is there if the team has proved that it holds
+    /// the chunk, or may read an entry that names it; only while the chunk is there. What presence
+    /// checks look at.
+    Owners,
+    /// Namespace `/` path -> [`StoredEntry`](super::row::StoredEntry).
+    Entries,
+    /// The same key -> the distinct chunks that the entry keeps.
+    Closures,
+    /// The same key -> when the entry was last read or written.
+    Used,
+    /// Team `/` project `/` key -> [`Uses`](super::row::Uses).
+    Uses,
+    /// [`TOTALS`] -> [`Totals`](super::row::Totals).
+    Meta,
+}
+
+/// The one row of [`Column::Meta`].
+pub(crate) const TOTALS: &[u8] = b"totals";
+
+impl Column {
+    const ALL: [Self; 8] = [
+        Self::Chunks,
+        Self::Facts,
+        Self::Owners,
+        Self::Entries,
+        Self::Closures,
+        Self::Used,
+        Self::Uses,
+        Self::Meta,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Chunks => "chunks",
+            Self::Facts => "facts",
+            Self::Owners => "owners",
+            Self::Entries => "entries",
+            Self::Closures => "closures",
+            Self::Used => "used",
+            Self::Uses => "uses",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// What index and filter blocks may take in memory, in bytes, for all columns together.
+const BLOCK_CACHE_BYTES: usize = 64 << 20;
+/// How many bytes of chunks are gathered before they become a blob file. Blob files are as large, so
+/// that one flush is one file, and garbage can be dropped in pieces of this size.
+const CHUNKS_BUFFER_BYTES: usize = 64 << 20;
+/// The same for the small columns.
+const ROWS_BUFFER_BYTES: usize = 16 << 20;
+/// What all buffers may take together, in bytes, before the oldest is flushed.
+const BUFFERS_BYTES_MAX: usize = 192 << 20;
+/// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
+/// pointer to them would be.
+const BLOB_BYTES_MIN: u64 = 512;
+/// How large the write-ahead log gets before the columns that keep it are flushed, in bytes. What a
+/// start has to read again.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+/// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
+const MESSAGES_BYTES_MAX: usize = 1 << 20;
+const MESSAGES_FILES_MAX: usize = 4;
+
+/// A key and its value.
+pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
+
+/// An open database.
+pub(crate) struct Rocks {
+    db: DB,
+    directory: PathBuf,
+}
+
+impl fmt::Debug for Rocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rocks")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Rocks {
+    /// Opens the database in `directory`, or makes one.
+    pub(crate) fn open(directory: &Path) -> Result<Self, rocksdb::Error> {
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let columns = Column::ALL.map(|column| {
+            ColumnFamilyDescriptor::new(column.name(), column_options(column, &cache))
+        });
+        let db = DB::open_cf_descriptors(&database_options(), directory, columns)?;
+        Ok(Self {
+            db,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The value under `key`.
+    pub(crate) fn get(
+        &self,
+        column: Column,
+        key: &[u8],
+    ) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {
+        self.db.get_pinned_cf(self.column(column), key)
+    }
+
+    /// Which of `keys`, ascending, have a row. Small values only: they are read.
+    pub(crate) fn contains<'a>(
+        &self,
+        column: Column,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<bool>, rocksdb::Error> {
+        let rows = self
+            .db
+            .batched_multi_get_cf(self.column(column), keys, true);
+        rows.into_iter()
+            .map(|row| row.map(|row| row.is_some()))
+            .collect()
+    }
+
+    /// The values under `keys`, ascending.
+    pub(crate) fn get_many<'a>(
+        &self,
+        column: Column,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<Option<DBPinnableSlice<'_>>>, rocksdb::Error> {
+        let rows = self
+            .db
+            .batched_multi_get_cf(self.column(column), keys, true);
+        rows.into_iter().collect()
+    }
+
+    /// The rows from `start` on, ascending.
+    pub(crate) fn rows_from(
+        &self,
+        column: Column,
+        start: &[u8],
+    ) -> impl Iterator<Item = Result<Row, rocksdb::Error>> {
+        let mode = IteratorMode::From(start, Direction::Forward);
+        self.db.iterator_cf(self.column(column), mode)
+    }
+
+    /// A batch with room for `bytes`.
+    pub(crate) fn batch(&self, bytes: usize) -> Batch<'_> {
+        Batch {
+            rocks: self,
+            batch: WriteBatch::with_capacity_bytes(bytes),
+        }
+    }
+
+    /// How many bytes are in memory and in the log only: the disk needs room for them once more.
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        let column = self.column(Column::Chunks);
+        let value = self
+            .db
+            .property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables");
+        // Not knowing it makes one check less strict, and nothing else.
+        value.ok().flatten().unwrap_or(0)
+    }
+
+    /// Makes the disk give back what deleted chunks took.
+    pub(crate) fn compact(&self) {
+        let everything = None::<&[u8]>;
+        for column in [Column::Facts, Column::Owners, Column::Chunks] {
+            let column = self.column(column);
+            self.db.compact_range_cf(column, everything, everything);
+        }
+    }
+
+    fn column(&self, column: Column) -> &ColumnFamily {
+        let handle = self.db.cf_handle(column.name());
+        handle.expect("all columns are opened")
+    }
+}
+
+/// Changes that become durable together or not at all.
+pub(crate) struct Batch<'a> {
+    rocks: &'a Rocks,
+    batch: WriteBatch,
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        self.batch.put_cf(self.rocks.column(column), key, value);
+    }
+
+    pub(crate) fn delete(&mut self, column: Column, key: &[u8]) {
+        self.batch.delete_cf(self.rocks.column(column), key);
+    }
+
+    /// Writes the batch to the log and waits until the disk has it.
+    pub(crate) fn commit(self) -> Result<(), rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.rocks.db.write_opt(self.batch, &options)
+    }
+}
+
+self_cell! {
+    /// A value that RocksDB keeps in memory for as long as this lives, with the database that it is of.
+    struct Pinned {
+        owner: Arc<Rocks>,
+        #[covariant]
+        dependent: DBPinnableSlice,
+    }
+}
+
+impl AsRef<[u8]> for Pinned {
+    fn as_ref(&self) -> &[u8] {
+        self.borrow_dependent()
+    }
+}
+
+/// The value under `key` as it lies in RocksDB's memory, without a copy.
+pub(crate) fn pinned(
+    rocks: &Arc<Rocks>,
+    column: Column,
+    key: &[u8],
+) -> Result<Option<Bytes>, rocksdb::Error> {
+    let pinned = Pinned::try_new(Arc::clone(rocks), |rocks| {
+        rocks.get(column, key).map_err(Some)?.ok_or(None)
+    });
+    match pinned {
+        Ok(pinned) => Ok(Some(Bytes::from_owner(pinned))),
+        Err(None) => Ok(None),
+        Err(Some(error)) => Err(error),
+    }
+}
+
+/// Whether the database, as this error says, holds something else than was written.
+pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
+    error.kind() == rocksdb::ErrorKind::Corruption
+}
+
+/// What the files under `directory` take on the disk, in bytes, as `du` counts.
+pub(crate) fn disk_usage(directory: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut bytes = 0;
+    for file in std::fs::read_dir(directory)? {
+        // Files come and go while this looks.
+        let Ok(metadata) = file?.metadata() else {
+            continue;
+        };
+        bytes += metadata.blocks() * 512;
+    }
+    Ok(bytes)
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // After a crash the log may end in the middle of a record that nobody was told of: that is cut.
+    // Anything else that is wrong with it stops the start. `PointInTime`, the default, would silently
+    // drop everything behind the first damaged byte, acknowledged or not; `AbsoluteConsistency` would
+    // not start after any crash.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // A log file that is gone or too short as a whole is damage, too.
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_total_wal_size(LOG_BYTES_MAX);
+    options.set_db_write_buffer_size(BUFFERS_BYTES_MAX);
+    // A flush and a compaction.
+    options.set_max_background_jobs(2);
+    // What is written in the background goes to the disk little by little, so that the syncs of the log
+    // do not wait behind it.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(MESSAGES_BYTES_MAX);
+    options.set_keep_log_file_num(MESSAGES_FILES_MAX);
+    options
+}
+
+fn column_options(column: Column, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    // Ten bits: one lookup in a hundred of a key that is not there reads a block in vain.
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(ROWS_BUFFER_BYTES);
+    if column == Column::Chunks {
+        options.set_write_buffer_size(CHUNKS_BUFFER_BYTES);
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(BLOB_BYTES_MIN);
+        options.set_blob_file_size(CHUNKS_BUFFER_BYTES as u64);
+        // Compactions rewrite the older half of the blob files, and more where half is garbage.
+        options.set_enable_blob_gc(true);
+        options.set_blob_gc_age_cutoff(0.5);
+        options.set_blob_gc_force_threshold(0.5);
+        // Only keys and pointers are here: a fraction of what the default expects.
+        options.set_target_file_size_base(4 << 20);
+        options.set_max_bytes_for_level_base(32 << 20);
+    }
+    options
+}

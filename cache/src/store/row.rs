@@ -1,0 +1,375 @@
+//! The values of rows, hand-written and versioned: what is kept is read by later programs.
+
+use protocol::{
+    access::Trust,
+    blob::{Blob, TreeRef},
+    canonical::{DecodeError, Reader, Writer},
+    digest::Digest,
+    message::cache::{Encoding, Entry},
+    name::NAME_BYTES_MAX,
+    time::WallTime,
+};
+
+use super::key::ChunkKey;
+
+/// How many distinct chunks the closure of one entry may have: 32 GiB of the smallest chunks that big
+/// files are cut into, four times that of usual ones. Its counts change in one batch, in memory.
+pub(crate) const CLOSURE_CHUNKS_MAX: u64 = 1 << 18;
+/// How many blobs, trees or outlines one entry may name. A frame's worth of empty ones.
+const PARTS_MAX: u64 = 1 << 17;
+
+/// The byte that stands before the body of a chunk that is encoded so; `None` if nothing is kept so.
+pub(crate) const fn encoding_byte(encoding: Encoding) -> Option<u8> {
+    match encoding {
+        Encoding::Raw => Some(0),
+        Encoding::Zstd => Some(1),
+        Encoding::Missing => None,
+    }
+}
+
+/// What [`encoding_byte`] was made from.
+pub(crate) const fn encoding_of(byte: u8) -> Option<Encoding> {
+    match byte {
+        0 => Some(Encoding::Raw),
+        1 => Some(Encoding::Zstd),
+        _ => None,
+    }
+}
+
+/// What is known about a chunk besides its bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Fact {
+    /// What it takes in the store, in bytes; zero: its bytes were lost, and are taken again when
+    /// somebody brings them.
+    pub(crate) stored: u64,
+    /// How many entries have it in their closures.
+    pub(crate) references: u64,
+}
+
+impl Fact {
+    pub(crate) const fn is_present(&self) -> bool {
+        self.stored != 0
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(*b"gfac", 1);
+        writer.number(self.stored);
+        writer.number(self.references);
+        writer.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes, *b"gfac", 1)?;
+        let fact = Self {
+            stored: reader.number("stored length")?,
+            references: reader.number("references")?,
+        };
+        reader.finish()?;
+        Ok(fact)
+    }
+}
+
+/// The sums over all chunks that are present.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Totals {
+    pub(crate) chunks: u64,
+    /// Uncompressed.
+    pub(crate) bytes: u64,
+    pub(crate) stored: u64,
+}
+
+impl Totals {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(*b"gtot", 1);
+        writer.number(self.chunks);
+        writer.number(self.bytes);
+        writer.number(self.stored);
+        writer.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes, *b"gtot", 1)?;
+        let totals = Self {
+            chunks: reader.number("chunks")?,
+            bytes: reader.number("bytes")?,
+            stored: reader.number("stored bytes")?,
+        };
+        reader.finish()?;
+        Ok(totals)
+    }
+}
+
+/// What was counted under one key of a dependency cache.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Uses {
+    pub(crate) restored: u64,
+    pub(crate) missed: u64,
+    pub(crate) saved: u64,
+    pub(crate) bytes_restored: u64,
+    pub(crate) restore_millis: u64,
+}
+
+impl Uses {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(*b"guse", 1);
+        writer.number(self.restored);
+        writer.number(self.missed);
+        writer.number(self.saved);
+        writer.number(self.bytes_restored);
+        writer.number(self.restore_millis);
+        writer.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes, *b"guse", 1)?;
+        let uses = Self {
+            restored: reader.number("restored")?,
+            missed: reader.number("missed")?,
+            saved: reader.number("saved")?,
+            bytes_restored: reader.number("bytes restored")?,
+            restore_millis: reader.number("time of restores")?,
+        };
+        reader.finish()?;
+        Ok(uses)
+    }
+}
+
+/// When an entry was last read or written.
+pub(crate) fn encode_used(used: WallTime) -> Vec<u8> {
+    let mut writer = Writer::new(*b"gusd", 1);
+    writer.number(used.0);
+    writer.finish()
+}
+
+pub(crate) fn decode_used(bytes: &[u8]) -> Result<WallTime, DecodeError> {
+    let mut reader = Reader::new(bytes, *b"gusd", 1)?;
+    let used = WallTime(reader.number("last use")?);
+    reader.finish()?;
+    Ok(used)
+}
+
+/// The distinct chunks that an entry keeps, ascending. Kept beside the entry, so that what was counted
+/// when it came is what is counted back when it goes, whatever has become of its layouts.
+pub(crate) fn encode_closure(closure: &[ChunkKey]) -> Vec<u8> {
+    let mut writer = Writer::new(*b"gclo", 1);
+    writer.number(closure.len() as u64);
+    for chunk in closure {
+        writer.digest(&chunk.digest());
+    }
+    writer.finish()
+}
+
+pub(crate) fn decode_closure(bytes: &[u8]) -> Result<Vec<ChunkKey>, DecodeError> {
+    let mut reader = Reader::new(bytes, *b"gclo", 1)?;
+    let count = reader.count("number of chunks", CLOSURE_CHUNKS_MAX)?;
+    let mut closure = Vec::with_capacity(count.min(bytes.len() / 33));
+    for _ in 0..count {
+        let digest = reader.digest("chunk")?;
+        let key = ChunkKey::of(&digest).ok_or_else(|| reader.refuse("size of chunk"))?;
+        if closure.last().is_some_and(|last| key <= *last) {
+            return Err(reader.refuse("order of chunks"));
+        }
+        closure.push(key);
+    }
+    reader.finish()?;
+    Ok(closure)
+}
+
+/// An entry, and the size of its closure.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct StoredEntry {
+    pub(crate) entry: Entry,
+    /// How many distinct chunks its closure has.
+    pub(crate) chunks: u64,
+    /// Their bytes, uncompressed.
+    pub(crate) bytes: u64,
+}
+
+impl StoredEntry {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(*b"gent", 1);
+        writer.number(self.entry.blobs.len() as u64);
+        for blob in &self.entry.blobs {
+            write_blob(&mut writer, blob);
+        }
+        for trees in [&self.entry.trees, &self.entry.outlines] {
+            writer.number(trees.len() as u64);
+            for tree in trees {
+                write_blob(&mut writer, &tree.tree);
+                write_blob(&mut writer, &tree.attributes);
+                write_blob(&mut writer, &tree.layout);
+            }
+        }
+        writer.byte(match self.entry.trust {
+            Trust::Untrusted => 0,
+            Trust::Team => 1,
+            Trust::Protected => 2,
+        });
+        writer.bytes(self.entry.team.as_str().as_bytes());
+        writer.number(self.entry.written.0);
+        writer.number(self.chunks);
+        writer.number(self.bytes);
+        writer.finish()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes, *b"gent", 1)?;
+        let count = reader.count("number of blobs", PARTS_MAX)?;
+        let blobs = (0..count).map(|_| read_blob(&mut reader));
+        let blobs = blobs.collect::<Result<_, _>>()?;
+        let trees = read_trees(&mut reader)?;
+        let outlines = read_trees(&mut reader)?;
+        let trust = match reader.byte("trust")? {
+            0 => Trust::Untrusted,
+            1 => Trust::Team,
+            2 => Trust::Protected,
+            _ => return Err(reader.refuse("trust")),
+        };
+        let team = reader.bytes("team", NAME_BYTES_MAX as u64)?;
+        let team = str::from_utf8(team).ok().and_then(|team| team.parse().ok());
+        let entry = Entry {
+            blobs,
+            trees,
+            outlines,
+            trust,
+            team: team.ok_or_else(|| reader.refuse("team"))?,
+            written: WallTime(reader.number("time of writing")?),
+        };
+        let stored = Self {
+            entry,
+            chunks: reader.number("number of chunks")?,
+            bytes: reader.number("bytes")?,
+        };
+        reader.finish()?;
+        Ok(stored)
+    }
+}
+
+fn write_blob(writer: &mut Writer, blob: &Blob) {
+    writer.digest(&blob.digest);
+    writer.number(blob.chunks.len() as u64);
+    for chunk in &blob.chunks {
+        writer.digest(chunk);
+    }
+}
+
+fn read_blob(reader: &mut Reader<'_>) -> Result<Blob, DecodeError> {
+    let digest = reader.digest("blob")?;
+    let count = reader.count("number of chunks", CLOSURE_CHUNKS_MAX)?;
+    let chunks: Result<Vec<Digest>, _> = (0..count).map(|_| reader.digest("chunk")).collect();
+    Ok(Blob {
+        digest,
+        chunks: chunks?,
+    })
+}
+
+fn read_trees(reader: &mut Reader<'_>) -> Result<Vec<TreeRef>, DecodeError> {
+    let count = reader.count("number of trees", PARTS_MAX)?;
+    let trees = (0..count).map(|_| {
+        Ok(TreeRef {
+            tree: read_blob(reader)?,
+            attributes: read_blob(reader)?,
+            layout: read_blob(reader)?,
+        })
+    });
+    trees.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    fn blob(bytes: &[u8]) -> Blob {
+        Blob {
+            digest: Digest::of(bytes),
+            chunks: vec![Digest::of(bytes)],
+        }
+    }
+
+    fn tree(name: &str) -> TreeRef {
+        TreeRef {
+            tree: blob(format!("{name} tree").as_bytes()),
+            attributes: blob(format!("{name} attributes").as_bytes()),
+            layout: blob(format!("{name} layout").as_bytes()),
+        }
+    }
+
+    fn entry() -> StoredEntry {
+        StoredEntry {
+            entry: Entry {
+                blobs: vec![blob(b"snapshot")],
+                trees: vec![tree("layer"), tree("source")],
+                outlines: vec![tree("outline")],
+                trust: Trust::Team,
+                team: "red".parse().unwrap(),
+                written: WallTime(1_700_000_000_000),
+            },
+            chunks: 12,
+            bytes: 3_456,
+        }
+    }
+
+    /// The bytes of each kind of row are fixed, survive being read, and are refused when damaged or
+    /// cut, without a panic.
+    #[track_caller]
+    fn check<T: Debug + PartialEq>(
+        value: &T,
+        encode: impl Fn(&T) -> Vec<u8>,
+        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+        golden: &str,
+    ) {
+        let bytes = encode(value);
+        assert_eq!(Digest::of(&bytes).to_string(), golden);
+        assert_eq!(decode(&bytes).as_ref(), Ok(value));
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err());
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x81;
+            if let Ok(other) = decode(&damaged) {
+                assert_eq!(encode(&other), damaged, "two spellings");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_rows_never_change() {
+        let fact = Fact {
+            stored: 300,
+            references: 2,
+        };
+        check(&fact, Fact::encode, Fact::decode, GOLDEN[0]);
+        let totals = Totals {
+            chunks: 3,
+            bytes: 1_000,
+            stored: 500,
+        };
+        check(&totals, Totals::encode, Totals::decode, GOLDEN[1]);
+        let uses = Uses {
+            restored: 1,
+            missed: 2,
+            saved: 3,
+            bytes_restored: 4_000,
+            restore_millis: 5,
+        };
+        check(&uses, Uses::encode, Uses::decode, GOLDEN[2]);
+        let used = WallTime(1_700_000_000_000);
+        check(&used, |&used| encode_used(used), decode_used, GOLDEN[3]);
+        let mut closure: Vec<_> = [&b"one"[..], b"two", b"three"]
+            .iter()
+            .map(|bytes| ChunkKey::of(&Digest::of(bytes)).unwrap())
+            .collect();
+        closure.sort();
+        check(&closure, |c| encode_closure(c), decode_closure, GOLDEN[4]);
+        check(
+            &entry(),
+            StoredEntry::encode,
+            StoredEntry::decode,
+            GOLDEN[5],
+        );
+    }
+    const GOLDEN: [&str; 6] = ["", "", "", "", "", ""];
+}

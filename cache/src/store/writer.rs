@@ -1,0 +1,161 @@
+//! The one writer. It takes all changes that wait, writes them as one batch with one sync, and then
+//! acknowledges all of them: while the disk syncs one batch, the next one gathers.
+//!
+//! After an error nothing more is written until the database has been opened again, so that what is in
+//! memory is what is on the disk.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::time::Time;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::{
+    Shared,
+    change::{Applied, Change, Surroundings},
+    error::Trouble,
+    row::Totals,
+    staged::Staged,
+};
+
+/// How many bytes of changes go in one batch. Past that a larger batch does not make the sync cheaper,
+/// and all of it is in memory a few times over.
+const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// How many changes go in one batch: with the smallest chunks this bounds how long the first of them
+/// waits.
+const BATCH_CHANGES_MAX: usize = 4096;
+/// How long the writer waits between two tries to write again after an error: long enough to be no
+/// load, short enough that nobody waits for it.
+const HEAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a store that opens itself again waits for reads that go on in the old one.
+const RETIRE_TIME: Duration = Duration::from_secs(10);
+
+/// A change, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) change: Change,
+    pub(super) reply: oneshot::Sender<Result<Applied, Trouble>>,
+}
+
+/// The state of the writer's thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    totals: Totals,
+    last_heal: Option<Time>,
+}
+
+impl Writer {
+    /// A writer for a database that was just opened and whose sums are `totals`.
+    pub(super) const fn new(shared: Arc<Shared>, totals: Totals) -> Self {
+        Self {
+            shared,
+            totals,
+            last_heal: None,
+        }
+    }
+
+    /// Writes until all senders of `queue` are gone, then closes the database.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut bytes = first.change.bytes();
+            let mut group = vec![first];
+            while bytes < BATCH_BYTES_MAX && group.len() < BATCH_CHANGES_MAX {
+                let Ok(next) = queue.try_recv() else { break };
+                bytes += next.change.bytes();
+                group.push(next);
+            }
+            self.write(group, bytes);
+        }
+        if !self.shared.close(RETIRE_TIME) {
+            warn!("the store ends while chunks are still being read from it");
+        }
+    }
+
+    /// Writes a group of changes, and answers each when the disk has all of them.
+    fn write(&mut self, group: Vec<Queued>, bytes: u64) {
+        let rocks = match self.heal().and_then(|()| self.shared.rocks()) {
+            Ok(rocks) => rocks,
+            Err(trouble) => return refuse(group, &trouble),
+        };
+        let room = self.shared.check_room(bytes);
+        let around = Surroundings {
+            clock: &self.shared.clock,
+            holds: &self.shared.holds,
+            condemned: &self.shared.condemned,
+        };
+        let mut staged = Staged::new(&rocks, self.totals);
+        let mut replies = Vec::with_capacity(group.len());
+        let mut probed = false;
+        for Queued { change, reply } in group {
+            probed |= matches!(change, Change::Probe);
+            let applied = match &room {
+                Err(full) if !change.makes_room() => Err(full.clone()),
+                _ => staged.apply(change, &around),
+            };
+            replies.push((reply, applied));
+        }
+        let committed = if staged.is_empty() && !probed {
+            Ok(self.totals)
+        } else {
+            staged.commit()
+        };
+        self.shared.condemned.acquit();
+        let broken = match committed {
+            Ok(totals) => {
+                self.totals = totals;
+                self.shared.publish(totals);
+                None
+            }
+            Err(source) => Some(self.stop(source)),
+        };
+        for (reply, applied) in replies {
+            let applied = match &broken {
+                None => applied,
+                Some(trouble) => applied.and_then(|_| Err(trouble.clone())),
+            };
+            // Who has gone does not want to know.
+            let _gone = reply.send(applied);
+        }
+    }
+
+    /// Stops writing after an error, and says what those are told who waited for it.
+    fn stop(&self, source: rocksdb::Error) -> Trouble {
+        let trouble = match self.shared.check_room(0) {
+            Err(full) => full,
+            Ok(()) => Trouble::Database {
+                source: source.clone(),
+            },
+        };
+        error!(error = %source, "the store stops writing");
+        self.shared.set_stopped(Some(source.to_string()));
+        trouble
+    }
+
+    /// Makes writing possible again after an error, if it is time to try and there is room.
+    fn heal(&mut self) -> Result<(), Trouble> {
+        if !self.shared.is_stopped() {
+            return Ok(());
+        }
+        let now = self.shared.clock.now();
+        let waited = self.last_heal.map(|last| now.since(last));
+        if waited.is_some_and(|waited| waited < HEAL_INTERVAL) {
+            self.shared.check_room(0)?;
+            return Err(Trouble::Stopped);
+        }
+        self.last_heal = Some(now);
+        self.shared.check_room(0)?;
+        self.totals = self.shared.reopen(RETIRE_TIME)?;
+        self.shared.publish(self.totals);
+        self.shared.set_stopped(None);
+        info!("the store writes again");
+        Ok(())
+    }
+}
+
+fn refuse(group: Vec<Queued>, trouble: &Trouble) {
+    for queued in group {
+        // Who has gone does not want to know.
+        let _gone = queued.reply.send(Err(trouble.clone()));
+    }
+}
