@@ -29,7 +29,14 @@ fn plain_spelling(text: &str) -> String {
 
 /// A remark about `entry`, whose key is unknown on `level`.
 pub(crate) fn unknown_key(level: &Level, entry: &Entry) -> Diagnostic {
-    let message = format!("unknown key {} {}", quoted(&entry.key), level.name);
+    let has_commands = matches!(&entry.value.content, Content::Map(entries)
+        if entries.iter().any(|entry| entry.key == "commands"));
+    let result = if has_commands {
+        ", so its commands do not run"
+    } else {
+        ""
+    };
+    let message = format!("unknown key {} {}{result}", quoted(&entry.key), level.name);
     Diagnostic {
         hint: advice(level, entry),
         ..Diagnostic::warning(entry.place, message)

@@ -160,10 +160,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text that is there; `None` for nothing.
+    /// A text that is there; `None` for nothing and for an empty one.
     pub(crate) fn some_text(&mut self, node: Option<&Node>, what: &str) -> Option<String> {
         let node = node.filter(|node| !node.is_null())?;
-        self.text(node, what)
+        self.text(node, what).filter(|text| !text.trim().is_empty())
     }
 
     /// `yes` or `no` in any of YAML's spellings, quoted or not; `false` for nothing.
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// The commands of a list. CodeBuild's text for a wrong one is "Expected Commands[i] to be of string
+    /// The commands of a list. CodeBuild's text for a wrong one is "Expected `Commands[i]` to be of string
     /// type: found subkeys instead".
     pub(crate) fn commands(&mut self, node: Option<&Node>, what: &str) -> Vec<String> {
         let Some(node) = node.filter(|node| !node.is_null()) else {

@@ -30,7 +30,8 @@ pub(crate) fn diagnose(text: &str, error: &SyntaxError) -> Diagnostic {
         .or_else(|| line.as_ref().and_then(|line| line.out_of_line(error)));
     found.unwrap_or_else(|| {
         let message = format!("this is no YAML: {}", error.problem);
-        let has_colon = line.is_some_and(|line| has_colon(line.text));
+        let is_mapping = error.problem.contains("mapping values");
+        let has_colon = is_mapping && line.is_some_and(|line| has_colon(line.text));
         let hint = has_colon.then(|| "a text with `: ` in it has to be in quotes".to_owned());
         Diagnostic {
             hint,
@@ -224,7 +225,8 @@ impl<'a> Line<'a> {
     fn stray_text(&self) -> Option<Diagnostic> {
         let is_stray = !self.is_entry() && !self.text.ends_with(':');
         let message = "this line is neither a list item nor `key: value`";
-        let hint = "start it with `- ` if it is a command of its own; if it goes on with the text above, indent it like that";
+        let hint = "start it with `- ` if it is a command of its own; if it goes on with the text \
+                    above, indent it like that";
         is_stray.then(|| Diagnostic::error(self.text_place(), message).with_hint(hint))
     }
 
@@ -237,7 +239,8 @@ impl<'a> Line<'a> {
         } else {
             return None;
         };
-        let hint = "what belongs together starts in the same column; what belongs to a key above starts further right than the key";
+        let hint = "what belongs together starts in the same column; what belongs to a key above \
+                    starts further right than the key";
         Some(Diagnostic::error(self.text_place(), message).with_hint(hint))
     }
 }
@@ -300,6 +303,13 @@ fn unclosed(error: &SyntaxError) -> Option<Diagnostic> {
         return Some(
             Diagnostic::error(error.place, message).with_hint("close it, or leave both quotes out"),
         );
+    }
+    if problem.contains("indentation in quoted scalar") {
+        let message =
+            "the quoted text that starts here goes on in lines that are indented too little";
+        let hint =
+            "indent them further than the line with the quote, or close it where it should end";
+        return Some(Diagnostic::error(error.place, message).with_hint(hint));
     }
     let (list, mapping) = (
         problem.contains("flow sequence"),

@@ -261,13 +261,18 @@ phases:
       -
       - b
 artifacts:
+  base-directory: ''
   files: '**/*'
 ";
     let spec = clean_spec_of(text);
     let phases = spec.phases.unwrap();
     assert_eq!(phases.build.commands, ["a", "b"]);
     assert_eq!(phases.pre_build.commands, [""; 0]);
-    assert_eq!(spec.artifacts.unwrap().files, ["**/*"]);
+    let artifacts = spec.artifacts.unwrap();
+    assert_eq!(
+        (artifacts.files, artifacts.base_directory),
+        (strings(&["**/*"]), None)
+    );
 }
 
 #[test]

@@ -170,6 +170,13 @@ fn lines_in_the_wrong_column_are_named() {
 }
 
 #[test]
+fn a_quoted_text_that_goes_on_too_far_left_is_named() {
+    let message = "the quoted text that starts here goes on in lines that are indented too little";
+    let hint = "indent them further than the line with the quote, or close it where it should end";
+    check(COMMANDS, "      - 'a\n b'", ("6:9", message, hint));
+}
+
+#[test]
 fn brackets_that_are_not_closed_are_named() {
     let list = "a list in `[ ]` before this is not closed, or has no comma between two values";
     let hint = "add the `]` or the comma; a command that starts with a bracket has to be in quotes";

@@ -140,11 +140,11 @@ batch:
         "\
 warning 2:1+3 unknown key `APP` at the top level
     variables go deeper, under `env.variables`
-warning 3:1+10 unknown key `post_build` at the top level
+warning 3:1+10 unknown key `post_build` at the top level, so its commands do not run
     `post_build` belongs deeper, at `phases.post_build`
 warning 5:1+12 unknown key `build-matrix` at the top level
     `build-matrix` belongs deeper, at `batch.build-matrix`
-warning 7:3+9 unknown key `pre-build` in `phases`
+warning 7:3+9 unknown key `pre-build` in `phases`, so its commands do not run
     write it `pre_build`
 warning 9:3+7 unknown key `reports` in `phases`
     `reports` belongs at the top level: indent it like `version`
@@ -167,7 +167,7 @@ fn a_key_that_is_like_no_other_gets_the_choice() {
     check(
         "version: 0.2\nphases:\n  deploy:\n    commands: [a]\n  build:\n    commands: [a]\n",
         "\
-warning 3:3+6 unknown key `deploy` in `phases`
+warning 3:3+6 unknown key `deploy` in `phases`, so its commands do not run
     known in `phases`: `install`, `pre_build`, `build`, `post_build`
 ",
     );
