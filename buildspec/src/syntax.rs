@@ -333,8 +333,8 @@ fn unclosed(error: &SyntaxError) -> Option<Diagnostic> {
 /// What is left of the text of a line after `- ` and `key: `.
 fn value_of(text: &str) -> &str {
     let mut rest = text;
-    while let Some(item) = rest.strip_prefix("- ") {
-        rest = item.trim_start();
+    while let Some(after) = rest.strip_prefix("- ") {
+        rest = after.trim_start();
     }
     let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '/');
     let end = rest.find(|c| !is_key(c)).unwrap_or(rest.len());
