@@ -1,0 +1,199 @@
+//! The worker's data directory: one worker at a time, of a version that understands it.
+//!
+//! `layers` holds unpacked layers and outlives the worker. `attempts` holds what running attempts need
+//! and `units` the state of units at isolation level `host`; what a worker before this one left there
+//! belongs to nobody any more, and is removed at the start.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use crate::layers::remove;
+
+/// The version of what this program keeps in its data directory.
+const VERSION: u32 = 1;
+
+/// A data directory that this process alone uses, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be made, read or written: look at its owner, its mode and the disk.
+    #[error("failed to {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another worker runs on it. Stop that one, or name another directory.
+    #[error("data directory `{}` is in use by another worker", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A newer program has written it. Use that one, or a directory of its own.
+    #[error(
+        "data directory `{}` is of version {found}; this program knows versions up to {VERSION}",
+        path.display()
+    )]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The version that it says.
+        found: u32,
+    },
+    /// Its version file says no version. The directory is something else's, or damaged.
+    #[error("`{}` holds `{found}`, which is no version", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+}
+
+impl DataDirectory {
+    /// Takes the directory at `path`, making it if need be, and removes what a worker before left
+    /// half-done. Blocking.
+    ///
+    /// # Errors
+    ///
+    /// If another worker has it, a newer one has written it, or the system refuses.
+    pub(crate) fn open(path: &Path) -> Result<Self, DirectoryError> {
+        create(path)?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(failed("open", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let path = path.to_owned();
+                return Err(DirectoryError::Locked { path });
+            }
+            Err(error) => return Err(failed("lock", &lock_path)(error.into())),
+        }
+        check_version(path)?;
+        let directory = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        for stale in [directory.attempts(), directory.units()] {
+            remove(&stale).map_err(failed("clean up", &stale))?;
+            create(&stale)?;
+        }
+        Ok(directory)
+    }
+
+    /// All of it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where certificate and key are.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.path.join("identity")
+    }
+
+    /// Where unpacked layers are.
+    pub(crate) fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
+    /// Where running attempts keep what they need.
+    pub(crate) fn attempts(&self) -> PathBuf {
+        self.path.join("attempts")
+    }
+
+    /// Where the state of units is at isolation level `host`.
+    pub(crate) fn units(&self) -> PathBuf {
+        self.path.join("units")
+    }
+}
+
+fn create(path: &Path) -> Result<(), DirectoryError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(failed("create", path))
+}
+
+fn check_version(directory: &Path) -> Result<(), DirectoryError> {
+    let path = directory.join("version");
+    match fs::read_to_string(&path) {
+        Ok(found) => match found.trim().parse() {
+            Ok(found) if VERSION < found => Err(DirectoryError::Newer {
+                path: directory.to_owned(),
+                found,
+            }),
+            Ok(_) => Ok(()),
+            Err(_) => Err(DirectoryError::Version { path, found }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::write(&path, format!("{VERSION}\n")).map_err(failed("write", &path))
+        }
+        Err(source) => Err(failed("read", &path)(source)),
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    move |source| DirectoryError::Io {
+        action,
+        path,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_worker_left_is_removed_and_layers_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker");
+        drop(DataDirectory::open(&path).unwrap());
+        fs::create_dir_all(path.join("attempts/7/upper")).unwrap();
+        fs::create_dir_all(path.join("units/x")).unwrap();
+        fs::create_dir_all(path.join("layers/y")).unwrap();
+        let directory = DataDirectory::open(&path).unwrap();
+        assert!(!directory.attempts().join("7").exists());
+        assert!(!directory.units().join("x").exists());
+        assert!(directory.layers().join("y").exists());
+    }
+
+    #[test]
+    fn two_workers_cannot_share_a_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = DataDirectory::open(folder.path()).unwrap();
+        let second = DataDirectory::open(folder.path());
+        assert!(matches!(second, Err(DirectoryError::Locked { .. })));
+    }
+
+    #[test]
+    fn a_newer_directory_is_refused_with_both_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("version"), "7\n").unwrap();
+        let refused = DataDirectory::open(folder.path()).unwrap_err().to_string();
+        assert!(refused.contains("of version 7"), "{refused}");
+        assert!(refused.contains("up to 1"), "{refused}");
+    }
+}

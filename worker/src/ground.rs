@@ -1,0 +1,135 @@
+//! Where a unit stands: what is the same at every isolation level, and what is not.
+//!
+//! At level `namespace` the root is `/`. At level `host` each unit has a directory that is laid out like
+//! such a root, with the source and the home directory at the same places below it. So a path below the
+//! root means the same at both levels, and dependency caches and artifacts are the same trees.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use protocol::{
+    job::{Shell, ShellState},
+    message::work::Assignment,
+    snapshot::Snapshot,
+    worker::Isolation,
+};
+
+use crate::{patterns::Anchors, sandbox::SandboxSpec, site::Site};
+
+/// Where the source is, below the root.
+pub(crate) const SOURCE: &str = "codebuild/output/src/src";
+/// Where the home directory is, below the root.
+pub(crate) const HOME: &str = "root";
+
+/// Where a unit stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Ground {
+    /// On the worker's own root, through an overlay.
+    Namespace,
+    /// In a directory of its own.
+    Host {
+        /// The directory.
+        unit: PathBuf,
+        /// The same as text: patterns are text.
+        text: String,
+    },
+}
+
+impl Ground {
+    /// Where the unit of an assignment stands.
+    pub(crate) fn of(site: &Site, assignment: &Assignment) -> Self {
+        match site.isolation {
+            Isolation::Namespace => Self::Namespace,
+            Isolation::Host => {
+                let name = format!("{}-{}", assignment.job.build, assignment.unit);
+                let unit = site.directory.units().join(name);
+                let text = unit.to_string_lossy().into_owned();
+                Self::Host { unit, text }
+            }
+        }
+    }
+
+    /// The root as commands see it.
+    pub(crate) fn root(&self) -> &Path {
+        match self {
+            Self::Namespace => Path::new("/"),
+            Self::Host { unit, .. } => unit,
+        }
+    }
+
+    /// Where commands find the source.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.root().join(SOURCE)
+    }
+
+    /// Where commands find their home directory.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root().join(HOME)
+    }
+
+    /// What patterns are relative to.
+    pub(crate) fn anchors(&self) -> Anchors<'_> {
+        Anchors {
+            source: SOURCE,
+            home: HOME,
+            root: match self {
+                Self::Namespace => "/",
+                Self::Host { text, .. } => text,
+            },
+        }
+    }
+
+    /// How the sandbox of an attempt is to be; its directory is `attempt`.
+    pub(crate) fn sandbox(
+        &self,
+        site: &Site,
+        attempt: &Path,
+        snapshot: &Snapshot,
+        (shell, state): (Shell, ShellState),
+    ) -> SandboxSpec {
+        SandboxSpec {
+            isolation: site.isolation,
+            upper: attempt.join("upper"),
+            work: match self {
+                Self::Namespace => attempt.join("work"),
+                // The same for all phases, because `PATH` names a directory in it.
+                Self::Host { unit, .. } => unit.join("work"),
+            },
+            lowers: Vec::new(),
+            hidden: site.hidden.clone(),
+            source_directory: self.source(),
+            home: self.home(),
+            variables: snapshot.variables.clone(),
+            directory: snapshot.directory.clone(),
+            shell,
+            state,
+            program: site.program.clone(),
+            helpers: Vec::new(),
+        }
+    }
+
+    /// The variables that every unit starts with, in front of those that the build sets.
+    pub(crate) fn variables(&self, site: &Site, spec: &SandboxSpec) -> BTreeMap<String, Vec<u8>> {
+        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+        let helpers = spec.helpers_directory();
+        let path = [site.path.as_bytes(), &bytes(&helpers)].join(&b':');
+        let mut variables: BTreeMap<_, _> = [
+            ("PATH", path),
+            ("HOME", bytes(&self.home())),
+            ("CI", b"true".to_vec()),
+            ("CODEBUILD_CI", b"true".to_vec()),
+            ("CODEBUILD_SRC_DIR", bytes(&self.source())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        if let Self::Host { unit, .. } = self {
+            variables.insert("TMPDIR".to_owned(), bytes(&unit.join(TEMPORARY)));
+        }
+        variables
+    }
+}
+
+/// Where temporary files of a unit at level `host` are, below its directory.
+pub(crate) const TEMPORARY: &str = "tmp";

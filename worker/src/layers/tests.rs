@@ -1,0 +1,144 @@
+//! What the worker promises of its unpacked layers.
+
+use std::{
+    convert::Infallible,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::{LayerError, LayerKey, LayerUse, Layers};
+
+fn key(number: u32) -> LayerKey {
+    LayerKey(format!("{number:032x}"))
+}
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    scratches: AtomicU32,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            scratches: AtomicU32::new(0),
+        }
+    }
+
+    fn open(&self, budget: u64) -> Layers {
+        Layers::open(&self.folder.path().join("layers"), budget).unwrap()
+    }
+
+    fn scratch(&self) -> PathBuf {
+        let number = self.scratches.fetch_add(1, Ordering::Relaxed);
+        self.folder.path().join(format!("scratch-{number}"))
+    }
+
+    async fn obtain(&self, layers: &Layers, number: u32, bytes: u64) -> LayerUse {
+        let fill = async |to: &Path| {
+            fs::create_dir(to).unwrap();
+            fs::write(to.join("file"), number.to_string()).unwrap();
+            Ok::<_, Infallible>(bytes)
+        };
+        layers
+            .obtain(&key(number), self.scratch(), fill)
+            .await
+            .unwrap()
+    }
+
+    fn listed(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.folder.path().join("layers")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| !name.contains('.')).collect();
+        names.sort();
+        names
+    }
+}
+
+#[tokio::test]
+async fn many_who_want_a_layer_at_once_unpack_it_once() {
+    let fixture = Fixture::new();
+    let layers = fixture.open(1_000);
+    let fills = AtomicU32::new(0);
+    let want = || async {
+        let fill = async |to: &Path| {
+            fills.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            fs::create_dir(to)?;
+            Ok::<_, io::Error>(1)
+        };
+        let held = layers
+            .obtain(&key(1), fixture.scratch(), fill)
+            .await
+            .unwrap();
+        assert!(held.path().is_dir());
+        held.was_there()
+    };
+    let (a, b, c) = tokio::join!(want(), want(), want());
+    assert_eq!(fills.load(Ordering::Relaxed), 1);
+    assert_eq!([a, b, c].into_iter().filter(|&there| there).count(), 2);
+}
+
+#[tokio::test]
+async fn a_layer_that_could_not_be_unpacked_is_tried_again() {
+    let fixture = Fixture::new();
+    let layers = fixture.open(1_000);
+    let failed = layers
+        .obtain(&key(1), fixture.scratch(), async |_| {
+            Err::<u64, _>("no network")
+        })
+        .await;
+    assert!(matches!(failed, Err(LayerError::Fill("no network"))));
+    let held = fixture.obtain(&layers, 1, 1).await;
+    assert!(!held.was_there());
+    assert_eq!(fs::read_to_string(held.path().join("file")).unwrap(), "1");
+}
+
+#[tokio::test]
+async fn the_least_recently_used_layer_goes_and_one_in_use_stays() {
+    let fixture = Fixture::new();
+    let layers = fixture.open(25);
+    let in_use = fixture.obtain(&layers, 1, 10).await;
+    drop(fixture.obtain(&layers, 2, 10).await);
+    drop(fixture.obtain(&layers, 3, 10).await);
+    // 1 is the oldest and in use, so 2 went.
+    assert_eq!(fixture.listed(), [key(1).0, key(3).0]);
+    drop(in_use);
+    drop(fixture.obtain(&layers, 4, 10).await);
+    assert_eq!(fixture.listed(), [key(3).0, key(4).0]);
+    let again = fixture.obtain(&layers, 2, 10).await;
+    assert!(!again.was_there(), "it was unpacked anew");
+}
+
+#[tokio::test]
+async fn a_restart_finds_whole_layers_and_removes_the_rest() {
+    let fixture = Fixture::new();
+    drop(fixture.obtain(&fixture.open(1_000), 1, 7).await);
+    let directory = fixture.folder.path().join("layers");
+    fs::create_dir(directory.join("9.deleted")).unwrap();
+    fs::create_dir(directory.join(&key(2).0)).unwrap();
+    fs::write(directory.join(format!("{}.bytes", key(3).0)), "5").unwrap();
+    let layers = fixture.open(1_000);
+    let mut left: Vec<_> = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [key(1).0, format!("{}.bytes", key(1).0)]);
+    assert!(fixture.obtain(&layers, 1, 7).await.was_there());
+}
+
+#[tokio::test]
+async fn a_captured_directory_becomes_the_layer_without_a_copy() {
+    let fixture = Fixture::new();
+    let layers = fixture.open(1_000);
+    let upper = fixture.scratch();
+    fs::create_dir(&upper).unwrap();
+    fs::write(upper.join("made"), "x").unwrap();
+    layers.adopt(&key(1), upper.clone(), 1).await.unwrap();
+    assert!(!upper.exists());
+    let held = fixture.obtain(&layers, 1, 1).await;
+    assert!(held.was_there());
+    assert!(held.path().join("made").exists());
+}

@@ -1,0 +1,34 @@
+//! What a worker is told when it starts.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use protocol::{name::WorkerName, worker::Isolation};
+
+/// What a worker is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the coordinator is; it says where the cache is.
+    pub coordinator: SocketAddr,
+    /// The worker's name, unique in the farm.
+    pub name: WorkerName,
+    /// How many attempts it runs at once; at least 1.
+    pub slots: u32,
+    /// What its owner says of it.
+    pub labels: BTreeMap<String, String>,
+    /// The level at which it runs phases; `None`: `namespace` if the machine can, else `host`.
+    pub isolation: Option<Isolation>,
+    /// The worker's own data: layers, attempts, identity. Nobody else writes there. For the level
+    /// `namespace` it must not lie on an overlay itself.
+    pub directory: PathBuf,
+    /// Other directories that builds must not see, like the data of services on the same machine. The
+    /// worker's own is hidden in any case. Isolation level `host` cannot hide anything.
+    pub hidden: Vec<PathBuf>,
+    /// The `grange` program, which is started again as the keeper of each attempt.
+    pub program: PathBuf,
+    /// What the owner adds to the base's digest, to keep machines apart that look alike.
+    pub base_salt: String,
+    /// `PATH` of builds.
+    pub path: String,
+    /// How many bytes unpacked layers may take before those not in use go.
+    pub disk_budget: u64,
+}

@@ -1,0 +1,251 @@
+//! What each kind of phase does, from its input to what is stored.
+
+mod artifact;
+mod cache_paths;
+mod commands;
+mod download_source;
+mod restore;
+mod save;
+mod state;
+mod upload_artifacts;
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+
+use cache::{
+    capture::Dialect,
+    materialize::{Materialize, MaterializeError, Owner, materialize},
+    progress::{Progress, Transfer},
+};
+use protocol::{
+    access::Trust,
+    blob::{Blob, TreeRef},
+    job::{Artifact, CacheUse, Shell, ShellState, Task},
+    message::{
+        cache::{Entry, EntryKey, PutOutcome},
+        work::Assignment,
+    },
+    snapshot::{Layer, Snapshot},
+    time::WallTime,
+};
+
+use crate::{
+    agent_line,
+    attempt::Verdict,
+    cache_link::AttemptCache,
+    fault::{Fault, OrFault as _},
+    ground::Ground,
+    layers::{LayerError, LayerKey, LayerUse},
+    log::Log,
+    scene::Scene,
+    site::Site,
+};
+
+/// What came of a phase.
+#[derive(Debug)]
+pub(crate) struct PhaseEnd {
+    /// How it ended, and why.
+    pub(crate) verdict: Verdict,
+    /// What the next phase starts from.
+    pub(crate) snapshot: Option<Blob>,
+    /// What was published.
+    pub(crate) artifact: Option<Artifact>,
+    /// What dependency caches did.
+    pub(crate) cache_uses: Vec<CacheUse>,
+    /// When its commands had ended; `None`: it had none.
+    pub(crate) ended: Option<WallTime>,
+}
+
+impl PhaseEnd {
+    /// An end that leaves nothing behind.
+    pub(crate) const fn new(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            snapshot: None,
+            artifact: None,
+            cache_uses: Vec::new(),
+            ended: None,
+        }
+    }
+}
+
+/// A phase and everything that it works with.
+#[derive(Debug)]
+pub(crate) struct Work<'a> {
+    /// What all attempts share.
+    pub(crate) site: &'a Arc<Site>,
+    /// What to do.
+    pub(crate) assignment: &'a Assignment,
+    /// Where to say it.
+    pub(crate) log: &'a Log,
+    /// The attempt's own directory.
+    pub(crate) directory: &'a Path,
+    /// The way to the cache.
+    pub(crate) cache: &'a AttemptCache,
+    /// What runs.
+    pub(crate) scene: &'a mut Scene,
+}
+
+/// Runs a phase and stores what it leaves.
+///
+/// # Errors
+///
+/// What the farm failed at. That the user's commands failed is a value.
+pub(crate) async fn run(work: &mut Work<'_>) -> Result<PhaseEnd, Fault> {
+    let assignment = work.assignment;
+    let ground = Ground::of(work.site, assignment);
+    work.say(&agent_line::entering(assignment.phase)).await?;
+    match &assignment.task {
+        Task::DownloadSource {
+            variables,
+            cache,
+            shell,
+        } => download_source::run(work, &ground, variables, (cache.as_ref(), *shell)).await,
+        Task::Commands(commands) => commands::run(work, &ground, commands).await,
+        Task::UploadArtifacts { artifacts, shell } => {
+            upload_artifacts::run(work, &ground, (artifacts.as_ref(), *shell)).await
+        }
+    }
+}
+
+impl Work<'_> {
+    /// Writes a line of the farm's own into the log.
+    async fn say(&self, text: &str) -> Result<(), Fault> {
+        self.log.say(text).await.or_fault("write the log")
+    }
+
+    /// Starts a sandbox on what `snapshot` says.
+    async fn open(
+        &mut self,
+        ground: &Ground,
+        snapshot: &Snapshot,
+        shell: (Shell, ShellState),
+    ) -> Result<(), Fault> {
+        let layers = self.layers(snapshot).await?;
+        let mut spec = ground.sandbox(self.site, self.directory, snapshot, shell);
+        let topmost_first = layers.iter().rev();
+        spec.lowers = topmost_first.map(|layer| layer.path().to_owned()).collect();
+        let occasion = self.assignment.variables.iter();
+        let occasion = occasion.map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
+        spec.variables.extend(occasion);
+        let succeeding = if self.assignment.succeeding { "1" } else { "0" };
+        spec.variables.insert(
+            "CODEBUILD_BUILD_SUCCEEDING".to_owned(),
+            succeeding.as_bytes().to_vec(),
+        );
+        self.scene.start(spec, layers, self.log).await
+    }
+
+    /// The layers of a snapshot, unpacked, oldest first.
+    async fn layers(&self, snapshot: &Snapshot) -> Result<Vec<LayerUse>, Fault> {
+        let mut layers = Vec::with_capacity(snapshot.layers.len());
+        for layer in &snapshot.layers {
+            let (layer, _) = self.layer(layer).await?;
+            layers.push(layer);
+        }
+        Ok(layers)
+    }
+
+    /// A layer, unpacked, and what was moved for it.
+    async fn layer(&self, layer: &Layer) -> Result<(LayerUse, Transfer), Fault> {
+        let key = LayerKey::of(layer);
+        let scratch = self.directory.join(format!("unpack-{key}"));
+        let mut moved = Transfer::default();
+        let fill = async |to: &Path| {
+            let transfer = self.unpack(layer, to).await?;
+            moved = transfer;
+            Ok::<_, Fault>(transfer.bytes)
+        };
+        let obtained = self.site.layers.obtain(&key, scratch, fill).await;
+        match obtained {
+            Ok(layer) => Ok((layer, moved)),
+            Err(LayerError::Fill(fault)) => Err(fault),
+            Err(error) => Err(Fault::new("keep a layer", error)),
+        }
+    }
+
+    async fn unpack(&self, layer: &Layer, to: &Path) -> Result<Transfer, Fault> {
+        let (target, options) = match &layer.at {
+            None => (to.to_owned(), unpacked(Dialect::Overlay, Owner::Keep)),
+            Some(at) => {
+                let at = String::from_utf8_lossy(at.as_bytes()).into_owned();
+                (to.join(at), unpacked(Dialect::Plain, Owner::Own))
+            }
+        };
+        if let Some(parent) = target.parent() {
+            let made = tokio::fs::create_dir_all(parent).await;
+            made.or_fault("make room for a layer")?;
+        }
+        self.put_back(&layer.tree, &target, options).await
+    }
+
+    /// Puts a tree back as the directory `target`, which is not there.
+    async fn put_back(
+        &self,
+        tree: &TreeRef,
+        target: &Path,
+        options: Materialize,
+    ) -> Result<Transfer, Fault> {
+        let request = async |client| -> Result<Transfer, MaterializeError> {
+            materialize(&client, tree, target, options.clone()).await
+        };
+        self.cache.with("unpack a layer", request).await
+    }
+
+    /// Writes an entry at the cache, in the namespace of the build.
+    async fn put_entry(
+        &self,
+        path: String,
+        (blobs, trees, outlines): (Vec<Blob>, Vec<TreeRef>, Vec<TreeRef>),
+        replace: bool,
+    ) -> Result<PutOutcome, Fault> {
+        let key = self.key(path);
+        let entry = Entry {
+            blobs,
+            trees,
+            outlines,
+            // These three are the server's to say.
+            trust: Trust::Untrusted,
+            team: self.assignment.team.clone(),
+            written: WallTime::default(),
+        };
+        let request = async |client: cache::client::CacheClient| {
+            client.put_entry(key.clone(), entry.clone(), replace).await
+        };
+        self.cache.with("write an entry of the cache", request).await
+    }
+
+    fn key(&self, path: String) -> EntryKey {
+        EntryKey {
+            namespace: self.assignment.namespace.clone(),
+            path,
+        }
+    }
+}
+
+/// How trees are put back here.
+fn unpacked(dialect: Dialect, owner: Owner) -> Materialize {
+    Materialize {
+        dialect,
+        owner,
+        default_modified: None,
+        progress: Progress::default(),
+    }
+}
+
+/// Variables as they are set, as bytes.
+fn as_bytes(variables: &BTreeMap<String, String>) -> BTreeMap<String, Vec<u8>> {
+    let bytes = |(name, value): (&String, &String)| (name.clone(), value.as_bytes().to_vec());
+    variables.iter().map(bytes).collect()
+}
+
+/// A length of time in whole milliseconds.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A clean-up that failed is no reason to fail; the next one, or the next start, does it.
+fn never_mind(result: io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(error = %error, "failed to clean up");
+    }
+}

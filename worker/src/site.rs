@@ -1,0 +1,31 @@
+//! What all attempts of a worker share.
+
+use std::path::PathBuf;
+
+use protocol::{digest::Digest, worker::Isolation};
+use tokio::sync::Semaphore;
+
+use crate::{cache_link::CacheLink, directory::DataDirectory, layers::Layers};
+
+/// What all attempts of a worker share.
+#[derive(Debug)]
+pub(crate) struct Site {
+    /// The level at which phases run.
+    pub(crate) isolation: Isolation,
+    /// The file system underneath.
+    pub(crate) base: Digest,
+    /// The worker's data.
+    pub(crate) directory: DataDirectory,
+    /// The program that becomes the keeper of an attempt.
+    pub(crate) program: PathBuf,
+    /// `PATH` of builds.
+    pub(crate) path: String,
+    /// Directories that commands must not see.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// Unpacked layers.
+    pub(crate) layers: Layers,
+    /// The way to the cache.
+    pub(crate) cache: CacheLink,
+    /// One permit for each attempt that may run at once.
+    pub(crate) slots: Semaphore,
+}
