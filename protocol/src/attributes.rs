@@ -18,6 +18,9 @@ const XATTR_BYTES_MAX: u64 = 64 * 1024;
 /// How many holes a file may have.
 const HOLES_MAX: u64 = 1 << 20;
 
+/// An extended attribute: its name and its value.
+pub type ExtendedAttribute = (Vec<u8>, Vec<u8>);
+
 /// What is known of one entry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EntryAttributes {
@@ -30,7 +33,7 @@ pub struct EntryAttributes {
     /// The index of the first entry of the tree that this is another name of.
     pub hard_link_to: Option<u32>,
     /// Names and values, sorted by name, each name once.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<ExtendedAttribute>,
     /// Offsets and lengths of holes in bytes, ascending, not overlapping.
     pub holes: Vec<(u64, u64)>,
 }
@@ -185,9 +188,9 @@ fn decode_entry(reader: &mut Reader<'_>, index: u32) -> Result<EntryAttributes, 
     Ok(of)
 }
 
-fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DecodeError> {
+fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Vec<ExtendedAttribute>, DecodeError> {
     let count = reader.count("number of extended attributes", XATTRS_MAX)?;
-    let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut xattrs: Vec<ExtendedAttribute> = Vec::new();
     for _ in 0..count {
         let name = reader.bytes("name of extended attribute", 255)?.to_vec();
         let value = reader

@@ -158,8 +158,9 @@ impl<'a> Reader<'a> {
     ///
     /// If fewer are left.
     pub fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], DecodeError> {
-        let found = self.take(N, what)?;
-        Ok(found.try_into().expect("`take` gives what was asked for"))
+        let mut found = [0; N];
+        found.copy_from_slice(self.take(N, what)?);
+        Ok(found)
     }
 
     /// Reads a varint.
