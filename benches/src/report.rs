@@ -1,5 +1,7 @@
 //! What a benchmark says: rows with a name, a value, a unit, and how they stand to their ceiling.
 
+#![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
+
 use anyhow::Result;
 use serde::Serialize;
 

@@ -1,6 +1,12 @@
 //! What tests and benchmarks share: a real farm of real processes on loopback, source trees from text,
 //! waiting for states. Nothing that ships depends on this crate.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on has failed, and panicking is how it says so"
+)]
+
 pub mod farm;
 pub mod process;
 pub mod program;
