@@ -342,6 +342,10 @@ fn restarted(
         }
         job.state = JobState::Waiting;
         (job.ended, job.result) = (None, None);
+        if cause == RestartCause::WorkerLost {
+            // The unit counts them from here on.
+            job.faults = 0;
+        }
     }
     if let Some(placement) = placement {
         ledger.index.unbind(id, unit, &placement.worker);

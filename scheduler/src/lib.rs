@@ -43,3 +43,6 @@ pub use crate::{
     scheduler::{Deadline, Decision, Scheduler},
     state::{Config, Ledger, State},
 };
+
+#[cfg(test)]
+mod tests;

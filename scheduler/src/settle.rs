@@ -166,10 +166,13 @@ fn retry_faulted(turn: &mut Turn<'_>, id: BuildId) {
         if build.unit_of(job.index).is_broken {
             let unit = build.node(job.index).unit;
             restart(turn, (id, unit), RestartCause::WorkerLost);
-        } else if !retry::is_tried_again(known.faults) {
+            continue;
+        }
+        let faults = known.faults + build.unit_of(job.index).restarts;
+        if !retry::is_tried_again(faults) {
             let last = known.context.clone().unwrap_or_default();
             let context = PhaseContext {
-                message: format!("{} It was tried {} times.", last.message, known.faults),
+                message: format!("{} It was tried {faults} times.", last.message),
                 ..last
             };
             give_up(turn, job, Outcome::Fault, context);

@@ -273,7 +273,7 @@ pub(crate) struct Job {
     pub(crate) state: JobState,
     /// All tries so far, in order; the first is attempt 1.
     pub(crate) tries: Vec<Try>,
-    /// How many of them were faults.
+    /// How many of them were faults since its unit started again, or started.
     pub(crate) faults: u32,
     /// When it ended.
     pub(crate) ended: Option<WallTime>,

@@ -1,0 +1,440 @@
+//! Builds: what runs after what, what is skipped, how builds stop and end.
+
+use crate::tests::check;
+
+#[test]
+fn phases_run_one_after_another_and_the_build_ends_with_the_last() {
+    check(
+        "
+        0s  submit b1 download,install,pre_build,build,post_build,upload
+        1s  join w1 slots 4
+        2s  ok w1 0
+        3s  ok w1 1
+        4s  ok w1 2
+        5s  ok w1 3
+        6s  ok w1 4
+        7s  ok w1 5
+        ",
+        "
+        1s run b1.DOWNLOAD_SOURCE on w1 under 0
+        2s b1.DOWNLOAD_SOURCE SUCCEEDED
+        2s run b1.INSTALL on w1 under 1
+        3s b1.INSTALL SUCCEEDED
+        3s run b1.PRE_BUILD on w1 under 2
+        4s b1.PRE_BUILD SUCCEEDED
+        4s run b1.BUILD on w1 under 3
+        5s b1.BUILD SUCCEEDED
+        5s run b1.POST_BUILD on w1 under 4
+        6s b1.POST_BUILD SUCCEEDED
+        6s run b1.UPLOAD_ARTIFACTS on w1 under 5
+        7s b1.UPLOAD_ARTIFACTS SUCCEEDED
+        7s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn post_build_runs_after_a_failed_build_and_the_build_has_failed() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 build,post_build,upload
+        1s  fail w1 0
+        2s  ok w1 1
+        3s  ok w1 2
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1.BUILD FAILED
+        1s run b1.POST_BUILD on w1 under 1
+        2s b1.POST_BUILD SUCCEEDED
+        2s run b1.UPLOAD_ARTIFACTS on w1 under 2
+        3s b1.UPLOAD_ARTIFACTS SUCCEEDED
+        3s b1 FAILED
+        ",
+    );
+}
+
+#[test]
+fn nothing_runs_after_a_failed_install() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 download,install,pre_build,build,post_build,upload
+        1s  ok w1 0
+        2s  fail w1 1
+        ",
+        "
+        0s run b1.DOWNLOAD_SOURCE on w1 under 0
+        1s b1.DOWNLOAD_SOURCE SUCCEEDED
+        1s run b1.INSTALL on w1 under 1
+        2s b1.INSTALL FAILED
+        2s b1.PRE_BUILD skipped for b1.INSTALL
+        2s b1.BUILD skipped for b1.PRE_BUILD
+        2s b1.POST_BUILD skipped for b1.BUILD
+        2s b1.UPLOAD_ARTIFACTS skipped for b1.POST_BUILD
+        2s b1 FAILED
+        ",
+    );
+}
+
+#[test]
+fn a_unit_waits_for_all_phases_of_those_it_depends_on() {
+    check(
+        "
+        0s  join w1 slots 9
+        0s  submit b1 a:build,post_build b:build c:build>a+b
+        1s  ok w1 0
+        2s  ok w1 1
+        3s  ok w1 2
+        4s  ok w1 3
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        0s run b1.b.BUILD on w1 under 1
+        1s b1.a.BUILD SUCCEEDED
+        1s run b1.a.POST_BUILD on w1 under 2
+        2s b1.b.BUILD SUCCEEDED
+        3s b1.a.POST_BUILD SUCCEEDED
+        3s run b1.c.BUILD on w1 under 3
+        4s b1.c.BUILD SUCCEEDED
+        4s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn what_depends_on_a_failed_unit_is_skipped_and_so_is_what_depends_on_that() {
+    check(
+        "
+        0s  join w1 slots 9
+        0s  submit b1 a:build b:build>a c:build>b d:build
+        1s  fail w1 0
+        2s  ok w1 1
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        0s run b1.d.BUILD on w1 under 1
+        1s b1.a.BUILD FAILED
+        1s b1.b.BUILD skipped for b1.a.BUILD
+        1s b1.c.BUILD skipped for b1.b.BUILD
+        2s b1.d.BUILD SUCCEEDED
+        2s b1 FAILED
+        ",
+    );
+}
+
+#[test]
+fn a_unit_whose_failure_is_ignored_fails_alone() {
+    check(
+        "
+        0s  join w1 slots 9
+        0s  submit b1 a!:install,build b:build>a
+        1s  fail w1 0
+        2s  ok w1 1
+        ",
+        "
+        0s run b1.a.INSTALL on w1 under 0
+        1s b1.a.INSTALL FAILED
+        1s b1.a.BUILD skipped for b1.a.INSTALL
+        1s run b1.b.BUILD on w1 under 1
+        2s b1.b.BUILD SUCCEEDED
+        2s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn the_first_failed_unit_of_a_fast_fail_batch_stops_the_others() {
+    check(
+        "
+        0s  join w1 slots 2
+        0s  submit b1 fast-fail a:build,post_build b:build,post_build c:build
+        1s  fail w1 0
+        2s  ok w1 2
+        3s  stopped w1 1
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        0s run b1.b.BUILD on w1 under 1
+        1s b1.a.BUILD FAILED
+        1s run b1.a.POST_BUILD on w1 under 2
+        2s b1.a.POST_BUILD SUCCEEDED
+        2s b1 stops: fast-fail
+        2s b1.b.POST_BUILD given up: STOPPED
+        2s b1.c.BUILD given up: STOPPED
+        2s revoke 1 from w1: Stopped
+        3s b1.b.BUILD STOPPED
+        3s b1 FAILED
+        ",
+    );
+}
+
+#[test]
+fn an_ignored_failure_does_not_stop_a_fast_fail_batch() {
+    check(
+        "
+        0s  join w1 slots 2
+        0s  submit b1 fast-fail a!:build b:build
+        1s  fail w1 0
+        2s  ok w1 1
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        0s run b1.b.BUILD on w1 under 1
+        1s b1.a.BUILD FAILED
+        2s b1.b.BUILD SUCCEEDED
+        2s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn a_build_that_is_stopped_in_the_queue_ends_at_once() {
+    check(
+        "
+        0s  submit b1 install,build
+        1s  stop b1
+        2s  stop b1
+        3s  join w1
+        ",
+        "
+        1s b1 stops
+        1s b1.INSTALL given up: STOPPED
+        1s b1.BUILD given up: STOPPED
+        1s b1 STOPPED
+        ",
+    );
+}
+
+#[test]
+fn a_build_that_is_stopped_while_it_runs_ends_when_its_worker_has_let_go() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 install,build
+        1s  stop b1
+        2s  stopped w1 0
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1 stops
+        1s b1.BUILD given up: STOPPED
+        1s revoke 0 from w1: Stopped
+        2s b1.INSTALL STOPPED
+        2s b1 STOPPED
+        ",
+    );
+}
+
+#[test]
+fn a_stopped_build_whose_last_phase_ends_all_the_same_has_succeeded() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 build
+        1s  stop b1
+        2s  ok w1 0
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1 stops
+        1s revoke 0 from w1: Stopped
+        2s b1.BUILD SUCCEEDED
+        2s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn a_fault_in_a_stopped_build_is_not_tried_again() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 build
+        1s  stop b1
+        2s  fault w1 0
+        9s  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1 stops
+        1s revoke 0 from w1: Stopped
+        2s b1.BUILD faulted
+        2s b1.BUILD given up: STOPPED
+        2s b1 STOPPED
+        ",
+    );
+}
+
+#[test]
+fn a_stopped_build_ends_with_its_lease_if_the_worker_does_not_answer() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   stop b1
+        20s  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1 stops
+        1s revoke 0 from w1: Stopped
+        20s b1.BUILD lost 0
+        20s b1.BUILD given up: STOPPED
+        20s b1 STOPPED
+        20s revoke 0 from w1: Lost
+        ",
+    );
+}
+
+#[test]
+fn a_worker_that_does_not_obey_loses_the_lease() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   stop b1
+        15s  renew w1 0
+        30s  renew w1 0
+        45s  renew w1 0
+        60s  renew w1 0
+        61s  renew w1 0
+        80s  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1 stops
+        1s revoke 0 from w1: Stopped
+        15s renewed for w1: 0
+        30s renewed for w1: 0
+        45s renewed for w1: 0
+        60s renewed for w1: 0
+        61s renewed for w1: none
+        80s b1.BUILD lost 0
+        80s b1.BUILD given up: STOPPED
+        80s b1 STOPPED
+        80s revoke 0 from w1: Lost
+        ",
+    );
+}
+
+#[test]
+fn a_build_is_over_its_limit_an_hour_after_its_first_phase_started() {
+    check(
+        "
+        0m      submit b1 install,build
+        300m    join w1
+        300m    ok w1 0
+        359m    tick
+        21541s  tick
+        21555s  renew w1 2
+        21570s  renew w1 2
+        21585s  renew w1 2
+        21599s  tick
+        360m    tick
+        21610s  stopped w1 2
+        ",
+        "
+        300m run b1.INSTALL on w1 under 0
+        300m b1.INSTALL SUCCEEDED
+        300m run b1.BUILD on w1 under 1
+        359m b1.BUILD lost 1
+        359m revoke 1 from w1: Lost
+        21541s run b1.BUILD (attempt 2) on w1 under 2
+        21555s renewed for w1: 2
+        21570s renewed for w1: 2
+        21585s renewed for w1: 2
+        360m b1 stops: over its limit
+        360m revoke 2 from w1: TimedOut
+        21610s b1.BUILD TIMED_OUT
+        21610s b1 TIMED_OUT
+        ",
+    );
+}
+
+#[test]
+fn a_build_that_no_worker_takes_is_over_its_limit_after_eight_hours() {
+    check(
+        "
+        0m    submit b1 install,build
+        479m  tick
+        480m  tick
+        ",
+        "
+        480m b1 stops: over its limit
+        480m b1.INSTALL given up: TIMED_OUT
+        480m b1.BUILD given up: TIMED_OUT
+        480m b1 TIMED_OUT
+        ",
+    );
+}
+
+#[test]
+fn a_worker_may_see_the_limit_first() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 install,build
+        1s  timed-out w1 0
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL TIMED_OUT
+        1s b1.BUILD skipped for b1.INSTALL
+        1s b1 TIMED_OUT
+        ",
+    );
+}
+
+#[test]
+fn a_retry_is_a_new_build_with_the_next_number() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 build
+        1s  fail w1 0
+        2s  retry b1 b2
+        3s  ok w1 1
+        4s  retry b9 b3
+        5s  delete b1
+        6s  delete b1
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1.BUILD FAILED
+        1s b1 FAILED
+        2s run b2.BUILD on w1 under 1
+        3s b2.BUILD SUCCEEDED
+        3s b2 SUCCEEDED
+        5s b1 deleted
+        ",
+    );
+}
+
+#[test]
+fn a_build_that_has_not_ended_is_not_deleted() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 build
+        1s  delete b1
+        2s  ok w1 0
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        2s b1.BUILD SUCCEEDED
+        2s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn a_build_without_jobs_has_succeeded() {
+    check(
+        "0s submit b1",
+        "
+        0s b1 SUCCEEDED
+        ",
+    );
+}

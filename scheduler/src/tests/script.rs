@@ -1,0 +1,507 @@
+//! The words of scripts, and a farm that plays them.
+//!
+//! ```text
+//! 0s  join w1 slots 2 host base b holds 0 1   a worker joins; all but its name may be left out
+//! 0s  leave w1 | leaving w1 | drain w1         its connection is lost; it says it leaves; somebody says so
+//! 0s  renew w1 0 1                             it renews these leases
+//! 0s  ok w1 0                                  an attempt ended: ok, fail, fault, stopped, timed-out, bare
+//! 0s  submit b1 fast-fail install,build        a build of one unit
+//! 0s  submit b1 a:build b!:build>a             a batch; `!`: failure ignored; `>a+b`: depends on
+//! 0s  stop b1 | delete b1 | retry b1 b2
+//! 0s  restart                                  the coordinator dies and starts again from its facts
+//! 0s  why b1                                   writes down why phases of b1 wait
+//! 0s  tick
+//! ```
+
+use std::{collections::BTreeMap, time::Duration};
+
+use protocol::{
+    access::Trust,
+    blob::{Blob, TreeRef},
+    build::{BuildId, Outcome, Phase, PhaseContext},
+    digest::Digest,
+    graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
+    job::{AttemptResult, JobId, PhaseCommands, Shell, Task},
+    lease::LeaseId,
+    message::work::HeldLease,
+    time::{Time, WallTime},
+    worker::{Isolation, WorkerOffer},
+};
+
+use crate::{
+    Config, Decision, Effect, Event, Fact, Ledger, Now, Scheduler, SessionId, StopCause,
+    Submission, build_detail, live_attempt,
+};
+
+/// A wall clock that differs from the monotonic one by a round number.
+pub(crate) const EPOCH: WallTime = WallTime(1_000_000);
+
+/// A scheduler with what was said and done so far.
+pub(crate) struct Farm {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) transcript: Vec<String>,
+    sessions: BTreeMap<String, SessionId>,
+    names: BTreeMap<SessionId, String>,
+}
+
+impl Default for Farm {
+    fn default() -> Self {
+        Self {
+            scheduler: Scheduler::new(Config::default()),
+            facts: Vec::new(),
+            transcript: Vec::new(),
+            sessions: BTreeMap::new(),
+            names: BTreeMap::new(),
+        }
+    }
+}
+
+impl Farm {
+    /// Plays one line.
+    pub(crate) fn play(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (at, words) = words.split_first().expect("lines start with a time");
+        let now = now(*at);
+        match *words {
+            ["restart"] => self.restart(now),
+            ["why", build] => self.why(at, build_id(build), now),
+            _ => {
+                let event = self.event(words);
+                let shows_join = words.contains(&"holds");
+                let decision = self.apply(now, event);
+                let lines = self.lines(&decision, shows_join);
+                let lines = lines.into_iter().map(|line| format!("{at} {line}"));
+                self.transcript.extend(lines);
+            }
+        }
+    }
+
+    /// Applies an event and keeps its facts.
+    pub(crate) fn apply(&mut self, now: Now, event: Event) -> Decision {
+        let decision = self.scheduler.apply(now, event);
+        self.facts.extend(decision.facts.iter().cloned());
+        decision
+    }
+
+    /// Starts the coordinator again from its facts.
+    pub(crate) fn restart(&mut self, now: Now) {
+        self.check_ledger();
+        self.scheduler = replayed(&self.facts);
+        self.scheduler.recovered(now);
+        self.sessions.clear();
+    }
+
+    /// The facts make the same ledger again, and so does what a state snapshot keeps.
+    #[track_caller]
+    pub(crate) fn check_ledger(&self) {
+        let live = self.scheduler.ledger();
+        assert_eq!(
+            replayed(&self.facts).ledger(),
+            live,
+            "facts make another ledger"
+        );
+        let kept = serde_json::to_string(live).unwrap();
+        let restored: Ledger = serde_json::from_str(&kept).unwrap();
+        assert_eq!(restored, *live, "a snapshot makes another ledger");
+    }
+
+    fn why(&mut self, at: &str, build: BuildId, now: Now) {
+        let detail = build_detail(self.scheduler.state(), build, now).unwrap();
+        for unit in detail.units {
+            for phase in unit.phases {
+                if let Some(waits) = phase.waits {
+                    self.transcript
+                        .push(format!("{at} {}: {waits}", phase.phase));
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, words: &[&str]) -> Event {
+        let session = |name: &str| *self.sessions.get(name).unwrap_or(&SessionId(u64::MAX));
+        match *words {
+            ["tick"] => Event::Tick,
+            ["submit", build, ref graph @ ..] => Event::Submit(Box::new(submission(build, graph))),
+            ["stop", build] => Event::Stop {
+                build: build_id(build),
+            },
+            ["delete", build] => Event::Delete {
+                build: build_id(build),
+            },
+            ["retry", build, retry] => Event::Retry {
+                build: build_id(build),
+                retry: build_id(retry),
+                initiator: "again".to_owned(),
+            },
+            ["join", name, ref offer @ ..] => self.join(name, offer),
+            ["leave", name] => Event::WorkerLeft {
+                session: session(name),
+            },
+            ["leaving", name] => Event::Leaving {
+                session: session(name),
+            },
+            ["drain", name] => Event::Drain {
+                worker: name.parse().unwrap(),
+            },
+            ["renew", name, ref leases @ ..] => Event::Renew {
+                session: session(name),
+                sequence: 7,
+                leases: leases.iter().map(|id| lease(id)).collect(),
+            },
+            [outcome, name, id] => Event::Finished {
+                session: session(name),
+                lease: lease(id),
+                result: Box::new(result(outcome)),
+            },
+            _ => panic!("no such event: {words:?}"),
+        }
+    }
+
+    fn join(&mut self, name: &str, words: &[&str]) -> Event {
+        let session = SessionId(self.names.len() as u64);
+        self.sessions.insert(name.to_owned(), session);
+        self.names.insert(session, name.to_owned());
+        let mut offer = offer(name);
+        let mut holds = Vec::new();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "slots" => offer.capacity = words.next().unwrap().parse().unwrap(),
+                "host" => offer.isolation = Isolation::Host,
+                "base" => offer.base = Digest::of(words.next().unwrap().as_bytes()),
+                "holds" => holds.extend(words.by_ref().map(|id| self.held(lease(id)))),
+                _ => panic!("no such word: {word}"),
+            }
+        }
+        Event::WorkerJoined {
+            session,
+            offer: Box::new(offer),
+            holds,
+        }
+    }
+
+    /// What a worker would say of a lease that it holds.
+    fn held(&self, lease: LeaseId) -> HeldLease {
+        let granted = self.facts.iter().find_map(|fact| match fact {
+            Fact::LeaseGranted {
+                lease: granted,
+                job,
+                attempt,
+                ..
+            } if *granted == lease => Some((*job, *attempt)),
+            _ => None,
+        });
+        let (job, attempt) = granted.expect("leases that are held were granted");
+        HeldLease {
+            lease,
+            job,
+            attempt,
+        }
+    }
+
+    fn lines(&self, decision: &Decision, shows_join: bool) -> Vec<String> {
+        let facts = decision.facts.iter().filter_map(|fact| self.fact(fact));
+        let is_taken = |id: LeaseId| {
+            decision.facts.iter().any(|fact| {
+                matches!(fact, Fact::JobEnded { lease, .. } | Fact::AttemptFaulted { lease, .. } if *lease == id)
+            })
+        };
+        let effects = decision.effects.iter().filter(|effect| match effect {
+            Effect::Acknowledge { lease, .. } => !is_taken(*lease),
+            Effect::Joined { .. } => shows_join,
+            _ => true,
+        });
+        let effects = effects.filter_map(|effect| self.effect(effect));
+        facts.chain(effects).collect()
+    }
+
+    fn fact(&self, fact: &Fact) -> Option<String> {
+        Some(match fact {
+            Fact::BuildSubmitted { .. } | Fact::LeaseGranted { .. } => return None,
+            Fact::LeaseLost { lease, job, .. } => format!("{} lost {}", self.job(*job), lease.0),
+            Fact::AttemptFaulted { job, .. } => format!("{} faulted", self.job(*job)),
+            Fact::JobEnded { job, outcome, .. } => format!("{} {outcome}", self.job(*job)),
+            Fact::JobSkipped { job, needs, .. } => {
+                let needs = JobId {
+                    build: job.build,
+                    index: *needs,
+                };
+                format!("{} skipped for {}", self.job(*job), self.job(needs))
+            }
+            Fact::JobGivenUp { job, outcome, .. } => {
+                format!("{} given up: {outcome}", self.job(*job))
+            }
+            Fact::UnitRestarted {
+                build,
+                unit,
+                worker,
+                cause,
+                ..
+            } => format!("b{} unit {unit} starts again: {cause:?} {worker}", build.0),
+            Fact::StopRequested { build, cause, .. } => match cause {
+                StopCause::Stopped => format!("b{} stops", build.0),
+                StopCause::TimedOut => format!("b{} stops: over its limit", build.0),
+                StopCause::FastFail => format!("b{} stops: fast-fail", build.0),
+            },
+            Fact::BuildEnded { build, outcome, .. } => format!("b{} {outcome}", build.0),
+            Fact::BuildDeleted { build, .. } => format!("b{} deleted", build.0),
+            Fact::WorkerDraining { worker, .. } => format!("{worker} drains"),
+            Fact::WorkerDrained { worker, .. } => format!("{worker} is drained"),
+        })
+    }
+
+    fn effect(&self, effect: &Effect) -> Option<String> {
+        let name = |session: &SessionId| self.names[session].as_str();
+        let ids = |leases: &[LeaseId]| match leases {
+            [] => "none".to_owned(),
+            _ => leases
+                .iter()
+                .map(|id| id.0.to_string())
+                .collect::<Vec<_>>()
+                .join(" "),
+        };
+        Some(match effect {
+            Effect::Assign { session, lease } => {
+                let (job, attempt) = live_attempt(self.scheduler.state(), *lease)?;
+                let again = match attempt {
+                    1 => String::new(),
+                    _ => format!(" (attempt {attempt})"),
+                };
+                format!(
+                    "run {}{again} on {} under {}",
+                    self.job(job),
+                    name(session),
+                    lease.0
+                )
+            }
+            Effect::Revoke {
+                session,
+                lease,
+                reason,
+            } => format!("revoke {} from {}: {reason:?}", lease.0, name(session)),
+            Effect::Renewed {
+                session,
+                sequence: 7,
+                leases,
+            } => format!("renewed for {}: {}", name(session), ids(leases)),
+            Effect::Renewed { .. } => panic!("a renewal is answered with another's number"),
+            Effect::Acknowledge { session, lease } => {
+                format!("acknowledge {} to {}", lease.0, name(session))
+            }
+            Effect::Joined { session, leases } => {
+                format!("joined {}: {}", name(session), ids(leases))
+            }
+            Effect::Drain { session } => format!("tell {} to leave", name(session)),
+            Effect::Close { session } => format!("close the old session of {}", name(session)),
+            Effect::PhaseChanged { .. }
+            | Effect::BuildEnded { .. }
+            | Effect::HoldSource { .. }
+            | Effect::DeleteContent { .. } => return None,
+        })
+    }
+
+    /// `b1.BUILD`, or `b1.a.BUILD` in a batch.
+    fn job(&self, id: JobId) -> String {
+        let state = self.scheduler.state();
+        let Some((build, _)) = state.ledger.job(id) else {
+            return format!("{id:?}");
+        };
+        let node = build.node(id.index);
+        match &build.submission.graph.units[node.unit as usize].identifier {
+            Some(unit) => format!("b{}.{unit}.{}", id.build.0, node.phase),
+            None => format!("b{}.{}", id.build.0, node.phase),
+        }
+    }
+}
+
+/// A scheduler that knows these facts and nothing else.
+pub(crate) fn replayed(facts: &[Fact]) -> Scheduler {
+    let mut scheduler = Scheduler::new(Config::default());
+    for fact in facts {
+        let line = serde_json::to_string(fact).unwrap();
+        let read: Fact = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, *fact, "a fact does not survive its JSON");
+        scheduler.replay(&read).unwrap();
+    }
+    scheduler
+}
+
+/// `90s`, `1500ms` or `61m` after the start.
+fn now(text: &str) -> Now {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().expect("times are numbers with a unit");
+    let since = match &text[digits.len()..] {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number * 60),
+        unit => panic!("no such unit: {unit}"),
+    };
+    moment(since)
+}
+
+/// Both clocks, so long after the start.
+pub(crate) fn moment(since: Duration) -> Now {
+    Now {
+        time: Time::ZERO + since,
+        wall: EPOCH + since,
+    }
+}
+
+pub(crate) fn build_id(text: &str) -> BuildId {
+    BuildId(
+        text.trim_start_matches('b')
+            .parse()
+            .expect("builds are called b1, b2, …"),
+    )
+}
+
+fn lease(text: &str) -> LeaseId {
+    LeaseId(text.parse().expect("leases are numbers"))
+}
+
+/// A worker of one slot that runs phases in namespaces.
+pub(crate) fn offer(name: &str) -> WorkerOffer {
+    WorkerOffer {
+        name: name.parse().unwrap(),
+        capacity: 1,
+        labels: BTreeMap::new(),
+        architecture: "x86_64".to_owned(),
+        isolation: Isolation::Namespace,
+        base: Digest::of(b"base"),
+    }
+}
+
+pub(crate) fn result(word: &str) -> AttemptResult {
+    let outcome = match word {
+        "ok" | "bare" => Outcome::Succeeded,
+        "fail" => Outcome::Failed,
+        "fault" => Outcome::Fault,
+        "stopped" => Outcome::Stopped,
+        "timed-out" => Outcome::TimedOut,
+        _ => panic!("no such event: {word}"),
+    };
+    AttemptResult {
+        outcome,
+        context: PhaseContext::default(),
+        snapshot: (word != "bare").then(|| blob(word)),
+        artifact: None,
+        cache_uses: Vec::new(),
+        log_bytes: 10,
+        started: EPOCH,
+        ended: EPOCH,
+    }
+}
+
+pub(crate) fn blob(text: &str) -> Blob {
+    let digest = Digest::of(text.as_bytes());
+    Blob {
+        digest,
+        chunks: vec![digest],
+    }
+}
+
+/// A build of project `app` of team `red`.
+pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
+    Submission {
+        build: build_id(build),
+        team: "red".parse().unwrap(),
+        namespace: "red".parse().unwrap(),
+        project: "app".parse().unwrap(),
+        trust: Trust::Team,
+        initiator: "ann".to_owned(),
+        source: TreeRef {
+            tree: blob("tree"),
+            attributes: blob("attributes"),
+            layout: blob("layout"),
+        },
+        source_version: Some("c0ffee".to_owned()),
+        graph: graph(words),
+    }
+}
+
+fn graph(words: &[&str]) -> JobGraph {
+    let mut graph = JobGraph::default();
+    for word in words {
+        match *word {
+            "fast-fail" => graph.fast_fail = true,
+            unit => add_unit(&mut graph, unit),
+        }
+    }
+    graph
+}
+
+/// Adds `name!:phase,phase>name+name`, as the planner would.
+fn add_unit(graph: &mut JobGraph, text: &str) {
+    let (text, depends) = text.split_once('>').unwrap_or((text, ""));
+    let (identifier, phases) = match text.split_once(':') {
+        Some((identifier, phases)) => (Some(identifier), phases),
+        None => (None, text),
+    };
+    let mut needs: Vec<Edge> = Vec::new();
+    for name in depends.split('+').filter(|name| !name.is_empty()) {
+        let is_meant = |unit: &UnitNode| unit.identifier.as_deref() == Some(name);
+        let unit = graph
+            .units
+            .iter()
+            .position(is_meant)
+            .expect("units come in order");
+        let accepts = match graph.units[unit].ignore_failure {
+            true => OutcomeSet::ENDED,
+            false => OutcomeSet::SUCCEEDED,
+        };
+        let jobs = graph.jobs_of(u32::try_from(unit).unwrap());
+        needs.extend(jobs.map(|(job, _)| Edge { job, accepts }));
+    }
+    let unit = u32::try_from(graph.units.len()).unwrap();
+    graph.units.push(UnitNode {
+        identifier: identifier.map(|name| name.trim_end_matches('!').to_owned()),
+        ignore_failure: identifier.is_some_and(|name| name.ends_with('!')),
+    });
+    let mut before: Option<(u32, Phase)> = None;
+    for phase in phases.split(',').map(phase) {
+        needs.extend(before.map(|(job, of)| Edge {
+            job,
+            accepts: match of {
+                Phase::Build | Phase::PostBuild => OutcomeSet::RAN,
+                _ => OutcomeSet::SUCCEEDED,
+            },
+        }));
+        let index = u32::try_from(graph.jobs.len()).unwrap();
+        graph.jobs.push(JobNode {
+            unit,
+            phase,
+            task: task(phase),
+            needs: std::mem::take(&mut needs),
+            input: before.map(|(job, _)| job),
+        });
+        before = Some((index, phase));
+    }
+}
+
+fn phase(text: &str) -> Phase {
+    match text {
+        "download" => Phase::DownloadSource,
+        "install" => Phase::Install,
+        "pre_build" => Phase::PreBuild,
+        "build" => Phase::Build,
+        "post_build" => Phase::PostBuild,
+        "upload" => Phase::UploadArtifacts,
+        _ => panic!("no such phase: {text}"),
+    }
+}
+
+fn task(phase: Phase) -> Task {
+    match phase {
+        Phase::DownloadSource => Task::DownloadSource {
+            variables: BTreeMap::new(),
+            cache: None,
+            shell: Shell::Sh,
+        },
+        Phase::UploadArtifacts => Task::UploadArtifacts {
+            artifacts: None,
+            shell: Shell::Sh,
+        },
+        _ => Task::Commands(PhaseCommands::default()),
+    }
+}

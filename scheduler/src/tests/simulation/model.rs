@@ -1,0 +1,662 @@
+//! The world around the scheduler: workers that keep the protocol, and all that goes wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use protocol::{
+    job::JobId,
+    lease::{LEASE_RENEWAL, LEASE_TTL, LeaseId},
+    message::work::{HeldLease, JobInput, RevokeReason},
+    worker::{Isolation, WorkerOffer},
+};
+
+use crate::{
+    Config, Effect, Event, Fact, Limits, Now, Scheduler, SessionId, assignment,
+    tests::script::{moment, offer, result, submission},
+};
+
+/// When trouble ends, in milliseconds; from then on everybody keeps the protocol.
+const TROUBLE_UNTIL: u64 = 600_000;
+/// When every build must have ended, long before its limit.
+const QUIET_UNTIL: u64 = TROUBLE_UNTIL + 3_600_000;
+const WORKERS: usize = 5;
+const BUILDS: u64 = 25;
+
+/// Xorshift: small, and the same everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % end
+    }
+
+    /// Whether something happens that happens so many times in a hundred.
+    fn percent(&mut self, times: u64) -> bool {
+        self.below(100) < times
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+}
+
+/// Something that will happen.
+enum Happening {
+    ToCoordinator(Event),
+    ToWorker(SessionId, Box<Effect>, Option<HeldLease>, bool),
+    Renew(usize, SessionId),
+    Ends(usize, LeaseId, &'static str),
+    Join(usize),
+    Submit(u64),
+    Trouble,
+}
+
+#[derive(Default)]
+struct Session {
+    worker: usize,
+    is_open: bool,
+    /// When the last message arrives, in each direction: a stream keeps their order.
+    arrives: [u64; 2],
+}
+
+struct Attempt {
+    held: HeldLease,
+    /// From when the worker counts the lease.
+    counted_from: u64,
+    /// What came of it, until that is acknowledged.
+    result: Option<&'static str>,
+}
+
+struct Worker {
+    offer: WorkerOffer,
+    session: Option<SessionId>,
+    attempts: BTreeMap<LeaseId, Attempt>,
+    /// Units whose state is here.
+    local: BTreeSet<(protocol::build::BuildId, u32)>,
+    sequence: u64,
+    /// Renewals that were not answered: when they were sent, and for what.
+    renewals: BTreeMap<u64, (u64, Vec<LeaseId>)>,
+    /// When the last message was sent that was answered.
+    answered: u64,
+    is_draining: bool,
+}
+
+pub(crate) struct World {
+    random: Random,
+    now: u64,
+    scheduler: Scheduler,
+    config: Config,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) troubles: BTreeMap<&'static str, u64>,
+    workers: Vec<Worker>,
+    sessions: BTreeMap<SessionId, Session>,
+    happenings: BTreeMap<(u64, u64), Happening>,
+    count: u64,
+}
+
+impl World {
+    pub(crate) fn new(mut random: Random) -> Self {
+        // Most seeds have limits that are never reached, so that a build that is stuck shows.
+        let run = if random.percent(20) { 120 } else { 36_000 };
+        let config = Config {
+            limits: Limits {
+                queue: Duration::from_secs(36_000),
+                run: Duration::from_secs(run),
+            },
+            ..Config::default()
+        };
+        let workers = (0..WORKERS).map(|index| {
+            let mut offer = offer(&format!("w{index}"));
+            offer.capacity = 1 + u32::try_from(random.below(3)).unwrap();
+            if random.percent(40) {
+                offer.isolation = Isolation::Host;
+            }
+            Worker {
+                offer,
+                session: None,
+                attempts: BTreeMap::new(),
+                local: BTreeSet::new(),
+                sequence: 0,
+                renewals: BTreeMap::new(),
+                answered: 0,
+                is_draining: false,
+            }
+        });
+        let workers: Vec<_> = workers.collect();
+        let mut world = Self {
+            random,
+            now: 0,
+            scheduler: Scheduler::new(config),
+            config,
+            facts: Vec::new(),
+            troubles: BTreeMap::new(),
+            workers,
+            sessions: BTreeMap::new(),
+            happenings: BTreeMap::new(),
+            count: 0,
+        };
+        for worker in 0..WORKERS {
+            world.later(5_000, Happening::Join(worker));
+        }
+        for build in 1..=BUILDS {
+            world.later(TROUBLE_UNTIL, Happening::Submit(build));
+        }
+        for _ in 0..60 {
+            world.later(TROUBLE_UNTIL, Happening::Trouble);
+        }
+        world
+    }
+
+    /// Lets the next thing happen; whether there was one.
+    pub(crate) fn advance(&mut self) -> bool {
+        let deadline = self.scheduler.next_deadline().wait(self.moment());
+        let deadline =
+            deadline.map(|wait| self.now + u64::try_from(wait.as_micros().div_ceil(1000)).unwrap());
+        let next = self.happenings.first_key_value().map(|((at, _), _)| *at);
+        let is_quiet = self.now > TROUBLE_UNTIL
+            && crate::active_builds(self.scheduler.state())
+                .next()
+                .is_none();
+        if is_quiet || QUIET_UNTIL < self.now {
+            return false;
+        }
+        match (deadline, next) {
+            (Some(deadline), next) if next.is_none_or(|next| deadline < next) => {
+                self.now = self.now.max(deadline);
+                self.tell(Event::Tick);
+            }
+            (_, Some(next)) => {
+                self.now = self.now.max(next);
+                self.kill_lost();
+                let (_, happening) = self.happenings.pop_first().unwrap();
+                self.happen(happening);
+            }
+            (_, None) => return false,
+        }
+        self.kill_lost();
+        true
+    }
+
+    fn moment(&self) -> Now {
+        moment(Duration::from_millis(self.now))
+    }
+
+    /// Puts something on the agenda, within so many milliseconds.
+    fn later(&mut self, within: u64, happening: Happening) {
+        let at = self.now + self.random.below(within);
+        self.at(at, happening);
+    }
+
+    fn at(&mut self, at: u64, happening: Happening) {
+        self.count += 1;
+        self.happenings.insert((at, self.count), happening);
+    }
+
+    fn note(&mut self, trouble: &'static str) {
+        *self.troubles.entry(trouble).or_default() += 1;
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::ToCoordinator(event) => self.tell(event),
+            Happening::ToWorker(session, effect, held, is_lost) => {
+                let is_open = self.sessions.get(&session).is_some_and(|of| of.is_open);
+                if is_open {
+                    self.obey(session, *effect, held, is_lost);
+                }
+            }
+            Happening::Renew(worker, session) => self.renew(worker, session),
+            Happening::Ends(worker, lease, outcome) => {
+                let attempt = self.workers[worker].attempts.get_mut(&lease);
+                if let Some(attempt) = attempt.filter(|attempt| attempt.result.is_none()) {
+                    attempt.result = Some(outcome);
+                    self.report(worker);
+                }
+            }
+            Happening::Join(worker) => self.join(worker),
+            Happening::Submit(build) => {
+                let graphs: [&[&str]; 5] = [
+                    &["download,install,build,post_build,upload"],
+                    &["a:install,build b:build", "b:build"],
+                    &[
+                        "a:build,post_build",
+                        "b!:install,build",
+                        "c:build,post_build>a+b",
+                    ],
+                    &[
+                        "fast-fail",
+                        "a:build,post_build",
+                        "b:install,build",
+                        "c:build>a",
+                    ],
+                    &[
+                        "a:build",
+                        "b:build",
+                        "c:build",
+                        "d:build>a+b+c",
+                        "e:build>d",
+                    ],
+                ];
+                let words: Vec<&str> = self
+                    .random
+                    .pick(&graphs)
+                    .iter()
+                    .flat_map(|words| words.split(' '))
+                    .collect();
+                let words = if words.len() == 3 {
+                    &words[..2]
+                } else {
+                    &words[..]
+                };
+                let submission = submission(&format!("b{build}"), words);
+                self.tell(Event::Submit(Box::new(submission)));
+            }
+            Happening::Trouble => self.trouble(),
+        }
+    }
+
+    /// Tells the scheduler something and sends on what it says.
+    fn tell(&mut self, event: Event) {
+        let decision = self.scheduler.apply(self.moment(), event);
+        self.facts.extend(decision.facts);
+        for effect in decision.effects {
+            self.send(effect);
+        }
+    }
+
+    /// Sends an effect to the worker that it is for. What an assignment says is read when it is sent.
+    fn send(&mut self, effect: Effect) {
+        let session = match &effect {
+            Effect::Assign { session, .. }
+            | Effect::Revoke { session, .. }
+            | Effect::Renewed { session, .. }
+            | Effect::Acknowledge { session, .. }
+            | Effect::Joined { session, .. }
+            | Effect::Drain { session }
+            | Effect::Close { session } => *session,
+            _ => return,
+        };
+        let (mut held, mut is_lost) = (None, false);
+        if let Effect::Assign { lease, .. } = effect {
+            let wall = self.moment().wall;
+            let Some(draft) = assignment(self.scheduler.state(), lease, wall) else {
+                return;
+            };
+            let grant = protocol::access::SignedGrant {
+                grant: Vec::new(),
+                signature: Vec::new(),
+            };
+            let assignment = draft.signed(grant);
+            let unit = (assignment.job.build, assignment.unit);
+            let worker = &mut self.workers[self.sessions[&session].worker];
+            is_lost = assignment.input == JobInput::Local && !worker.local.contains(&unit);
+            if matches!(assignment.input, JobInput::Source(_))
+                && worker.offer.isolation == Isolation::Host
+            {
+                worker.local.insert(unit);
+            }
+            held = Some(HeldLease {
+                lease,
+                job: assignment.job,
+                attempt: assignment.attempt,
+            });
+        }
+        self.deliver(
+            session,
+            1,
+            Happening::ToWorker(session, Box::new(effect), held, is_lost),
+        );
+    }
+
+    /// Puts a message on its way; within a session they arrive in order.
+    fn deliver(&mut self, session: SessionId, direction: usize, message: Happening) {
+        let slow = self.now < TROUBLE_UNTIL && self.random.percent(3);
+        let delay = self.random.below(if slow { 30_000 } else { 200 });
+        let of = self.sessions.get_mut(&session).unwrap();
+        let at = (self.now + delay).max(of.arrives[direction]);
+        of.arrives[direction] = at;
+        self.at(at, message);
+    }
+
+    fn obey(&mut self, session: SessionId, effect: Effect, held: Option<HeldLease>, is_lost: bool) {
+        let index = self.sessions[&session].worker;
+        let now = self.now;
+        let worker = &mut self.workers[index];
+        if worker.session != Some(session) {
+            return;
+        }
+        match effect {
+            Effect::Assign { lease, .. } => {
+                let attempt = Attempt {
+                    held: held.unwrap(),
+                    counted_from: worker.answered,
+                    result: None,
+                };
+                worker.attempts.insert(lease, attempt);
+                let running = worker
+                    .attempts
+                    .values()
+                    .filter(|attempt| attempt.result.is_none());
+                assert!(
+                    running.count() <= worker.offer.capacity as usize,
+                    "more than the capacity"
+                );
+                let outcomes: &[&str] = match is_lost {
+                    true => &["fault"],
+                    false if TROUBLE_UNTIL < now => &["ok"],
+                    false => OUTCOMES,
+                };
+                let outcome = *self.random.pick(outcomes);
+                self.later(40_000, Happening::Ends(index, lease, outcome));
+            }
+            Effect::Revoke { lease, reason, .. } => match reason {
+                RevokeReason::Lost => {
+                    worker.attempts.remove(&lease);
+                }
+                // Some do not obey while there is trouble.
+                _ if now < TROUBLE_UNTIL && self.random.percent(20) => {}
+                RevokeReason::Stopped => {
+                    self.later(3_000, Happening::Ends(index, lease, "stopped"))
+                }
+                RevokeReason::TimedOut => {
+                    self.later(3_000, Happening::Ends(index, lease, "timed-out"))
+                }
+            },
+            Effect::Renewed {
+                sequence, leases, ..
+            } => {
+                let Some((sent, asked)) = worker.renewals.remove(&sequence) else {
+                    return;
+                };
+                worker.answered = worker.answered.max(sent);
+                for lease in asked {
+                    match worker.attempts.get_mut(&lease) {
+                        Some(attempt) if leases.contains(&lease) => attempt.counted_from = sent,
+                        Some(_) => drop(worker.attempts.remove(&lease)),
+                        None => {}
+                    }
+                }
+            }
+            Effect::Joined { leases, .. } => {
+                let sent = worker.answered;
+                worker.attempts.retain(|lease, attempt| {
+                    let is_mine = leases.contains(lease);
+                    if is_mine {
+                        attempt.counted_from = sent;
+                    }
+                    // A result is sent all the same, and acknowledged.
+                    is_mine || attempt.result.is_some()
+                });
+                self.report(index);
+            }
+            Effect::Acknowledge { lease, .. } => {
+                worker.attempts.remove(&lease);
+                self.leave_if_drained(index);
+            }
+            Effect::Drain { .. } => {
+                worker.is_draining = true;
+                self.leave_if_drained(index);
+            }
+            Effect::Close { .. } => self.part(index),
+            _ => {}
+        }
+    }
+
+    fn leave_if_drained(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        if worker.is_draining && worker.attempts.is_empty() {
+            self.die(index);
+        }
+    }
+
+    /// Sends all results that were not acknowledged.
+    fn report(&mut self, index: usize) {
+        let worker = &self.workers[index];
+        let Some(session) = worker.session else {
+            return;
+        };
+        let results: Vec<_> = worker
+            .attempts
+            .iter()
+            .filter_map(|(lease, attempt)| Some((*lease, attempt.result?)))
+            .collect();
+        for (lease, word) in results {
+            let event = Event::Finished {
+                session,
+                lease,
+                result: Box::new(result(word)),
+            };
+            self.deliver(session, 0, Happening::ToCoordinator(event));
+        }
+    }
+
+    fn renew(&mut self, index: usize, session: SessionId) {
+        let worker = &mut self.workers[index];
+        if worker.session != Some(session) {
+            return;
+        }
+        worker.sequence += 1;
+        let sequence = worker.sequence;
+        let leases: Vec<LeaseId> = worker.attempts.keys().copied().collect();
+        worker.renewals.insert(sequence, (self.now, leases.clone()));
+        let event = Event::Renew {
+            session,
+            sequence,
+            leases,
+        };
+        self.deliver(session, 0, Happening::ToCoordinator(event));
+        self.report(index);
+        let interval = u64::try_from(LEASE_RENEWAL.as_millis()).unwrap();
+        self.at(self.now + interval, Happening::Renew(index, session));
+    }
+
+    fn join(&mut self, index: usize) {
+        if self.workers[index].session.is_some() {
+            return;
+        }
+        self.count += 1;
+        let session = SessionId(self.count);
+        self.sessions.insert(
+            session,
+            Session {
+                worker: index,
+                is_open: true,
+                arrives: [0; 2],
+            },
+        );
+        let worker = &mut self.workers[index];
+        worker.session = Some(session);
+        // What was sent over the old connection is not answered any more.
+        worker.renewals.clear();
+        worker.answered = self.now;
+        let event = Event::WorkerJoined {
+            session,
+            offer: Box::new(worker.offer.clone()),
+            holds: worker
+                .attempts
+                .values()
+                .map(|attempt| attempt.held)
+                .collect(),
+        };
+        self.deliver(session, 0, Happening::ToCoordinator(event));
+        self.at(self.now + 100, Happening::Renew(index, session));
+    }
+
+    /// A worker and its connection part; the coordinator hears of it some time later.
+    fn part(&mut self, index: usize) {
+        let Some(session) = self.workers[index].session.take() else {
+            return;
+        };
+        if let Some(of) = self.sessions.get_mut(&session) {
+            of.is_open = false;
+            self.deliver(
+                session,
+                0,
+                Happening::ToCoordinator(Event::WorkerLeft { session }),
+            );
+        }
+        self.later(20_000, Happening::Join(index));
+    }
+
+    /// A worker dies with all that it runs, and starts again.
+    fn die(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        worker.attempts.clear();
+        worker.local.clear();
+        worker.is_draining = false;
+        self.part(index);
+    }
+
+    /// What every worker does at the end of its leases.
+    fn kill_lost(&mut self) {
+        let ttl = u64::try_from(LEASE_TTL.as_millis()).unwrap();
+        let mut killed = 0;
+        for worker in &mut self.workers {
+            worker.attempts.retain(|_, attempt| {
+                let is_lost = attempt.result.is_none() && attempt.counted_from + ttl <= self.now;
+                killed += u64::from(is_lost);
+                !is_lost
+            });
+        }
+        *self
+            .troubles
+            .entry("worker killed what it had lost")
+            .or_default() += killed;
+    }
+
+    fn trouble(&mut self) {
+        let index = usize::try_from(self.random.below(WORKERS as u64)).unwrap();
+        match self.random.below(9) {
+            0 | 1 => {
+                self.note("connection broke");
+                self.part(index);
+            }
+            2 => {
+                self.note("worker died");
+                self.die(index);
+            }
+            3 => self.crash(),
+            4 => {
+                let build = protocol::build::BuildId(u128::from(1 + self.random.below(BUILDS)));
+                self.tell(Event::Stop { build });
+            }
+            5 => {
+                let worker = self.workers[index].offer.name.clone();
+                self.tell(Event::Drain { worker });
+            }
+            6 => {
+                if let Some(session) = self.workers[index].session {
+                    self.deliver(
+                        session,
+                        0,
+                        Happening::ToCoordinator(Event::Leaving { session }),
+                    );
+                    self.workers[index].is_draining = true;
+                }
+            }
+            _ => self.forge(index),
+        }
+    }
+
+    /// A worker says things that it has no right to.
+    fn forge(&mut self, index: usize) {
+        self.note("forged message");
+        let session = self.workers[index].session.unwrap_or(SessionId(0));
+        let granted = |fact: &Fact| match fact {
+            Fact::LeaseGranted { lease, worker, .. }
+                if *worker != self.workers[index].offer.name =>
+            {
+                Some(*lease)
+            }
+            _ => None,
+        };
+        let foreign: Vec<LeaseId> = self.facts.iter().filter_map(granted).collect();
+        self.tell(Event::Renew {
+            session,
+            sequence: u64::MAX,
+            leases: foreign.clone(),
+        });
+        for lease in foreign.into_iter().chain([LeaseId(u64::MAX)]) {
+            let word = *self.random.pick(OUTCOMES);
+            self.tell(Event::Finished {
+                session,
+                lease,
+                result: Box::new(result(word)),
+            });
+        }
+    }
+
+    /// The coordinator dies and starts again from its facts; half of the time in the middle of a
+    /// decision, whose last facts and all effects are lost.
+    fn crash(&mut self) {
+        self.note("coordinator crashed");
+        if self.random.percent(50) {
+            let next = self
+                .happenings
+                .iter()
+                .find_map(|(at, happening)| match happening {
+                    Happening::ToCoordinator(..) => Some(*at),
+                    _ => None,
+                });
+            let next = next.and_then(|at| self.happenings.remove(&at));
+            if let Some(Happening::ToCoordinator(event)) = next {
+                let decision = self.scheduler.apply(self.moment(), event);
+                let kept = self.random.below(decision.facts.len() as u64 + 1);
+                let kept = usize::try_from(kept).unwrap();
+                self.facts.extend(decision.facts.into_iter().take(kept));
+                self.note("coordinator crashed in the middle of a decision");
+            }
+        }
+        self.scheduler = Scheduler::new(self.config);
+        for fact in &self.facts {
+            self.scheduler.replay(fact).unwrap();
+        }
+        self.scheduler.recovered(self.moment());
+        for index in 0..WORKERS {
+            self.part(index);
+        }
+        self.happenings
+            .retain(|_, happening| !matches!(happening, Happening::ToCoordinator(..)));
+    }
+
+    /// No job runs on two workers.
+    pub(crate) fn check_overlap(&self, seed: u64) {
+        let mut running: BTreeSet<JobId> = BTreeSet::new();
+        for attempt in self
+            .workers
+            .iter()
+            .flat_map(|worker| worker.attempts.values())
+        {
+            if attempt.result.is_none() {
+                let job = attempt.held.job;
+                assert!(
+                    running.insert(job),
+                    "seed {seed}: {job} runs twice at {} ms",
+                    self.now
+                );
+            }
+        }
+    }
+
+    /// The facts make the same ledger again.
+    pub(crate) fn check_ledger(&self) {
+        let replayed = crate::tests::script::replayed(&self.facts);
+        assert_eq!(replayed.ledger(), self.scheduler.ledger());
+        let kept = serde_json::to_string(self.scheduler.ledger()).unwrap();
+        let restored: crate::Ledger = serde_json::from_str(&kept).unwrap();
+        assert_eq!(restored, *self.scheduler.ledger());
+    }
+}
+
+/// What comes of attempts while there is trouble.
+const OUTCOMES: &[&str] = &[
+    "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "fail", "fault",
+    "bare", "stopped",
+];
