@@ -31,7 +31,7 @@ use crate::{
 
 /// How long connecting may take, greeting included: three tries at a lost first datagram, which are 1, 2
 /// and 4 seconds apart.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// TLS's alerts about certificates (RFC 8446, 6).
 mod alert {
@@ -267,6 +267,7 @@ impl Client {
             identity: Some(&self.identity),
             addr,
             service,
+            limit: CONNECT_LIMIT,
         };
         let (connection, _welcome) = dial.connect(config, Purpose::Requests).await?;
         Ok(connection)
@@ -330,6 +331,8 @@ pub(crate) struct Dial<'a> {
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) addr: SocketAddr,
     pub(crate) service: Role,
+    /// How long it may take.
+    pub(crate) limit: Duration,
 }
 
 impl Dial<'_> {
@@ -339,7 +342,7 @@ impl Dial<'_> {
         config: quinn::ClientConfig,
         purpose: Purpose,
     ) -> Result<(Connection, Welcome), ConnectError> {
-        timeout(CONNECT_LIMIT, self.connect_in_time(config, purpose))
+        timeout(self.limit, self.connect_in_time(config, purpose))
             .await
             .unwrap_or_else(|_over| Err(self.no_answer()))
     }
@@ -406,7 +409,7 @@ impl Dial<'_> {
         ConnectError::NoAnswer {
             service: self.service,
             addr: self.addr,
-            after: CONNECT_LIMIT,
+            after: self.limit,
         }
     }
 

@@ -199,6 +199,13 @@ impl Credentials {
         &self.grant_key
     }
 
+    /// The same, saying that another authority issued them: an impostor's.
+    #[cfg(test)]
+    pub(crate) fn with_authority(mut self, authority: &[u8]) -> Self {
+        self.authority = authority.to_vec();
+        self
+    }
+
     /// The private key, PKCS#8 DER.
     pub(crate) fn key(&self) -> &[u8] {
         &self.key

@@ -9,7 +9,7 @@ use protocol::{
 };
 
 use crate::{
-    client::{ClientError, ConnectError, Dial, endpoint},
+    client::{CONNECT_LIMIT, ClientError, ConnectError, Dial, endpoint},
     credentials::{Credentials, CredentialsError, Request},
     tls::{self, Pinned, TlsError},
     token::JoinToken,
@@ -174,6 +174,7 @@ impl Order<'_> {
             identity: self.identity,
             addr,
             service: Role::Coordinator,
+            limit: CONNECT_LIMIT,
         };
         let dialled = dial.connect(config, purpose).await;
         let (connection, welcome) = dialled.map_err(|source| EnrolError::Connect {

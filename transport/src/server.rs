@@ -469,6 +469,12 @@ impl Greeting {
         ))
     }
 
+    /// The stream of the Hello, for a test that answers otherwise.
+    #[cfg(test)]
+    pub(crate) const fn stream(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+
     /// Turns the client away. It gets the refusal; this returns when it has, or after a little while.
     pub async fn refuse(self, refusal: Refusal) {
         debug!(remote = %self.remote, refusal = %refusal.message, "client refused");

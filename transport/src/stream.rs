@@ -3,7 +3,7 @@
 //! Both halves have back-pressure: sending waits while the other side does not read, and what was not
 //! read yet is bounded by the windows of `config`. A frame that makes no sense ends the connection.
 
-use std::fmt;
+use std::{error::Error as _, fmt};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
@@ -411,15 +411,24 @@ impl ReceiveHalf {
         Ok(true)
     }
 
+    /// How many bytes are set aside.
+    #[cfg(test)]
+    pub(crate) fn reserved(&self) -> usize {
+        self.partial.capacity()
+    }
+
     fn reserve(&mut self, length: usize) {
         let missing = length.saturating_sub(self.partial.len());
         self.partial.reserve(missing.min(RESERVED_BYTES));
     }
 
-    /// Ends the connection: whoever sends this is broken or hostile.
+    /// Ends the connection: whoever sends this is broken or hostile. It is told what is wrong.
     pub(crate) fn violation(&self, error: StreamError) -> StreamError {
-        self.connection
-            .close(CLOSE_VIOLATION, error.to_string().as_bytes());
+        let reason = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        self.connection.close(CLOSE_VIOLATION, reason.as_bytes());
         error
     }
 }

@@ -125,7 +125,8 @@ pub(crate) fn newcomer(pinned: &Arc<Pinned>) -> Result<quinn::ClientConfig, TlsE
     client(tls)
 }
 
-fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, TlsError> {
+/// The part that members and newcomers have in common.
+pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, TlsError> {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();

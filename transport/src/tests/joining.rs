@@ -1,0 +1,129 @@
+//! How newcomers get certificates, and members new ones.
+
+use super::*;
+use crate::{ConnectError, EnrolError, certificate, enrol, renew};
+
+#[tokio::test]
+async fn a_token_buys_a_certificate_that_opens_the_farm() {
+    let farm = Farm::new();
+    let grant_key = farm.grants.public_key();
+    let server = farm.server(Role::Coordinator);
+    let mut running = Running::start(farm, server);
+    let credentials = enrol(running.addr, &running.token, "new-1").await.unwrap();
+    assert_eq!(credentials.identity, identity(Role::Worker, "new-1"));
+    assert_eq!(credentials.grant_key(), grant_key);
+    assert_eq!(credentials.fingerprint(), running.token.fingerprint);
+    // The newcomer's own connection has nobody's name.
+    assert_eq!(running.joined().await.peer(), None);
+
+    let client = Client::new(&credentials).unwrap();
+    let connection = client
+        .connect(running.addr, Role::Coordinator)
+        .await
+        .unwrap();
+    assert_eq!(ask(&connection, "hello").await.unwrap(), "hello");
+    assert_eq!(running.joined().await.peer(), Some(&credentials.identity));
+}
+
+#[tokio::test]
+async fn a_token_for_another_farm_is_not_shown_to_this_one() {
+    let farm = Farm::new();
+    let server = farm.server(Role::Coordinator);
+    let mut running = Running::start(farm, server);
+    let token = JoinToken::new(Farm::new().authority.fingerprint());
+    let error = enrol(running.addr, &token, "new-1").await.unwrap_err();
+    assert!(
+        matches!(error, EnrolError::OtherFarm { .. }),
+        "{}",
+        chain(&error)
+    );
+    let text = error.to_string();
+    assert!(text.contains(&running.addr.to_string()), "{text}");
+    assert!(text.contains("belongs to another farm"), "{text}");
+    // The connection ended before anything was said on it.
+    assert!(matches!(
+        running.failed().await,
+        HandshakeError::Connect { .. }
+    ));
+}
+
+#[tokio::test]
+async fn knowing_the_authority_is_not_enough_to_take_newcomers_in() {
+    let farm = Farm::new();
+    let fingerprint = farm.authority.fingerprint();
+    // A worker of the farm listens; it sends the true authority along.
+    let server = farm.server(Role::Worker);
+    let mut running = Running::start(farm, server);
+    let error = enrol(running.addr, &JoinToken::new(fingerprint), "new-1")
+        .await
+        .unwrap_err();
+    let EnrolError::Connect { source, .. } = &error else {
+        panic!("{}", chain(&error));
+    };
+    assert!(
+        matches!(**source, ConnectError::OtherService { .. }),
+        "{}",
+        chain(&error)
+    );
+    running.failed().await;
+}
+
+#[tokio::test]
+async fn an_impostor_that_sends_the_true_authority_along_is_not_believed() {
+    let farm = Farm::new();
+    let impostor = Farm::new().member(Role::Coordinator);
+    let impostor = impostor.with_authority(farm.authority.certificate());
+    let server = Server::bind(localhost(), &impostor, ServerLimits::default()).unwrap();
+    let token = JoinToken::new(farm.authority.fingerprint());
+    let mut running = Running::start(farm, server);
+    let error = enrol(running.addr, &token, "new-1").await.unwrap_err();
+    let EnrolError::Connect { source, .. } = &error else {
+        panic!("{}", chain(&error));
+    };
+    assert!(
+        matches!(**source, ConnectError::OtherFarm { .. }),
+        "{}",
+        chain(&error)
+    );
+    assert!(matches!(
+        running.failed().await,
+        HandshakeError::Connect { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_token_that_the_coordinator_does_not_know_buys_nothing() {
+    let farm = Farm::new();
+    let server = farm.server(Role::Coordinator);
+    let running = Running::start(farm, server);
+    let token = JoinToken::new(running.token.fingerprint);
+    let error = enrol(running.addr, &token, "new-1").await.unwrap_err();
+    assert_eq!(
+        chain(&error),
+        format!(
+            "failed to get a certificate for `new-1`: the coordinator at {} refused: the join token is \
+             unknown",
+            running.addr
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_member_gets_a_new_certificate_for_a_new_key() {
+    let farm = Farm::new();
+    let worker = farm.member(Role::Worker);
+    let server = farm.server(Role::Coordinator);
+    let running = Running::start(farm, server);
+    let renewed = renew(running.addr, &worker).await.unwrap();
+    assert_eq!(renewed.identity, worker.identity);
+    assert_ne!(renewed.serial(), worker.serial());
+    let key =
+        |credentials: &Credentials| certificate::public_key(credentials.certificate()).unwrap();
+    assert_ne!(key(&renewed), key(&worker));
+    let client = Client::new(&renewed).unwrap();
+    let connection = client
+        .connect(running.addr, Role::Coordinator)
+        .await
+        .unwrap();
+    assert_eq!(ask(&connection, "hello").await.unwrap(), "hello");
+}
