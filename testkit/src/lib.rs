@@ -12,3 +12,12 @@ pub mod process;
 pub mod program;
 pub mod project;
 pub mod wait;
+
+/// Says that a test cannot be run on this machine, and why; it counts as passed.
+#[expect(
+    clippy::print_stderr,
+    reason = "who reads the test's output has to know"
+)]
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}

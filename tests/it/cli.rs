@@ -50,6 +50,8 @@ version: 0.2
 phases:
   biuld:
     commands: [make]
+  build:
+    commands: [make]
   post_build:
     commands:
       - echo a: b
@@ -59,11 +61,12 @@ artefacts:
         &["build"],
         &[
             "buildspec.yml:3:3",
-            "build`",
-            "buildspec.yml:7:",
-            "buildspec.yml:8:1",
-            "`artifacts`",
-            "3 mistakes",
+            "did you mean `build`?",
+            "buildspec.yml:9:9",
+            "`- 'echo a: b'`",
+            "buildspec.yml:10:1",
+            "did you mean `artifacts`?",
+            "nothing was submitted",
         ],
     );
 }
