@@ -2,13 +2,15 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The address of a run of bytes: BLAKE3-256 of the whole uncompressed bytes, with their length.
 ///
 /// Written `<64 lower-case hex digits>/<length in bytes>`. The length makes a transfer's cost known
 /// before a byte of it moves, and a truncated read evident before it is hashed.
-#[derive(Clone, Copy, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+///
+/// Where people read (JSON) it is serialised as that text, in messages as bytes.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Digest {
     hash: [u8; 32],
     size: u64,
@@ -46,6 +48,34 @@ impl Digest {
     /// The first eight hex digits, for logs and people. Not unique.
     pub fn short(&self) -> String {
         hex(&self.hash[..4])
+    }
+}
+
+/// A digest in messages.
+#[derive(Deserialize, Serialize)]
+struct Wire {
+    hash: [u8; 32],
+    size: u64,
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.collect_str(self);
+        }
+        let Self { hash, size } = *self;
+        Wire { hash, size }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return text.parse().map_err(de::Error::custom);
+        }
+        let Wire { hash, size } = Wire::deserialize(deserializer)?;
+        Ok(Self { hash, size })
     }
 }
 

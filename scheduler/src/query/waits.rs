@@ -104,9 +104,7 @@ fn crowded(state: &State, platform: Option<&Platform>) -> String {
         return "no worker of the farm is connected".to_owned();
     }
     if fitting == 0 {
-        return format!(
-            "no worker with the base that the unit started on is connected ({connected} others are)"
-        );
+        return format!("no worker has the base that the unit started on ({connected} connected)");
     }
     let mut text = format!("no worker with a free slot ({fitting} connected, ");
     if busy == fitting {

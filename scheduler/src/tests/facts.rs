@@ -1,1 +1,234 @@
-//! placeholder
+//! The JSON of facts lasts as long as journals do. A change here takes a new version of the journal.
+
+use std::time::Duration;
+
+use protocol::{
+    build::{BuildId, Outcome, PhaseContext},
+    digest::Digest,
+    job::JobId,
+    lease::LeaseId,
+    time::WallTime,
+    worker::Isolation,
+};
+
+use crate::{
+    Config, Fact, FoldError, Limits, Platform, RestartCause, Scheduler, StopCause,
+    tests::script::{result, submission},
+};
+
+const BUILD: BuildId = BuildId(0x1b4e_28ba_2fa1_41d2_883f_0016_d3cc_a427);
+const JOB: JobId = JobId {
+    build: BUILD,
+    index: 3,
+};
+const AT: WallTime = WallTime(1_700_000_000_000);
+
+#[track_caller]
+fn check(fact: &Fact, golden: &str) {
+    assert_eq!(serde_json::to_string(fact).unwrap(), golden);
+    assert_eq!(serde_json::from_str::<Fact>(golden).unwrap(), *fact);
+}
+
+fn context() -> PhaseContext {
+    PhaseContext {
+        status_code: "CODE".to_owned(),
+        message: "Why.".to_owned(),
+    }
+}
+
+#[test]
+fn the_json_of_a_submission_never_changes() {
+    let fact = Fact::BuildSubmitted {
+        submission: Box::new(submission("b1", &["build"])),
+        number: 7,
+        order: 8,
+        limits: Limits {
+            queue: Duration::from_secs(9),
+            run: Duration::from_millis(10_500),
+        },
+        at: AT,
+    };
+    check(&fact, include_str!("golden/submitted.json").trim());
+}
+
+#[test]
+fn the_json_of_a_result_never_changes() {
+    let fact = Fact::JobEnded {
+        lease: LeaseId(5),
+        job: JOB,
+        worker: "w1".parse().unwrap(),
+        outcome: Outcome::Failed,
+        result: Box::new(result("fail")),
+        at: AT,
+    };
+    check(&fact, include_str!("golden/ended.json").trim());
+}
+
+#[test]
+fn the_json_of_leases_never_changes() {
+    check(
+        &Fact::LeaseGranted {
+            lease: LeaseId(5),
+            job: JOB,
+            attempt: 2,
+            worker: "w1".parse().unwrap(),
+            platform: Platform {
+                architecture: "x86_64".to_owned(),
+                isolation: Isolation::Namespace,
+                base: Digest::from_parts([1; 32], 2),
+            },
+            at: AT,
+        },
+        include_str!("golden/granted.json").trim(),
+    );
+    check(
+        &Fact::LeaseLost {
+            lease: LeaseId(5),
+            job: JOB,
+            worker: "w1".parse().unwrap(),
+            at: AT,
+        },
+        r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::AttemptFaulted {
+            lease: LeaseId(5),
+            job: JOB,
+            worker: "w1".parse().unwrap(),
+            context: context(),
+            at: AT,
+        },
+        r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"at":1700000000000}}"#,
+    );
+}
+
+#[test]
+fn the_json_of_what_did_not_run_never_changes() {
+    check(
+        &Fact::JobSkipped {
+            job: JOB,
+            needs: 2,
+            at: AT,
+        },
+        r#"{"JobSkipped":{"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"needs":2,"at":1700000000000}}"#,
+    );
+    check(
+        &Fact::JobGivenUp {
+            job: JOB,
+            outcome: Outcome::TimedOut,
+            context: context(),
+            at: AT,
+        },
+        r#"{"JobGivenUp":{"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"outcome":"TIMED_OUT","context":{"status_code":"CODE","message":"Why."},"at":1700000000000}}"#,
+    );
+    check(
+        &Fact::UnitRestarted {
+            build: BUILD,
+            unit: 1,
+            worker: "w1".parse().unwrap(),
+            cause: RestartCause::WorkerLost,
+            at: AT,
+        },
+        r#"{"UnitRestarted":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","unit":1,"worker":"w1","cause":"WorkerLost","at":1700000000000}}"#,
+    );
+}
+
+#[test]
+fn the_json_of_ends_never_changes() {
+    check(
+        &Fact::StopRequested {
+            build: BUILD,
+            cause: StopCause::FastFail,
+            at: AT,
+        },
+        r#"{"StopRequested":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","cause":"FastFail","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::BuildEnded {
+            build: BUILD,
+            outcome: Outcome::Succeeded,
+            at: AT,
+        },
+        r#"{"BuildEnded":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","outcome":"SUCCEEDED","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::BuildDeleted {
+            build: BUILD,
+            at: AT,
+        },
+        r#"{"BuildDeleted":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::WorkerDraining {
+            worker: "w1".parse().unwrap(),
+            at: AT,
+        },
+        r#"{"WorkerDraining":{"worker":"w1","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::WorkerDrained {
+            worker: "w1".parse().unwrap(),
+            at: AT,
+        },
+        r#"{"WorkerDrained":{"worker":"w1","at":1700000000000}}"#,
+    );
+}
+
+#[test]
+fn facts_that_do_not_fit_are_refused_and_change_nothing() {
+    let submitted = Fact::BuildSubmitted {
+        submission: Box::new(submission("b1", &["install,build"])),
+        number: 1,
+        order: 0,
+        limits: Config::default().limits,
+        at: AT,
+    };
+    let build = BuildId(1);
+    let job = |index| JobId { build, index };
+    let ended = |job| Fact::JobEnded {
+        lease: LeaseId(0),
+        job,
+        worker: "w1".parse().unwrap(),
+        outcome: Outcome::Succeeded,
+        result: Box::new(result("ok")),
+        at: AT,
+    };
+    let granted = |job| Fact::LeaseGranted {
+        lease: LeaseId(0),
+        job,
+        attempt: 1,
+        worker: "w1".parse().unwrap(),
+        platform: Platform {
+            architecture: "x86_64".to_owned(),
+            isolation: Isolation::Namespace,
+            base: Digest::of(b"base"),
+        },
+        at: AT,
+    };
+    let mut broken = submission("b2", &["install,build"]);
+    broken.graph.jobs[0].unit = 9;
+    let broken = Fact::BuildSubmitted {
+        submission: Box::new(broken),
+        number: 1,
+        order: 1,
+        limits: Config::default().limits,
+        at: AT,
+    };
+    let mut scheduler = Scheduler::new(Config::default());
+    assert_eq!(
+        scheduler.replay(&ended(job(0))),
+        Err(FoldError::UnknownBuild { build })
+    );
+    scheduler.replay(&submitted).unwrap();
+    let before = scheduler.ledger().clone();
+    for (fact, error) in [
+        (submitted, FoldError::KnownBuild { build }),
+        (broken, FoldError::Graph { build: BuildId(2) }),
+        (ended(job(0)), FoldError::Standing { job: job(0) }),
+        (granted(job(1)), FoldError::Standing { job: job(1) }),
+        (granted(job(7)), FoldError::UnknownIndex { build, index: 7 }),
+    ] {
+        assert_eq!(scheduler.replay(&fact), Err(error));
+        assert_eq!(*scheduler.ledger(), before);
+    }
+}

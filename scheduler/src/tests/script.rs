@@ -62,7 +62,7 @@ impl Farm {
     pub(crate) fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (at, words) = words.split_first().expect("lines start with a time");
-        let now = now(*at);
+        let now = now(at);
         match *words {
             ["restart"] => self.restart(now),
             ["why", build] => self.why(at, build_id(build), now),

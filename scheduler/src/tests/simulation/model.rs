@@ -1,5 +1,7 @@
 //! The world around the scheduler: workers that keep the protocol, and all that goes wrong.
 
+mod trouble;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -86,6 +88,36 @@ struct Worker {
     /// When the last message was sent that was answered.
     answered: u64,
     is_draining: bool,
+}
+
+impl Worker {
+    /// Takes the answer to a renewal: what is not in it is lost.
+    fn renewed(&mut self, sequence: u64, leases: &[LeaseId]) {
+        let Some((sent, asked)) = self.renewals.remove(&sequence) else {
+            return;
+        };
+        self.answered = self.answered.max(sent);
+        for lease in asked {
+            match self.attempts.get_mut(&lease) {
+                Some(attempt) if leases.contains(&lease) => attempt.counted_from = sent,
+                Some(_) => drop(self.attempts.remove(&lease)),
+                None => {}
+            }
+        }
+    }
+
+    /// Takes the answer to a join: what is not in it is lost.
+    fn joined(&mut self, leases: &[LeaseId]) {
+        let sent = self.answered;
+        self.attempts.retain(|lease, attempt| {
+            let is_mine = leases.contains(lease);
+            if is_mine {
+                attempt.counted_from = sent;
+            }
+            // A result is sent all the same, and acknowledged.
+            is_mine || attempt.result.is_some()
+        });
+    }
 }
 
 pub(crate) struct World {
@@ -334,27 +366,7 @@ impl World {
         }
         match effect {
             Effect::Assign { lease, .. } => {
-                let attempt = Attempt {
-                    held: held.unwrap(),
-                    counted_from: worker.answered,
-                    result: None,
-                };
-                worker.attempts.insert(lease, attempt);
-                let running = worker
-                    .attempts
-                    .values()
-                    .filter(|attempt| attempt.result.is_none());
-                assert!(
-                    running.count() <= worker.offer.capacity as usize,
-                    "more than the capacity"
-                );
-                let outcomes: &[&str] = match is_lost {
-                    true => &["fault"],
-                    false if TROUBLE_UNTIL < now => &["ok"],
-                    false => OUTCOMES,
-                };
-                let outcome = *self.random.pick(outcomes);
-                self.later(40_000, Happening::Ends(index, lease, outcome));
+                self.assigned(index, lease, held.unwrap(), is_lost);
             }
             Effect::Revoke { lease, reason, .. } => match reason {
                 RevokeReason::Lost => {
@@ -363,37 +375,19 @@ impl World {
                 // Some do not obey while there is trouble.
                 _ if now < TROUBLE_UNTIL && self.random.percent(20) => {}
                 RevokeReason::Stopped => {
-                    self.later(3_000, Happening::Ends(index, lease, "stopped"))
+                    self.later(3_000, Happening::Ends(index, lease, "stopped"));
                 }
                 RevokeReason::TimedOut => {
-                    self.later(3_000, Happening::Ends(index, lease, "timed-out"))
+                    self.later(3_000, Happening::Ends(index, lease, "timed-out"));
                 }
             },
             Effect::Renewed {
                 sequence, leases, ..
             } => {
-                let Some((sent, asked)) = worker.renewals.remove(&sequence) else {
-                    return;
-                };
-                worker.answered = worker.answered.max(sent);
-                for lease in asked {
-                    match worker.attempts.get_mut(&lease) {
-                        Some(attempt) if leases.contains(&lease) => attempt.counted_from = sent,
-                        Some(_) => drop(worker.attempts.remove(&lease)),
-                        None => {}
-                    }
-                }
+                worker.renewed(sequence, &leases);
             }
             Effect::Joined { leases, .. } => {
-                let sent = worker.answered;
-                worker.attempts.retain(|lease, attempt| {
-                    let is_mine = leases.contains(lease);
-                    if is_mine {
-                        attempt.counted_from = sent;
-                    }
-                    // A result is sent all the same, and acknowledged.
-                    is_mine || attempt.result.is_some()
-                });
+                worker.joined(&leases);
                 self.report(index);
             }
             Effect::Acknowledge { lease, .. } => {
@@ -407,6 +401,31 @@ impl World {
             Effect::Close { .. } => self.part(index),
             _ => {}
         }
+    }
+
+    fn assigned(&mut self, index: usize, lease: LeaseId, held: HeldLease, is_lost: bool) {
+        let worker = &mut self.workers[index];
+        let attempt = Attempt {
+            held,
+            counted_from: worker.answered,
+            result: None,
+        };
+        worker.attempts.insert(lease, attempt);
+        let running = worker
+            .attempts
+            .values()
+            .filter(|attempt| attempt.result.is_none());
+        assert!(
+            running.count() <= worker.offer.capacity as usize,
+            "more than the capacity"
+        );
+        let outcomes: &[&str] = match is_lost {
+            true => &["fault"],
+            false if TROUBLE_UNTIL < self.now => &["ok"],
+            false => OUTCOMES,
+        };
+        let outcome = *self.random.pick(outcomes);
+        self.later(40_000, Happening::Ends(index, lease, outcome));
     }
 
     fn leave_if_drained(&mut self, index: usize) {
@@ -529,101 +548,6 @@ impl World {
             .troubles
             .entry("worker killed what it had lost")
             .or_default() += killed;
-    }
-
-    fn trouble(&mut self) {
-        let index = usize::try_from(self.random.below(WORKERS as u64)).unwrap();
-        match self.random.below(9) {
-            0 | 1 => {
-                self.note("connection broke");
-                self.part(index);
-            }
-            2 => {
-                self.note("worker died");
-                self.die(index);
-            }
-            3 => self.crash(),
-            4 => {
-                let build = protocol::build::BuildId(u128::from(1 + self.random.below(BUILDS)));
-                self.tell(Event::Stop { build });
-            }
-            5 => {
-                let worker = self.workers[index].offer.name.clone();
-                self.tell(Event::Drain { worker });
-            }
-            6 => {
-                if let Some(session) = self.workers[index].session {
-                    self.deliver(
-                        session,
-                        0,
-                        Happening::ToCoordinator(Event::Leaving { session }),
-                    );
-                    self.workers[index].is_draining = true;
-                }
-            }
-            _ => self.forge(index),
-        }
-    }
-
-    /// A worker says things that it has no right to.
-    fn forge(&mut self, index: usize) {
-        self.note("forged message");
-        let session = self.workers[index].session.unwrap_or(SessionId(0));
-        let granted = |fact: &Fact| match fact {
-            Fact::LeaseGranted { lease, worker, .. }
-                if *worker != self.workers[index].offer.name =>
-            {
-                Some(*lease)
-            }
-            _ => None,
-        };
-        let foreign: Vec<LeaseId> = self.facts.iter().filter_map(granted).collect();
-        self.tell(Event::Renew {
-            session,
-            sequence: u64::MAX,
-            leases: foreign.clone(),
-        });
-        for lease in foreign.into_iter().chain([LeaseId(u64::MAX)]) {
-            let word = *self.random.pick(OUTCOMES);
-            self.tell(Event::Finished {
-                session,
-                lease,
-                result: Box::new(result(word)),
-            });
-        }
-    }
-
-    /// The coordinator dies and starts again from its facts; half of the time in the middle of a
-    /// decision, whose last facts and all effects are lost.
-    fn crash(&mut self) {
-        self.note("coordinator crashed");
-        if self.random.percent(50) {
-            let next = self
-                .happenings
-                .iter()
-                .find_map(|(at, happening)| match happening {
-                    Happening::ToCoordinator(..) => Some(*at),
-                    _ => None,
-                });
-            let next = next.and_then(|at| self.happenings.remove(&at));
-            if let Some(Happening::ToCoordinator(event)) = next {
-                let decision = self.scheduler.apply(self.moment(), event);
-                let kept = self.random.below(decision.facts.len() as u64 + 1);
-                let kept = usize::try_from(kept).unwrap();
-                self.facts.extend(decision.facts.into_iter().take(kept));
-                self.note("coordinator crashed in the middle of a decision");
-            }
-        }
-        self.scheduler = Scheduler::new(self.config);
-        for fact in &self.facts {
-            self.scheduler.replay(fact).unwrap();
-        }
-        self.scheduler.recovered(self.moment());
-        for index in 0..WORKERS {
-            self.part(index);
-        }
-        self.happenings
-            .retain(|_, happening| !matches!(happening, Happening::ToCoordinator(..)));
     }
 
     /// No job runs on two workers.
