@@ -8,6 +8,7 @@ mod facts;
 mod leases;
 mod placement;
 mod queries;
+mod sample;
 mod script;
 mod simulation;
 mod workers;

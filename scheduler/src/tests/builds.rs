@@ -333,7 +333,7 @@ fn a_build_is_over_its_limit_an_hour_after_its_first_phase_started() {
         21585s  renew w1 2
         21599s  tick
         360m    tick
-        21610s  stopped w1 2
+        21604s  stopped w1 2
         ",
         "
         300m run b1.INSTALL on w1 under 0
@@ -347,8 +347,8 @@ fn a_build_is_over_its_limit_an_hour_after_its_first_phase_started() {
         21585s renewed for w1: 2
         360m b1 stops: over its limit
         360m revoke 2 from w1: TimedOut
-        21610s b1.BUILD TIMED_OUT
-        21610s b1 TIMED_OUT
+        21604s b1.BUILD TIMED_OUT
+        21604s b1 TIMED_OUT
         ",
     );
 }

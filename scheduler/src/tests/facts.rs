@@ -13,7 +13,7 @@ use protocol::{
 
 use crate::{
     Config, Fact, FoldError, Limits, Platform, RestartCause, Scheduler, StopCause,
-    tests::script::{result, submission},
+    tests::sample::{result, submission},
 };
 
 const BUILD: BuildId = BuildId(0x1b4e_28ba_2fa1_41d2_883f_0016_d3cc_a427);

@@ -16,7 +16,8 @@ use crate::{
     builds, counts, has_room, overdue, resolve,
     tests::{
         check,
-        script::{EPOCH, Farm, blob, moment, submission},
+        sample::{blob, submission},
+        script::{EPOCH, Farm, moment},
     },
     workers,
 };

@@ -48,10 +48,9 @@ fn whatever_happens_every_build_ends_once_and_nothing_runs_twice_at_once() {
         }
     }
     // A simulation in which some trouble never comes proves nothing about it.
-    println!("{totals:#?}");
     for what in EXPECTED {
         let times = totals.get(what).copied().unwrap_or(0);
-        assert!(100 <= times, "{what} happened {times} times only");
+        assert!(100 <= times, "{what} happened too rarely: {totals:#?}");
     }
 }
 

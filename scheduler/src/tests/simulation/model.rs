@@ -1,6 +1,8 @@
 //! The world around the scheduler: workers that keep the protocol, and all that goes wrong.
 
 mod trouble;
+mod truth;
+mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +10,18 @@ use std::{
 };
 
 use protocol::{
-    job::JobId,
     lease::{LEASE_RENEWAL, LEASE_TTL, LeaseId},
     message::work::{HeldLease, JobInput, RevokeReason},
-    worker::{Isolation, WorkerOffer},
+    worker::Isolation,
 };
 
 use crate::{
     Config, Effect, Event, Fact, Limits, Now, Scheduler, SessionId, assignment,
-    tests::script::{moment, offer, result, submission},
+    tests::{
+        sample::{offer, result, submission},
+        script::moment,
+        simulation::model::worker::{Attempt, Session, Worker},
+    },
 };
 
 /// When trouble ends, in milliseconds; from then on everybody keeps the protocol.
@@ -58,66 +63,6 @@ enum Happening {
     Join(usize),
     Submit(u64),
     Trouble,
-}
-
-#[derive(Default)]
-struct Session {
-    worker: usize,
-    is_open: bool,
-    /// When the last message arrives, in each direction: a stream keeps their order.
-    arrives: [u64; 2],
-}
-
-struct Attempt {
-    held: HeldLease,
-    /// From when the worker counts the lease.
-    counted_from: u64,
-    /// What came of it, until that is acknowledged.
-    result: Option<&'static str>,
-}
-
-struct Worker {
-    offer: WorkerOffer,
-    session: Option<SessionId>,
-    attempts: BTreeMap<LeaseId, Attempt>,
-    /// Units whose state is here.
-    local: BTreeSet<(protocol::build::BuildId, u32)>,
-    sequence: u64,
-    /// Renewals that were not answered: when they were sent, and for what.
-    renewals: BTreeMap<u64, (u64, Vec<LeaseId>)>,
-    /// When the last message was sent that was answered.
-    answered: u64,
-    is_draining: bool,
-}
-
-impl Worker {
-    /// Takes the answer to a renewal: what is not in it is lost.
-    fn renewed(&mut self, sequence: u64, leases: &[LeaseId]) {
-        let Some((sent, asked)) = self.renewals.remove(&sequence) else {
-            return;
-        };
-        self.answered = self.answered.max(sent);
-        for lease in asked {
-            match self.attempts.get_mut(&lease) {
-                Some(attempt) if leases.contains(&lease) => attempt.counted_from = sent,
-                Some(_) => drop(self.attempts.remove(&lease)),
-                None => {}
-            }
-        }
-    }
-
-    /// Takes the answer to a join: what is not in it is lost.
-    fn joined(&mut self, leases: &[LeaseId]) {
-        let sent = self.answered;
-        self.attempts.retain(|lease, attempt| {
-            let is_mine = leases.contains(lease);
-            if is_mine {
-                attempt.counted_from = sent;
-            }
-            // A result is sent all the same, and acknowledged.
-            is_mine || attempt.result.is_some()
-        });
-    }
 }
 
 pub(crate) struct World {
@@ -508,31 +453,6 @@ impl World {
         self.at(self.now + 100, Happening::Renew(index, session));
     }
 
-    /// A worker and its connection part; the coordinator hears of it some time later.
-    fn part(&mut self, index: usize) {
-        let Some(session) = self.workers[index].session.take() else {
-            return;
-        };
-        if let Some(of) = self.sessions.get_mut(&session) {
-            of.is_open = false;
-            self.deliver(
-                session,
-                0,
-                Happening::ToCoordinator(Event::WorkerLeft { session }),
-            );
-        }
-        self.later(20_000, Happening::Join(index));
-    }
-
-    /// A worker dies with all that it runs, and starts again.
-    fn die(&mut self, index: usize) {
-        let worker = &mut self.workers[index];
-        worker.attempts.clear();
-        worker.local.clear();
-        worker.is_draining = false;
-        self.part(index);
-    }
-
     /// What every worker does at the end of its leases.
     fn kill_lost(&mut self) {
         let ttl = u64::try_from(LEASE_TTL.as_millis()).unwrap();
@@ -548,34 +468,6 @@ impl World {
             .troubles
             .entry("worker killed what it had lost")
             .or_default() += killed;
-    }
-
-    /// No job runs on two workers.
-    pub(crate) fn check_overlap(&self, seed: u64) {
-        let mut running: BTreeSet<JobId> = BTreeSet::new();
-        for attempt in self
-            .workers
-            .iter()
-            .flat_map(|worker| worker.attempts.values())
-        {
-            if attempt.result.is_none() {
-                let job = attempt.held.job;
-                assert!(
-                    running.insert(job),
-                    "seed {seed}: {job} runs twice at {} ms",
-                    self.now
-                );
-            }
-        }
-    }
-
-    /// The facts make the same ledger again.
-    pub(crate) fn check_ledger(&self) {
-        let replayed = crate::tests::script::replayed(&self.facts);
-        assert_eq!(replayed.ledger(), self.scheduler.ledger());
-        let kept = serde_json::to_string(self.scheduler.ledger()).unwrap();
-        let restored: crate::Ledger = serde_json::from_str(&kept).unwrap();
-        assert_eq!(restored, *self.scheduler.ledger());
     }
 }
 

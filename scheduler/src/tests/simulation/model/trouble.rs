@@ -5,12 +5,37 @@ use protocol::{build::BuildId, lease::LeaseId};
 use crate::{
     Event, Fact, Scheduler, SessionId,
     tests::{
-        script::result,
+        sample::result,
         simulation::model::{BUILDS, Happening, OUTCOMES, WORKERS, World},
     },
 };
 
 impl World {
+    /// A worker and its connection part; the coordinator hears of it some time later.
+    pub(super) fn part(&mut self, index: usize) {
+        let Some(session) = self.workers[index].session.take() else {
+            return;
+        };
+        if let Some(of) = self.sessions.get_mut(&session) {
+            of.is_open = false;
+            self.deliver(
+                session,
+                0,
+                Happening::ToCoordinator(Event::WorkerLeft { session }),
+            );
+        }
+        self.later(20_000, Happening::Join(index));
+    }
+
+    /// A worker dies with all that it runs, and starts again.
+    pub(super) fn die(&mut self, index: usize) {
+        let worker = &mut self.workers[index];
+        worker.attempts.clear();
+        worker.local.clear();
+        worker.is_draining = false;
+        self.part(index);
+    }
+
     /// Lets something go wrong.
     pub(super) fn trouble(&mut self) {
         let index = usize::try_from(self.random.below(WORKERS as u64)).unwrap();

@@ -1,0 +1,170 @@
+//! Builds, workers and results to test with.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    access::Trust,
+    blob::{Blob, TreeRef},
+    build::{BuildId, Outcome, Phase, PhaseContext},
+    digest::Digest,
+    graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
+    job::{AttemptResult, PhaseCommands, Shell, Task},
+    worker::{Isolation, WorkerOffer},
+};
+
+use crate::{Submission, tests::script::EPOCH};
+
+/// `b7` is build 7.
+pub(crate) fn build_id(text: &str) -> BuildId {
+    BuildId(
+        text.trim_start_matches('b')
+            .parse()
+            .expect("builds are called b1, b2, …"),
+    )
+}
+
+/// A worker of one slot that runs phases in namespaces.
+pub(crate) fn offer(name: &str) -> WorkerOffer {
+    WorkerOffer {
+        name: name.parse().unwrap(),
+        capacity: 1,
+        labels: BTreeMap::new(),
+        architecture: "x86_64".to_owned(),
+        isolation: Isolation::Namespace,
+        base: Digest::of(b"base"),
+    }
+}
+
+pub(crate) fn result(word: &str) -> AttemptResult {
+    let outcome = match word {
+        "ok" | "bare" => Outcome::Succeeded,
+        "fail" => Outcome::Failed,
+        "fault" => Outcome::Fault,
+        "stopped" => Outcome::Stopped,
+        "timed-out" => Outcome::TimedOut,
+        _ => panic!("no such event: {word}"),
+    };
+    AttemptResult {
+        outcome,
+        context: PhaseContext::default(),
+        snapshot: (word != "bare").then(|| blob(word)),
+        artifact: None,
+        cache_uses: Vec::new(),
+        log_bytes: 10,
+        started: EPOCH,
+        ended: EPOCH,
+    }
+}
+
+pub(crate) fn blob(text: &str) -> Blob {
+    let digest = Digest::of(text.as_bytes());
+    Blob {
+        digest,
+        chunks: vec![digest],
+    }
+}
+
+/// A build of project `app` of team `red`.
+pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
+    Submission {
+        build: build_id(build),
+        team: "red".parse().unwrap(),
+        namespace: "red".parse().unwrap(),
+        project: "app".parse().unwrap(),
+        trust: Trust::Team,
+        initiator: "ann".to_owned(),
+        source: TreeRef {
+            tree: blob("tree"),
+            attributes: blob("attributes"),
+            layout: blob("layout"),
+        },
+        source_version: Some("c0ffee".to_owned()),
+        graph: graph(words),
+    }
+}
+
+fn graph(words: &[&str]) -> JobGraph {
+    let mut graph = JobGraph::default();
+    for word in words {
+        match *word {
+            "fast-fail" => graph.fast_fail = true,
+            unit => add_unit(&mut graph, unit),
+        }
+    }
+    graph
+}
+
+/// Adds `name!:phase,phase>name+name`, as the planner would.
+fn add_unit(graph: &mut JobGraph, text: &str) {
+    let (text, depends) = text.split_once('>').unwrap_or((text, ""));
+    let (identifier, phases) = match text.split_once(':') {
+        Some((identifier, phases)) => (Some(identifier), phases),
+        None => (None, text),
+    };
+    let mut needs: Vec<Edge> = Vec::new();
+    for name in depends.split('+').filter(|name| !name.is_empty()) {
+        let is_meant = |unit: &UnitNode| unit.identifier.as_deref() == Some(name);
+        let unit = graph
+            .units
+            .iter()
+            .position(is_meant)
+            .expect("units come in order");
+        let accepts = match graph.units[unit].ignore_failure {
+            true => OutcomeSet::ENDED,
+            false => OutcomeSet::SUCCEEDED,
+        };
+        let jobs = graph.jobs_of(u32::try_from(unit).unwrap());
+        needs.extend(jobs.map(|(job, _)| Edge { job, accepts }));
+    }
+    let unit = u32::try_from(graph.units.len()).unwrap();
+    graph.units.push(UnitNode {
+        identifier: identifier.map(|name| name.trim_end_matches('!').to_owned()),
+        ignore_failure: identifier.is_some_and(|name| name.ends_with('!')),
+    });
+    let mut before: Option<(u32, Phase)> = None;
+    for phase in phases.split(',').map(phase) {
+        needs.extend(before.map(|(job, of)| Edge {
+            job,
+            accepts: match of {
+                Phase::Build | Phase::PostBuild => OutcomeSet::RAN,
+                _ => OutcomeSet::SUCCEEDED,
+            },
+        }));
+        let index = u32::try_from(graph.jobs.len()).unwrap();
+        graph.jobs.push(JobNode {
+            unit,
+            phase,
+            task: task(phase),
+            needs: std::mem::take(&mut needs),
+            input: before.map(|(job, _)| job),
+        });
+        before = Some((index, phase));
+    }
+}
+
+fn phase(text: &str) -> Phase {
+    match text {
+        "download" => Phase::DownloadSource,
+        "install" => Phase::Install,
+        "pre_build" => Phase::PreBuild,
+        "build" => Phase::Build,
+        "post_build" => Phase::PostBuild,
+        "upload" => Phase::UploadArtifacts,
+        _ => panic!("no such phase: {text}"),
+    }
+}
+
+fn task(phase: Phase) -> Task {
+    match phase {
+        Phase::DownloadSource => Task::DownloadSource {
+            variables: BTreeMap::new(),
+            cache: None,
+            shell: Shell::Sh,
+        },
+        Phase::UploadArtifacts => Task::UploadArtifacts {
+            artifacts: None,
+            shell: Shell::Sh,
+        },
+        _ => Task::Commands(PhaseCommands::default()),
+    }
+}
