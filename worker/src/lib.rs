@@ -6,6 +6,7 @@ mod directory;
 mod layers;
 mod options;
 mod run;
+pub mod sandbox;
 
 pub use directory::DirectoryError;
 pub use options::Options;

@@ -1,0 +1,503 @@
+//! The sandbox: where the commands of a phase run, apart from the worker and from each other.
+//!
+//! Each phase gets a keeper: the same program, executed again with `keeper` as its first argument, so
+//! that it can fork and change namespaces while it has a single thread. The worker talks to it over a
+//! socket, and the socket is the leash: when the worker's end is closed, by intention or because the
+//! worker died, everything that ran in the sandbox is killed. This module and the ones below it are the
+//! only place of the farm with `unsafe` code.
+//!
+//! At level `namespace` the keeper forks the init of a PID namespace, which mounts an overlay over the
+//! worker's own root (see [`namespace`]) and runs the commands. At level `host` the keeper itself runs
+//! them, and finds all their descendants as their subreaper.
+
+mod control;
+mod descendants;
+mod devices;
+mod environment;
+mod executor;
+mod keeper;
+mod message;
+mod mounts;
+mod namespace;
+mod probe;
+mod redirect;
+mod script;
+mod skeleton;
+mod state;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::{ExitStatus, Stdio},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use protocol::{
+    codec::CodecError,
+    job::{Shell, ShellState},
+    worker::Isolation,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{UnixStream, unix::pipe},
+    process::{Child, Command as Program},
+    time::timeout,
+};
+
+use self::{
+    control::{Control, ControlError},
+    message::{Reply, Request},
+};
+pub use self::{
+    keeper::keeper_main,
+    message::{Carried, CommandExit, Expansion, Trouble},
+    probe::{Probe, probe},
+    redirect::{RedirectError, redirected_directories, upper_has_redirects},
+};
+
+/// How long a keeper may take to set a sandbox up, or to kill everything in it. It takes milliseconds;
+/// a machine that needs longer is out of memory or has a stuck disk.
+const KEEPER_TIME_LIMIT: Duration = Duration::from_secs(30);
+/// How long a shell may take to expand a word. Keys hash lock files, which takes milliseconds.
+const EXPANSION_TIME_LIMIT: Duration = Duration::from_secs(60);
+/// How long an expanded word may be, in bytes.
+const EXPANSION_BYTES_MAX: u32 = 16 * 1024;
+
+/// How a sandbox is to be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SandboxSpec {
+    /// The level.
+    pub isolation: Isolation,
+    /// Where changes to the file system go: a directory on a file system that can hold an overlay's
+    /// upper layer (not an overlay itself). Made if it is missing; must be empty. Not used at level
+    /// `host`.
+    pub upper: PathBuf,
+    /// What the sandbox needs for itself while it runs: a directory on the file system of `upper`, made
+    /// if it is missing, not shared with another sandbox. Whoever starts the sandbox removes it after
+    /// the end.
+    pub work: PathBuf,
+    /// Read-only layers over the worker's own root, topmost first. Not used at level `host`.
+    pub lowers: Vec<PathBuf>,
+    /// Directories of the worker that commands must not see. Not used at level `host`.
+    pub hidden: Vec<PathBuf>,
+    /// Where the source is, as commands see it: they start here at [`ShellState::Fresh`], and words are
+    /// expanded here.
+    pub source_directory: PathBuf,
+    /// The home directory, as commands see it. Made if it is missing. The value of `HOME` unless
+    /// `variables` says otherwise.
+    pub home: PathBuf,
+    /// The variables at the start: all of them; nothing of the worker's own environment is added.
+    pub variables: BTreeMap<String, Vec<u8>>,
+    /// The working directory of the first command, absolute.
+    pub directory: Vec<u8>,
+    /// Who runs commands.
+    pub shell: Shell,
+    /// What carries over from command to command.
+    pub state: ShellState,
+    /// The program whose `keeper` subcommand is [`keeper_main`].
+    pub program: PathBuf,
+    /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides
+    /// `grange`.
+    pub helpers: Vec<String>,
+}
+
+impl SandboxSpec {
+    /// Where commands find `grange` and the helper commands. Belongs on the `PATH` that `variables`
+    /// give.
+    pub fn helpers_directory(&self) -> PathBuf {
+        match self.isolation {
+            Isolation::Host => self.work.join("bin"),
+            Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
+        }
+    }
+}
+
+/// Why a sandbox did not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Socket or pipe could not be made: the worker has too many files open.
+    #[error("failed to make the sockets of a sandbox")]
+    Sockets {
+        /// Why.
+        source: io::Error,
+    },
+    /// The program could not be executed: its file is gone, or the machine is out of processes.
+    #[error("failed to execute `{}` as keeper", program.display())]
+    Execute {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The keeper could not set the isolation up. The attempt is a fault; if it is the same for every
+    /// attempt, the worker lacks what the probe looks for.
+    #[error("failed to set up the sandbox in `{}`", work.display())]
+    SetUp {
+        /// The sandbox's own directory.
+        work: PathBuf,
+        /// What exactly failed.
+        source: Trouble,
+    },
+    /// The keeper ended or broke off.
+    #[error("failed to talk to the keeper of `{}`", work.display())]
+    Keeper {
+        /// The sandbox's own directory.
+        work: PathBuf,
+        /// How.
+        source: SandboxError,
+    },
+}
+
+/// Why an operation on a running sandbox failed: always the farm's doing, and the sandbox is of no use
+/// any more.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The keeper is gone: somebody killed it, or the machine ran out of memory.
+    #[error("keeper ended while it was to {tried}")]
+    Gone {
+        /// What was tried.
+        tried: &'static str,
+    },
+    /// The socket failed.
+    #[error("failed to talk to the keeper, which was to {tried}")]
+    Socket {
+        /// What was tried.
+        tried: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A message could not be encoded or decoded: too large, or the program was replaced meanwhile.
+    #[error("failed to exchange a message with the keeper, which was to {tried}")]
+    Message {
+        /// What was tried.
+        tried: &'static str,
+        /// Why.
+        source: CodecError,
+    },
+    /// The keeper could not.
+    #[error("keeper failed to {tried}")]
+    Refused {
+        /// What was tried.
+        tried: &'static str,
+        /// What exactly failed.
+        source: Trouble,
+    },
+    /// The keeper took too long.
+    #[error("keeper did not {tried} within {} s", limit.as_secs())]
+    TooSlow {
+        /// What was tried.
+        tried: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The keeper ended with an error.
+    #[error("keeper ended with {status}")]
+    Ended {
+        /// How.
+        status: ExitStatus,
+    },
+}
+
+/// A command of a buildspec.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Command {
+    /// The text for the shell: one or more lines, anything but NUL bytes, of any length.
+    pub text: String,
+}
+
+/// A running keeper with its isolation set up.
+///
+/// Dropping it kills everything in it, too, without waiting for the end.
+#[derive(Debug)]
+pub struct Sandbox {
+    control: Control,
+    child: Child,
+    output: Option<Output>,
+    view: PathBuf,
+    notes: Vec<String>,
+    /// Numbers requests, so that a late reply to one that was given up is told from the right one.
+    last_request: u64,
+}
+
+impl Sandbox {
+    /// Starts a keeper and has it set the isolation up.
+    ///
+    /// # Errors
+    ///
+    /// If that fails; what was tried on what is in the chain of causes.
+    pub async fn start(spec: SandboxSpec) -> Result<Self, StartError> {
+        let (control, output, child) = execute(&spec)?;
+        let work = spec.work.clone();
+        let mut sandbox = Self {
+            control,
+            child,
+            output: Some(output),
+            view: PathBuf::from("/"),
+            notes: Vec::new(),
+            last_request: 0,
+        };
+        let keeper = |source| StartError::Keeper {
+            work: work.clone(),
+            source,
+        };
+        let tried = "set up the sandbox";
+        let asked = async {
+            sandbox.send(tried, &Request::Start(Box::new(spec))).await?;
+            sandbox.receive(tried).await
+        };
+        let reply = timeout(KEEPER_TIME_LIMIT, asked)
+            .await
+            .unwrap_or(Err(SandboxError::TooSlow {
+                tried,
+                limit: KEEPER_TIME_LIMIT,
+            }));
+        match reply.map_err(keeper)? {
+            Reply::Started { init, notes } => {
+                if let Some(init) = init {
+                    sandbox.view = PathBuf::from(format!("/proc/{init}/root"));
+                }
+                sandbox.notes = notes;
+                Ok(sandbox)
+            }
+            Reply::Refused { trouble, .. } => {
+                // Its end is waited for, so that nothing of it holds the directories any more.
+                let ended = sandbox.finish().await;
+                drop(ended);
+                Err(StartError::SetUp {
+                    work,
+                    source: trouble,
+                })
+            }
+            _ => Err(keeper(SandboxError::Gone { tried })),
+        }
+    }
+
+    /// The log: what commands write to standard output and standard error, in the order in which they
+    /// wrote. `None` if it was taken before.
+    ///
+    /// Whoever takes it must read it: a full pipe holds the commands up. It ends after
+    /// [`quiesce`](Self::quiesce) or with the sandbox.
+    pub fn take_output(&mut self) -> Option<Output> {
+        self.output.take()
+    }
+
+    /// Runs a command to its end. What it left in the background goes on.
+    ///
+    /// # Errors
+    ///
+    /// If the farm could not run it. That the command failed is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// The command goes on when this is dropped; [`quiesce`](Self::quiesce) ends it.
+    pub async fn run(&mut self, command: &Command) -> Result<CommandExit, SandboxError> {
+        let tried = "run a command";
+        let id = self.number();
+        let command = command.text.clone();
+        self.send(tried, &Request::Run { id, command }).await?;
+        match self.reply(tried, id).await? {
+            Reply::Exited { exit, .. } => Ok(exit),
+            _ => Err(SandboxError::Gone { tried }),
+        }
+    }
+
+    /// Expands a word as the shell does in double quotes: variables, `$(…)`. Runs in the source
+    /// directory with the variables that commands have set so far. Errors of the shell go to the log.
+    ///
+    /// # Errors
+    ///
+    /// If the farm could not try. That the word has no expansion is no error.
+    pub async fn expand(&mut self, text: &str) -> Result<Expansion, SandboxError> {
+        let tried = "expand a word";
+        let id = self.number();
+        let request = Request::Expand {
+            id,
+            text: text.to_owned(),
+            bytes_max: EXPANSION_BYTES_MAX,
+        };
+        self.send(tried, &request).await?;
+        let reply = match timeout(EXPANSION_TIME_LIMIT, self.reply(tried, id)).await {
+            Ok(reply) => reply?,
+            Err(_) => {
+                self.send(tried, &Request::Cancel { id }).await?;
+                self.reply(tried, id).await?
+            }
+        };
+        match reply {
+            Reply::Expanded { expansion, .. } => Ok(expansion),
+            _ => Err(SandboxError::Gone { tried }),
+        }
+    }
+
+    /// What carries over to the next phase: the exported variables and the working directory, as the
+    /// last command left them.
+    ///
+    /// # Errors
+    ///
+    /// If the keeper is gone.
+    pub async fn variables_and_directory(&mut self) -> Result<Carried, SandboxError> {
+        let tried = "tell the variables";
+        let id = self.number();
+        self.send(tried, &Request::State { id }).await?;
+        match self.reply(tried, id).await? {
+            Reply::State { carried, .. } => Ok(carried),
+            _ => Err(SandboxError::Gone { tried }),
+        }
+    }
+
+    /// Kills every process that commands started, also those that went into the background or made
+    /// themselves independent. The log ends, and what is below [`view`](Self::view) changes no more.
+    ///
+    /// # Errors
+    ///
+    /// If the keeper is gone, or a process cannot be killed.
+    pub async fn quiesce(&mut self) -> Result<(), SandboxError> {
+        let tried = "kill the commands";
+        let id = self.number();
+        let asked = async {
+            self.send(tried, &Request::Quiesce { id }).await?;
+            self.reply(tried, id).await
+        };
+        match timeout(KEEPER_TIME_LIMIT, asked).await {
+            Ok(Ok(Reply::Quiesced { .. })) => Ok(()),
+            Ok(Ok(_)) => Err(SandboxError::Gone { tried }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SandboxError::TooSlow {
+                tried,
+                limit: KEEPER_TIME_LIMIT,
+            }),
+        }
+    }
+
+    /// Kills everything, ends the keeper and waits for that. All mounts are gone then; the upper
+    /// directory remains. Also the way to break a sandbox off.
+    ///
+    /// # Errors
+    ///
+    /// If the keeper did not end, or ended with an error: processes may be left over.
+    pub async fn finish(self) -> Result<(), SandboxError> {
+        let Self {
+            control, mut child, ..
+        } = self;
+        let tried = "end";
+        // The leash: whoever reads the other end kills everything.
+        drop(control);
+        let status = timeout(KEEPER_TIME_LIMIT, child.wait()).await;
+        match status {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(SandboxError::Ended { status }),
+            Ok(Err(source)) => Err(SandboxError::Socket { tried, source }),
+            Err(_) => Err(SandboxError::TooSlow {
+                tried,
+                limit: KEEPER_TIME_LIMIT,
+            }),
+        }
+    }
+
+    /// Where the worker sees the sandbox's root directory, while the sandbox lives. Symbolic links below
+    /// it are the sandbox's: do not follow them.
+    pub fn view(&self) -> &Path {
+        &self.view
+    }
+
+    /// What is different from the ideal here, for people: file systems that are read-only inside, and
+    /// the like.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    const fn number(&mut self) -> u64 {
+        self.last_request += 1;
+        self.last_request
+    }
+
+    async fn send(&mut self, tried: &'static str, request: &Request) -> Result<(), SandboxError> {
+        let sent = self.control.send(request).await;
+        sent.map_err(|error| broken(tried, error))
+    }
+
+    async fn receive(&mut self, tried: &'static str) -> Result<Reply, SandboxError> {
+        let received = self.control.receive().await;
+        received
+            .map_err(|error| broken(tried, error))?
+            .ok_or(SandboxError::Gone { tried })
+    }
+
+    /// Waits for the reply to request `id`, and drops late replies to earlier ones.
+    async fn reply(&mut self, tried: &'static str, id: u64) -> Result<Reply, SandboxError> {
+        loop {
+            let reply = self.receive(tried).await?;
+            if reply.id() != id {
+                continue;
+            }
+            return match reply {
+                Reply::Refused { trouble, .. } => Err(SandboxError::Refused {
+                    tried,
+                    source: trouble,
+                }),
+                reply => Ok(reply),
+            };
+        }
+    }
+}
+
+/// Executes the program as keeper, with its end of the socket as standard input and the pipe of the log
+/// as standard output.
+fn execute(spec: &SandboxSpec) -> Result<(Control, Output, Child), StartError> {
+    let sockets = |source| StartError::Sockets { source };
+    let (ours, theirs) = StdUnixStream::pair().map_err(sockets)?;
+    ours.set_nonblocking(true).map_err(sockets)?;
+    let ours = UnixStream::from_std(ours).map_err(sockets)?;
+    let (reader, writer) = io::pipe().map_err(sockets)?;
+    let output = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(sockets)?;
+    let child = Program::new(&spec.program)
+        .arg("keeper")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::from(OwnedFd::from(writer)))
+        .spawn()
+        .map_err(|source| StartError::Execute {
+            program: spec.program.clone(),
+            source,
+        })?;
+    Ok((Control::new(ours), Output(output), child))
+}
+
+fn broken(tried: &'static str, error: ControlError) -> SandboxError {
+    match error {
+        ControlError::Socket { source } => SandboxError::Socket { tried, source },
+        ControlError::Message { source } => SandboxError::Message { tried, source },
+    }
+}
+
+/// The log of a sandbox.
+#[derive(Debug)]
+pub struct Output(pipe::Receiver);
+
+impl Output {
+    /// How many bytes can be read at once without waiting. After a command's end these are the last of
+    /// what it wrote, so that whoever writes between two commands knows where.
+    ///
+    /// # Errors
+    ///
+    /// None that is known for a pipe.
+    pub fn pending(&self) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(&self.0)?)
+    }
+}
+
+impl AsyncRead for Output {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}

@@ -1,0 +1,203 @@
+//! The worker's and the keeper's end of the socket between them: messages in frames.
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::net::UnixStream as StdUnixStream,
+};
+
+use bytes::{Buf, BytesMut};
+use protocol::{
+    codec::{self, CodecError},
+    frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+use super::message::{Reply, Request};
+
+/// How much is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Why a message was not exchanged.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ControlError {
+    /// The socket failed.
+    #[error("failed to use the control socket")]
+    Socket {
+        /// Why.
+        #[from]
+        source: io::Error,
+    },
+    /// A message makes no sense, or is too large.
+    #[error("failed to exchange a control message")]
+    Message {
+        /// Why.
+        #[from]
+        source: CodecError,
+    },
+}
+
+fn framed<T: Serialize>(message: &T) -> Result<BytesMut, CodecError> {
+    let message = codec::encode(message)?;
+    let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + message.len());
+    bytes.extend_from_slice(&frame::header(&message));
+    bytes.extend_from_slice(&message);
+    Ok(bytes)
+}
+
+/// Takes the first whole message out of `incoming`; `None` if there is none yet.
+fn unframe<T: DeserializeOwned>(incoming: &mut BytesMut) -> Result<Option<T>, CodecError> {
+    let Some(header) = incoming.first_chunk::<FRAME_HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let length = frame::length(*header).map_err(|_| CodecError::TooLarge {
+        bytes: FRAME_BYTES_MAX + 1,
+    })?;
+    if incoming.len() < FRAME_HEADER_BYTES + length {
+        return Ok(None);
+    }
+    incoming.advance(FRAME_HEADER_BYTES);
+    let message = incoming.split_to(length);
+    codec::decode(&message).map(Some)
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(super) struct Control {
+    stream: UnixStream,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+}
+
+impl Control {
+    pub(super) fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+        }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Cancel safety
+    ///
+    /// What is left of the request is sent before the next one.
+    pub(super) async fn send(&mut self, request: &Request) -> Result<(), ControlError> {
+        let request = framed(request)?;
+        self.outgoing.unsplit(request);
+        while !self.outgoing.is_empty() {
+            self.stream.write_buf(&mut self.outgoing).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a reply; `None`: the keeper has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has come in is kept for the next call.
+    pub(super) async fn receive(&mut self) -> Result<Option<Reply>, ControlError> {
+        loop {
+            if let Some(reply) = unframe(&mut self.incoming)? {
+                return Ok(Some(reply));
+            }
+            self.incoming.reserve(READ_BYTES);
+            match self.stream.read_buf(&mut self.incoming).await {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// The keeper's end. It does not block on reading.
+#[derive(Debug)]
+pub(super) struct KeeperControl {
+    stream: StdUnixStream,
+    incoming: BytesMut,
+}
+
+/// What reading from the keeper's end gave.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// A request.
+    Request(Request),
+    /// Nothing more for now.
+    Nothing,
+    /// The worker has closed its end, or is gone.
+    Ended,
+}
+
+impl KeeperControl {
+    pub(super) fn new(stream: StdUnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            incoming: BytesMut::new(),
+        })
+    }
+
+    /// The socket, for `poll`.
+    pub(super) const fn stream(&self) -> &StdUnixStream {
+        &self.stream
+    }
+
+    /// The next request, if it is here. A worker that makes no sense is as good as gone.
+    pub(super) fn receive(&mut self) -> Received {
+        loop {
+            match unframe(&mut self.incoming) {
+                Ok(Some(request)) => return Received::Request(request),
+                Ok(None) => {}
+                Err(_) => return Received::Ended,
+            }
+            let mut buffer = [0; READ_BYTES];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Received::Ended,
+                Ok(length) => self.incoming.extend_from_slice(&buffer[..length]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => return Received::Nothing,
+                    _ => return Received::Ended,
+                },
+            }
+        }
+    }
+
+    /// Waits until a request is here, or the worker is gone.
+    pub(super) fn wait(&mut self) -> Received {
+        loop {
+            match self.receive() {
+                Received::Nothing => self.poll(PollFlags::IN),
+                received => return received,
+            }
+        }
+    }
+
+    /// Sends a reply, and waits for the worker to make room for it.
+    pub(super) fn send(&mut self, reply: &Reply) -> Result<(), ControlError> {
+        let mut bytes = framed(reply)?;
+        while !bytes.is_empty() {
+            match self.stream.write(&bytes) {
+                Ok(length) => bytes.advance(length),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => self.poll(PollFlags::OUT),
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&self, flags: PollFlags) {
+        // Whatever it says, the next call on the socket says it better.
+        let _ = poll(&mut [PollFd::new(&self.stream, flags)], None);
+    }
+}

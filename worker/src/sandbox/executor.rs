@@ -1,0 +1,471 @@
+//! Runs commands at the worker's request: the loop of a namespace's init, and of a keeper at level
+//! `host`. One command at a time; whatever ends is reaped; the end of the socket is the end of all.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, PipeReader, Read, Write},
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::sys::{signal::SigSet, signalfd::SignalFd};
+use protocol::job::{Shell, ShellState};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{OFlags, fcntl_setfl},
+    io::Errno,
+    process::{
+        Pid, Signal, WaitOptions, WaitStatus, kill_process_group, set_parent_process_death_signal,
+        setsid, wait,
+    },
+};
+
+use super::{
+    SandboxSpec,
+    control::{KeeperControl, Received},
+    descendants,
+    message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
+    script::is_name,
+    state::{Saved, StateDirectory},
+};
+
+/// How a shell says that it is not there: the status for a command that is not found.
+const NOT_FOUND: i32 = 127;
+
+/// Which processes are the commands'.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Scope {
+    /// All others of this PID namespace, whose init this process is.
+    Namespace,
+    /// The descendants of this process.
+    Descendants,
+}
+
+/// What there is to run commands with.
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub(super) control: KeeperControl,
+    pub(super) signals: SignalFd,
+    /// Where commands write; `None` after the log has ended.
+    pub(super) log: Option<OwnedFd>,
+    pub(super) state: StateDirectory,
+    pub(super) spec: Box<SandboxSpec>,
+    pub(super) scope: Scope,
+}
+
+/// The loop's own state.
+struct Loop {
+    parts: Executor,
+    carried: Carried,
+    /// Variables that no shell can carry: passed to every command as they are.
+    unnamed: BTreeMap<String, Vec<u8>>,
+    running: Option<Running>,
+}
+
+struct Running {
+    id: u64,
+    pid: Pid,
+    expansion: Option<Expanding>,
+}
+
+struct Expanding {
+    /// `None` when everything was read.
+    pipe: Option<PipeReader>,
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    /// Why it was given up.
+    stopped: Option<Expansion>,
+}
+
+/// Carries requests out until the worker closes the socket or a signal asks for the end, then kills
+/// everything. Whether all of it is gone.
+pub(super) fn execute(parts: Executor) -> bool {
+    let mut variables = parts.spec.variables.clone();
+    let home = parts.spec.home.as_os_str().as_encoded_bytes().to_vec();
+    variables.entry("HOME".to_owned()).or_insert(home);
+    let unnamed = variables.extract_if(.., |name, _| !is_name(name.as_bytes()));
+    let unnamed = unnamed.collect();
+    let directory = match parts.spec.state {
+        ShellState::Carried => parts.spec.directory.clone(),
+        ShellState::Fresh => parts
+            .spec
+            .source_directory
+            .as_os_str()
+            .as_encoded_bytes()
+            .to_vec(),
+    };
+    let mut state = Loop {
+        parts,
+        carried: Carried {
+            variables,
+            directory,
+        },
+        unnamed,
+        running: None,
+    };
+    while state.turn() {}
+    state.kill_all()
+}
+
+impl Loop {
+    /// Waits until something happens and reacts to it. Whether to go on.
+    fn turn(&mut self) -> bool {
+        self.wait();
+        let mut asked_to_end = false;
+        while let Ok(Some(signal)) = self.parts.signals.read_signal() {
+            asked_to_end |=
+                signal.ssi_signo.cast_signed() != nix::sys::signal::Signal::SIGCHLD as i32;
+        }
+        self.read_expansion();
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            self.reaped(pid, status);
+        }
+        loop {
+            match self.parts.control.receive() {
+                Received::Request(request) => self.carry_out(request),
+                Received::Nothing => return !asked_to_end,
+                Received::Ended => return false,
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let expanding = self.running.as_ref().and_then(|it| it.expansion.as_ref());
+        let pipe = expanding.and_then(|expanding| expanding.pipe.as_ref());
+        let control = self.parts.control.stream();
+        let mut polled = vec![
+            PollFd::new(control, PollFlags::IN),
+            PollFd::new(&self.parts.signals, PollFlags::IN),
+        ];
+        polled.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
+        // Interrupted or not: all sources are looked at.
+        let _ = poll(&mut polled, None);
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        match request {
+            Request::Run { id, command } => {
+                let (carried, shell) = (&self.carried, self.parts.spec.shell);
+                let written = self.parts.state.write_command(carried, shell, &command);
+                self.start(id, written, None);
+            }
+            Request::Expand {
+                id,
+                text,
+                bytes_max,
+            } => {
+                let word = (self.parts.spec.source_directory.as_path(), text.as_str());
+                let (carried, shell) = (&self.carried, self.parts.spec.shell);
+                let written = self.parts.state.write_expansion(carried, shell, word);
+                self.start(id, written, Some(bytes_max));
+            }
+            Request::Cancel { id } => {
+                if self.running.as_ref().is_some_and(|it| it.id == id) {
+                    self.give_up(Expansion::TimedOut);
+                }
+            }
+            Request::State { id } => {
+                let mut carried = self.carried.clone();
+                carried.variables.extend(self.unnamed.clone());
+                self.reply(&Reply::State { id, carried });
+            }
+            Request::Quiesce { id } => {
+                let gone = self.kill_all();
+                // The last that holds the pipe: its reader sees the end.
+                self.parts.log = None;
+                let left = || Trouble::new("kill what is left of", "commands", Errno::BUSY);
+                self.reply(&if gone {
+                    Reply::Quiesced { id }
+                } else {
+                    Reply::Refused {
+                        id,
+                        trouble: left(),
+                    }
+                });
+            }
+            Request::Start(_) => {
+                let trouble = Trouble::new("start a second time", "keeper", Errno::ALREADY);
+                self.reply(&Reply::Refused { id: 0, trouble });
+            }
+        }
+    }
+
+    /// Starts the shell on the script that was written, if it was.
+    fn start(&mut self, id: u64, written: Result<(), Trouble>, bytes_max: Option<u32>) {
+        let busy = || Trouble::new("run two commands at once in", "sandbox", Errno::BUSY);
+        let idle = if self.running.is_none() {
+            Ok(())
+        } else {
+            Err(busy())
+        };
+        let expansion = bytes_max.map(|bytes_max| usize::try_from(bytes_max).unwrap_or(usize::MAX));
+        let started = written.and(idle).and_then(|()| {
+            let shell = shell_program(self.parts.spec.shell);
+            let trouble = |error: io::Error| Trouble::io("execute shell", shell, &error);
+            match self.spawn(shell, expansion) {
+                Ok(running) => Ok(Some(running)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(trouble(error)),
+            }
+        });
+        match started {
+            Ok(Some((pid, expansion))) => self.running = Some(Running { id, pid, expansion }),
+            Ok(None) => {
+                self.say(&format!(
+                    "{}: not found\n",
+                    shell_program(self.parts.spec.shell).display()
+                ));
+                let exit = exited(NOT_FOUND);
+                self.reply(&match expansion {
+                    None => Reply::Exited { id, exit },
+                    Some(_) => Reply::Expanded {
+                        id,
+                        expansion: Expansion::Failed(NOT_FOUND),
+                    },
+                });
+            }
+            Err(trouble) => self.reply(&Reply::Refused { id, trouble }),
+        }
+    }
+
+    fn spawn(
+        &self,
+        shell: &Path,
+        bytes_max: Option<usize>,
+    ) -> io::Result<(Pid, Option<Expanding>)> {
+        let log = |log: Option<&OwnedFd>| match log {
+            Some(log) => Ok::<_, io::Error>(Stdio::from(log.try_clone()?)),
+            None => Ok(Stdio::null()),
+        };
+        let stderr = log(self.parts.log.as_ref())?;
+        let (stdout, expansion) = match bytes_max {
+            None => (log(self.parts.log.as_ref())?, None),
+            Some(bytes_max) => {
+                let (reader, writer) = io::pipe()?;
+                fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+                let expanding = Expanding {
+                    pipe: Some(reader),
+                    bytes: Vec::new(),
+                    bytes_max,
+                    stopped: None,
+                };
+                (Stdio::from(OwnedFd::from(writer)), Some(expanding))
+            }
+        };
+        let mut program = Command::new(shell);
+        program
+            .arg(self.parts.state.script())
+            .env_clear()
+            .envs(
+                self.unnamed
+                    .iter()
+                    .map(|(name, value)| (name, os_str(value))),
+            )
+            .current_dir(self.fallback_directory())
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr);
+        #[expect(unsafe_code, reason = "what runs between fork and exec")]
+        // SAFETY: the closure only makes system calls; it allocates nothing and takes no lock.
+        unsafe {
+            program.pre_exec(become_a_command);
+        }
+        let child = program.spawn()?;
+        Ok((Pid::from_child(&child), expansion))
+    }
+
+    /// Where a shell starts before it changes to the directory of the last command: also where it stays
+    /// if that is gone.
+    fn fallback_directory(&self) -> &Path {
+        let source = self.parts.spec.source_directory.as_path();
+        if source.is_dir() {
+            source
+        } else {
+            Path::new("/")
+        }
+    }
+
+    /// Reads what an expansion has written so far.
+    fn read_expansion(&mut self) {
+        let running = self.running.as_mut();
+        let Some(expanding) = running.and_then(|running| running.expansion.as_mut()) else {
+            return;
+        };
+        let too_long = expanding.read();
+        if too_long {
+            self.give_up(Expansion::TooLong);
+        }
+    }
+
+    /// Ends the expansion that runs. Its answer follows when its shell is reaped.
+    fn give_up(&mut self, why: Expansion) {
+        if let Some(running) = &mut self.running
+            && let Some(expanding) = &mut running.expansion
+        {
+            expanding.stopped.get_or_insert(why);
+            // The shell leads its session and is not reaped yet, so the number is still its own.
+            let _ = kill_process_group(running.pid, Signal::KILL);
+        }
+    }
+
+    /// A child ended. Most are orphans that nobody asks for.
+    fn reaped(&mut self, pid: Pid, status: WaitStatus) {
+        let Some(running) = self.running.take_if(|running| running.pid == pid) else {
+            return;
+        };
+        let id = running.id;
+        let code = status.exit_status();
+        let signal = status.terminating_signal();
+        let code = code.or(signal.map(|signal| 128 + signal)).unwrap_or(255);
+        let reply = match running.expansion {
+            Some(expanding) => Reply::Expanded {
+                id,
+                expansion: expanding.finish(code),
+            },
+            None => Reply::Exited {
+                id,
+                exit: CommandExit {
+                    code,
+                    signal,
+                    state_lost: self.keep_state(),
+                },
+            },
+        };
+        self.reply(&reply);
+    }
+
+    /// Takes over what the command saved. Why not, if it saved something that cannot be taken over.
+    fn keep_state(&mut self) -> Option<String> {
+        if self.parts.spec.state == ShellState::Fresh {
+            return None;
+        }
+        match self.parts.state.saved() {
+            Saved::Carried(carried) => {
+                self.carried = carried;
+                None
+            }
+            Saved::Nothing => None,
+            Saved::Lost(why) => Some(why),
+        }
+    }
+
+    /// Kills everything that commands started. Whether it is gone.
+    fn kill_all(&mut self) -> bool {
+        let mut reaped = Vec::new();
+        let gone = match self.parts.scope {
+            Scope::Descendants => descendants::kill_all(|pid, status| reaped.push((pid, status))),
+            Scope::Namespace => {
+                kill_namespace(|pid, status| reaped.push((pid, status)));
+                true
+            }
+        };
+        for (pid, status) in reaped {
+            self.reaped(pid, status);
+        }
+        gone
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        // If the worker is gone, the next look at the socket says so.
+        let sent = self.parts.control.send(reply);
+        drop(sent);
+    }
+
+    /// Writes to the log.
+    fn say(&self, text: &str) {
+        if let Some(Ok(log)) = self.parts.log.as_ref().map(OwnedFd::try_clone) {
+            // If nobody reads it, nobody misses it.
+            let written = File::from(log).write_all(text.as_bytes());
+            drop(written);
+        }
+    }
+}
+
+impl Expanding {
+    /// Reads what is there. Whether it is too much.
+    fn read(&mut self) -> bool {
+        let Some(pipe) = &mut self.pipe else {
+            return false;
+        };
+        let mut buffer = [0; 4096];
+        // One more for the newline that the script adds.
+        while self.bytes.len() <= self.bytes_max + 1 {
+            match pipe.read(&mut buffer) {
+                Ok(0) => {
+                    self.pipe = None;
+                    break;
+                }
+                Ok(length) => self.bytes.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let too_long = self.bytes_max + 1 < self.bytes.len();
+        if too_long {
+            self.pipe = None;
+        }
+        too_long
+    }
+
+    fn finish(mut self, code: i32) -> Expansion {
+        if self.read() {
+            return Expansion::TooLong;
+        }
+        match self.stopped {
+            Some(why) => why,
+            None if code != 0 => Expansion::Failed(code),
+            None => {
+                self.bytes.pop_if(|last| *last == b'\n');
+                Expansion::Word(self.bytes)
+            }
+        }
+    }
+}
+
+/// Kills all other processes of the PID namespace, and waits for them.
+fn kill_namespace(mut reaped: impl FnMut(Pid, WaitStatus)) {
+    // The kernel signals all of them while no process can be made. None there is fine, too.
+    let everybody = nix::unistd::Pid::from_raw(-1);
+    let _ = nix::sys::signal::kill(everybody, nix::sys::signal::Signal::SIGKILL);
+    // Orphans become children of this process, so that the last to end is one of them.
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) => reaped(pid, status),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Makes a forked child what commands run as: a session of its own, without the keeper's blocked
+/// signals, and killed with it.
+fn become_a_command() -> io::Result<()> {
+    setsid()?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+fn shell_program(shell: Shell) -> &'static Path {
+    let places = match shell {
+        Shell::Sh => return Path::new("/bin/sh"),
+        Shell::Bash => ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"],
+    };
+    let mut places = places.into_iter().map(Path::new);
+    let found = places.find(|place| place.exists());
+    found.unwrap_or(Path::new("/bin/bash"))
+}
+
+const fn exited(code: i32) -> CommandExit {
+    CommandExit {
+        code,
+        signal: None,
+        state_lost: None,
+    }
+}
+
+fn os_str(bytes: &[u8]) -> &std::ffi::OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
