@@ -20,8 +20,8 @@ use crate::{
 /// What an event led to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Decision {
-    /// What was decided, in order. One decision's facts are journalled together and synced before its
-    /// effects leave.
+    /// What was decided, in order. All of them are journalled and synced before the effects leave. If a
+    /// crash leaves only the first of them, the next event after the start decides the rest anew.
     pub facts: Vec<Fact>,
     /// What to do about it, in order. Messages to one session are sent in this order.
     pub effects: Vec<Effect>,
