@@ -9,8 +9,9 @@ use protocol::{
 };
 
 use crate::{
-    client::{CONNECT_LIMIT, ClientError, ConnectError, Dial, endpoint},
+    client::{ClientError, endpoint},
     credentials::{Credentials, CredentialsError, Request},
+    dial::{CONNECT_LIMIT, ConnectError, Dial},
     tls::{self, Pinned, TlsError},
     token::JoinToken,
 };

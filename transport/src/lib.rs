@@ -2,7 +2,7 @@
 //!
 //! The one crate that names quinn, rustls and rcgen. It knows requests, streams and identities, and
 //! nothing of what is said over them beyond the handshake. Every connection is mutually authenticated
-//! by the farm's own [`Authority`], except that of a newcomer, who may only [`enrol`].
+//! by the farm's own [`Authority`], except that of a newcomer, who may only [`enrol`](enrol()).
 
 mod authority;
 mod certificate;
@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod connection;
 mod credentials;
+mod dial;
 mod enrol;
 mod files;
 mod grant;
@@ -21,9 +22,10 @@ mod token;
 
 pub use authority::{Authority, AuthorityError, IssueError};
 pub use certificate::{Certificate, ParseCertificateError};
-pub use client::{Client, ClientError, ConnectError};
+pub use client::{Client, ClientError};
 pub use connection::{Connection, ConnectionLost, Side};
 pub use credentials::{Credentials, CredentialsError, SelfIssueError};
+pub use dial::ConnectError;
 pub use enrol::{EnrolError, enrol, renew};
 pub use files::KeepError;
 pub use grant::{GrantError, GrantKeyError, GrantSigner, GrantVerifier};

@@ -33,8 +33,8 @@ use crate::{
 
 /// The largest Hello, in bytes: a token, a name and a certificate request take less than one.
 const HELLO_BYTES_MAX: usize = 4 * 1024;
-/// How long a refusal may take to arrive before the connection is closed all the same.
-const REFUSAL_WAIT: Duration = Duration::from_secs(2);
+/// How long a refusal or a certificate may take to arrive before this side goes on all the same.
+const DELIVERY_WAIT: Duration = Duration::from_secs(2);
 
 /// What a server lets clients take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,9 +57,9 @@ impl Default for ServerLimits {
             // A farm that comes back after a restart greets within seconds; a flood of strangers leaves
             // room for members.
             strangers: 256,
-            // Twice the 64 chunks that a client reads or writes at once, and room for requests.
+            // Four bulk transfers of 64 chunks each. Each may hold a frame of 4 MiB while it is read.
             streams: 256,
-            // Five tries at a lost first datagram, which are 1, 2, 4… seconds apart, would not help.
+            // Three tries at a lost datagram, which are 1, 2 and 4 seconds apart.
             handshake: Duration::from_secs(10),
         }
     }
@@ -410,7 +410,7 @@ async fn refuse(quic: &quinn::Connection, mut stream: Stream, refusal: Refusal) 
         stream.send.stopped().await;
         Ok::<_, StreamError>(())
     };
-    let _said_or_not = timeout(REFUSAL_WAIT, said).await;
+    let _said_or_not = timeout(DELIVERY_WAIT, said).await;
     if let Err(refusal) = answer {
         quic.close(CLOSE_REFUSED, refusal.message.as_bytes());
     }
@@ -439,7 +439,8 @@ pub struct Greeting {
 
 impl Greeting {
     /// Lets the client in, with the certificate that it asked for, if it did. A client without a
-    /// certificate gets the new one and nothing else: it comes back with it.
+    /// certificate gets the new one and nothing else: it comes back with it. When this returns a
+    /// certificate has arrived, or is late; the connection may be dropped.
     ///
     /// # Errors
     ///
@@ -448,6 +449,7 @@ impl Greeting {
         mut self,
         certificate: Option<IssuedCertificate>,
     ) -> Result<Connection, HandshakeError> {
+        let issues = certificate.is_some();
         let answer: Result<Welcome, Refusal> = Ok(Welcome {
             protocol: version::PROTOCOL,
             program: version::PROGRAM.to_owned(),
@@ -462,6 +464,9 @@ impl Greeting {
             source,
         })?;
         self.stream.send.finish();
+        if issues {
+            let _late = timeout(DELIVERY_WAIT, self.stream.send.stopped()).await;
+        }
         Ok(Connection::new(
             self.quic,
             self.certificate,

@@ -25,7 +25,7 @@ use tokio::{net::UdpSocket, sync::mpsc, task::JoinSet};
 
 use crate::{
     Arriving, Authority, Client, Connection, Credentials, GrantSigner, HandshakeError, JoinToken,
-    Server, ServerLimits, Stream, client, tls,
+    Server, ServerLimits, Stream, client, dial, tls,
 };
 
 /// Longer than anybody runs these tests: certificates count from 1970, so that no clock is needed.

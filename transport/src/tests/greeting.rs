@@ -131,7 +131,7 @@ async fn dial(
     identity: Option<&Identity>,
 ) -> ConnectError {
     let endpoint = client::endpoint().unwrap();
-    let dial = client::Dial {
+    let dial = dial::Dial {
         endpoint: &endpoint,
         identity,
         addr,

@@ -26,6 +26,30 @@ async fn a_token_buys_a_certificate_that_opens_the_farm() {
 }
 
 #[tokio::test]
+async fn a_certificate_arrives_though_the_connection_is_dropped_at_once() {
+    let farm = Farm::new();
+    let token = JoinToken::new(farm.authority.fingerprint());
+    let server = farm.server(Role::Coordinator);
+    let addr = server.local_addr();
+    let (events, _unread) = mpsc::channel(EVENTS_MAX);
+    let desk = Desk {
+        farm,
+        token: token.clone(),
+        events,
+    };
+    let serve = async {
+        let greeting = server.accept().await.unwrap().greet().await.unwrap();
+        let certificate = desk.decide(&greeting.purpose, None).unwrap();
+        drop(greeting.welcome(certificate).await.unwrap());
+    };
+    let (credentials, ()) = tokio::join!(enrol(addr, &token, "new-1"), serve);
+    assert_eq!(
+        credentials.unwrap().identity,
+        identity(Role::Worker, "new-1")
+    );
+}
+
+#[tokio::test]
 async fn a_token_for_another_farm_is_not_shown_to_this_one() {
     let farm = Farm::new();
     let server = farm.server(Role::Coordinator);
