@@ -3,14 +3,17 @@
 mod resolve;
 mod waits;
 
+use std::collections::BTreeSet;
+
 use protocol::{
+    blob::TreeRef,
     build::{BuildId, Status},
     job::JobId,
     lease::LeaseId,
     message::client::{
         BUILDS_LISTED_MAX, BuildDetail, BuildSummary, PhaseDetail, UnitDetail, WorkerSummary,
     },
-    name::{ProjectName, Team, WorkerName},
+    name::{Namespace, ProjectName, Team, WorkerName},
     time::WallTime,
 };
 
@@ -94,6 +97,21 @@ pub fn active_builds(state: &State) -> impl Iterator<Item = BuildId> {
 pub fn is_ended(state: &State, build: BuildId) -> Option<bool> {
     let build = state.ledger.builds.get(&build)?;
     Some(build.ended.is_some())
+}
+
+/// The source of a build and where its results go; `None`: it is not known.
+pub fn source(state: &State, build: BuildId) -> Option<(Namespace, TreeRef)> {
+    let submission = &state.ledger.builds.get(&build)?.submission;
+    Some((submission.namespace.clone(), submission.source.clone()))
+}
+
+/// The namespaces of all builds that are known.
+pub fn namespaces(state: &State) -> BTreeSet<Namespace> {
+    let builds = state.ledger.builds.values();
+    let namespaces = builds.map(|build| &build.submission.namespace);
+    // Few of many, so compared before they are copied.
+    let distinct: BTreeSet<&Namespace> = namespaces.collect();
+    distinct.into_iter().cloned().collect()
 }
 
 /// An attempt at a job, from 1; `None`: there was none of that number.
