@@ -1,1 +1,40 @@
-//! placeholder
+//! The coordinator: takes builds in, hands jobs out, and remembers.
+//!
+//! It decides nothing itself: the scheduler does, owned by one task (`dispatcher`), which journals what
+//! was decided before anybody hears of it. Sessions translate between messages and events. It knows
+//! nothing of how commands are run.
+
+mod assign;
+mod bells;
+mod cache_link;
+mod clock;
+mod directory;
+mod dispatcher;
+mod farm;
+mod health;
+mod identity;
+mod journal;
+mod logs;
+mod members;
+mod options;
+mod record;
+mod recovery;
+mod report;
+mod retention;
+mod run;
+mod session;
+mod watch;
+
+pub use crate::{
+    directory::DirectoryError,
+    dispatcher::DispatchError,
+    identity::IdentityError,
+    journal::{AppendError, OpenJournalError},
+    members::OpenMembersError,
+    options::{
+        BUILD_TIME_LIMIT, Options, OptionsError, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES,
+    },
+    record::ReplayError,
+    recovery::OpenError,
+    run::{Ready, RunError, run},
+};

@@ -1,0 +1,124 @@
+//! The coordinator's own connection to the cache: kept up, and made anew when the cache moves or comes
+//! back.
+
+use std::{net::SocketAddr, time::Duration};
+
+use cache::client::CacheClient;
+use protocol::{access::Role, name::Team};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use transport::{Client, Connection, back_off};
+
+use crate::report::Chain;
+
+/// How long a request waits for the cache to come back before it is refused. A cache that was restarted
+/// is found within one or two tries.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The connection to the cache, as long as there is one.
+#[derive(Clone, Debug)]
+pub(crate) struct CacheLink {
+    connection: watch::Receiver<Option<Connection>>,
+    team: Team,
+}
+
+/// There is no connection to the cache, and none came up in time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the coordinator has no connection to the cache; is `grange cache serve` running?")]
+pub(crate) struct NoCache;
+
+impl CacheLink {
+    /// A client of the cache, waiting a little for the connection if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// If the cache does not come back within that time.
+    pub(crate) async fn client(&self) -> Result<CacheClient, NoCache> {
+        let mut connection = self.connection.clone();
+        let there = timeout(PATIENCE, connection.wait_for(Option::is_some)).await;
+        let found = match there {
+            Ok(Ok(connection)) => connection.clone(),
+            _ => None,
+        };
+        let connection = found.ok_or(NoCache)?;
+        Ok(CacheClient::new(connection, self.team.clone()))
+    }
+
+    /// Whether there is a connection, now and later.
+    pub(crate) fn follow(&self) -> watch::Receiver<Option<Connection>> {
+        self.connection.clone()
+    }
+}
+
+/// Where [`keep_up`] says whether there is a connection.
+pub(crate) type LinkSender = watch::Sender<Option<Connection>>;
+
+/// A link, and what its task needs. `team` is whose certificate the coordinator has.
+pub(crate) fn link(team: Team) -> (CacheLink, LinkSender) {
+    let sender = watch::Sender::new(None);
+    let connection = sender.subscribe();
+    (CacheLink { connection, team }, sender)
+}
+
+/// Keeps the connection up until stopped. `address` says where the cache is.
+pub(crate) async fn keep_up(
+    client: Client,
+    mut address: watch::Receiver<Option<SocketAddr>>,
+    link: LinkSender,
+    stop: CancellationToken,
+) {
+    let mut failures = 0;
+    loop {
+        let connected = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            connected = connect(&client, &mut address, failures) => connected,
+        };
+        let Some(connection) = connected else {
+            failures = failures.saturating_add(1);
+            continue;
+        };
+        failures = 1;
+        link.send_replace(Some(connection.clone()));
+        let why = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            why = connection.closed() => why,
+            _ = address.changed() => "the cache has moved".to_owned(),
+        };
+        link.send_replace(None);
+        connection.close("the coordinator connects anew");
+        warn!(reason = why, "connection to the cache is over");
+    }
+}
+
+/// Waits as long as `failures` tries demand, and for an address, and tries once.
+async fn connect(
+    client: &Client,
+    address: &mut watch::Receiver<Option<SocketAddr>>,
+    failures: u32,
+) -> Option<Connection> {
+    // One coordinator per farm: no other waits in step with it.
+    tokio::select! {
+        () = sleep(back_off(failures, 0)) => {}
+        _ = address.changed() => {}
+    }
+    // The sender lives as long as the coordinator.
+    let known = address.wait_for(Option::is_some).await.ok();
+    let found = known.and_then(|known| *known)?;
+    address.mark_unchanged();
+    match client.connect(found, Role::Cache).await {
+        Ok(connection) => {
+            info!(address = %found, "connected to the cache");
+            Some(connection)
+        }
+        Err(error) => {
+            warn!(address = %found, error = %Chain(&error), "failed to connect to the cache");
+            None
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The coordinator's one clock: the only place that reads the time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use protocol::time::{Time, WallTime};
+use rustix::time::{ClockId, clock_gettime};
+use scheduler::Now;
+
+/// The monotonic time, in microseconds since the machine started. It goes on while the machine sleeps,
+/// so that a lease ends on time by both its parties' reckoning.
+pub(crate) fn now() -> Time {
+    let now = clock_gettime(ClockId::Boottime);
+    let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1_000;
+    Time(u64::try_from(micros).expect("the monotonic clock starts at zero and fits for ages"))
+}
+
+/// The wall time; 1970 if the machine's clock is set before that.
+#[expect(clippy::disallowed_methods, reason = "the shell's one clock")]
+pub(crate) fn wall() -> WallTime {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    WallTime::default() + since
+}
+
+/// Both, as the scheduler takes them.
+pub(crate) fn both() -> Now {
+    Now {
+        time: now(),
+        wall: wall(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_does_not_go_back_and_the_wall_clock_is_in_this_century() {
+        let (a, b) = (now(), now());
+        assert!(a <= b);
+        assert!(WallTime(1_600_000_000_000) < wall());
+    }
+}

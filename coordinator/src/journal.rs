@@ -1,0 +1,270 @@
+//! The journal: what was decided, on disk, before anybody is told.
+//!
+//! An append-only sequence of records, numbered from 0, in files of which each starts at some number. One
+//! call of [`Journal::append`] is one group and one sync. Now and then the whole state is put beside
+//! ([`Journal::put_state`]), and the files before it go. Opening replays the last state and the records
+//! since; a torn end is cut off; any other damage stops the start, because what follows it was promised
+//! to somebody.
+
+mod frame;
+mod replay;
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{directory, record::ReplayError};
+
+/// How long a file of facts may get, in bytes, before the next one is begun: a start reads a file whole.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// After how many records the state is put beside them. Folding so many takes well under a second.
+const RECORDS_PER_STATE: u64 = 20_000;
+/// After how many bytes it is, if the records are large, as those of submissions are.
+const BYTES_PER_STATE: u64 = 128 * 1024 * 1024;
+
+/// The journal of one coordinator, open for appending.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    directory: PathBuf,
+    /// The last file.
+    file: File,
+    path: PathBuf,
+    /// How much of it is synced.
+    length: u64,
+    /// The number of the next record.
+    next: u64,
+    /// Records and bytes since the last state.
+    since_state: (u64, u64),
+    /// How large that was, in bytes: a large one is written less often.
+    state_bytes: u64,
+}
+
+/// What a start gets back, in order.
+#[derive(Debug)]
+pub(crate) enum Replayed<'a> {
+    /// The whole state; at most once, before all records.
+    State(&'a [u8]),
+    /// A record.
+    Record(&'a [u8]),
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenJournalError {
+    /// A file cannot be read or written: look at the disk.
+    #[error("failed to {action} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file belongs to somebody else. Run the coordinator as its owner, or give it to this user.
+    #[error(
+        "no permission to open `{}`; run the coordinator as the user who owns the file, or change its owner",
+        path.display()
+    )]
+    Permission {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not what was written. What stands before the place is whole; what follows was promised to
+    /// somebody, so nothing is guessed.
+    #[error(
+        "journal file `{}` is damaged at byte {offset}: {wrong}; put back a copy of the journal directory, \
+         or move it away to start without the builds that it knows",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong.
+        wrong: &'static str,
+    },
+    /// A record is whole, but says nothing that this program knows. The program is older than the journal,
+    /// or has a fault.
+    #[error(
+        "journal file `{}` has a record in the group at byte {offset} that this program does not \
+         understand; use the program that wrote it",
+        path.display()
+    )]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What it is that is not understood.
+        source: ReplayError,
+    },
+    /// A newer program has written a file. Use that one.
+    #[error(
+        "journal file `{}` is of version {found}; this program knows versions up to {known}",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// Records are missing between two files, or before the first.
+    #[error(
+        "journal directory `{}` lacks the records from number {from} on; put back the file that has them, \
+         or move the directory away to start without the builds that it knows",
+        path.display()
+    )]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+        /// The number of the first record that is not there.
+        from: u64,
+    },
+}
+
+/// Why records were not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// They were not written, and the journal is as before: try again, when the disk has room.
+    #[error("failed to write to journal file `{}`", path.display())]
+    NotWritten {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Nobody knows what of them is on disk. Stop: the next start finds out.
+    #[error("failed to sync journal file `{}`", path.display())]
+    Uncertain {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, making it if need be, and hands everything in it to `replay`.
+    ///
+    /// # Errors
+    ///
+    /// If anything but the very end of the last file is not as it was written, if `replay` does not
+    /// understand what it is handed, or if the system refuses.
+    pub(crate) fn open(
+        directory: &Path,
+        replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
+    ) -> Result<Self, OpenJournalError> {
+        replay::open(directory, replay)
+    }
+
+    /// Appends records, each a line of JSON without its end, and makes them durable.
+    ///
+    /// # Errors
+    ///
+    /// If they could not be written, or not be synced; see [`AppendError`] for what that means.
+    pub(crate) fn append(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        if FILE_BYTES_MAX <= self.length {
+            self.begin_file()
+                .map_err(|source| AppendError::NotWritten {
+                    path: self.path.clone(),
+                    source,
+                })?;
+        }
+        let mut lines = records.join(&b'\n');
+        lines.push(b'\n');
+        let count = u32::try_from(records.len()).expect("the dispatcher's groups are bounded");
+        let bytes = frame::group(self.next, count, &lines);
+        if let Err(source) = self.file.write_all_at(&bytes, self.length) {
+            let path = self.path.clone();
+            // What was written of it must not stand before the next group.
+            return Err(match self.file.set_len(self.length) {
+                Ok(()) => AppendError::NotWritten { path, source },
+                Err(_) => AppendError::Uncertain { path, source },
+            });
+        }
+        self.file
+            .sync_data()
+            .map_err(|source| AppendError::Uncertain {
+                path: self.path.clone(),
+                source,
+            })?;
+        self.length += bytes.len() as u64;
+        self.next += u64::from(count);
+        self.since_state.0 += u64::from(count);
+        self.since_state.1 += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Whether so much was appended that [`put_state`](Self::put_state) is worth its time.
+    pub(crate) fn wants_state(&self) -> bool {
+        let (records, bytes) = self.since_state;
+        RECORDS_PER_STATE <= records && self.state_bytes / 2 <= bytes
+            || BYTES_PER_STATE.max(self.state_bytes) <= bytes
+    }
+
+    /// Puts the state after all records so far beside them, and lets the files before it go.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses; the journal is as good as before, only longer.
+    pub(crate) fn put_state(&mut self, state: &[u8]) -> io::Result<()> {
+        // Not again at once if it fails.
+        self.since_state = (0, 0);
+        self.begin_file()?;
+        let path = self.directory.join(replay::state_name(self.next));
+        let mut bytes = frame::file_header(frame::MAGIC_STATE, self.next).to_vec();
+        bytes.extend_from_slice(blake3::hash(state).as_bytes());
+        bytes.extend_from_slice(state);
+        directory::replace(&path, &bytes)?;
+        self.state_bytes = bytes.len() as u64;
+        replay::remove_before(&self.directory, self.next)
+    }
+
+    /// Begins the next file, unless the last one is empty.
+    fn begin_file(&mut self) -> io::Result<()> {
+        let path = self.directory.join(replay::facts_name(self.next));
+        if path == self.path {
+            return Ok(());
+        }
+        let file = match create_file(&path, self.next) {
+            Ok(file) => file,
+            Err(error) => {
+                // A file without records is no harm, but one that is half a header is in the way.
+                let _gone = fs::remove_file(&path);
+                return Err(error);
+            }
+        };
+        self.file = file;
+        self.path = path;
+        self.length = frame::HEADER_BYTES as u64;
+        Ok(())
+    }
+}
+
+/// Makes a file of facts without records, durably.
+fn create_file(path: &Path, first: u64) -> io::Result<File> {
+    let file = directory::private()
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    file.write_all_at(&frame::file_header(frame::MAGIC_FACTS, first), 0)?;
+    file.sync_all()?;
+    directory::sync_parent(path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! The journal as a whole: what was appended comes back, whatever happens to the files' end.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+/// Opens the journal and gives what it replays, as text.
+fn open(directory: &Path) -> Result<(Journal, Vec<String>), OpenJournalError> {
+    let mut seen = Vec::new();
+    let journal = Journal::open(directory, &mut |replayed| {
+        let (kind, bytes) = match replayed {
+            Replayed::State(bytes) => ("state", bytes),
+            Replayed::Record(bytes) => ("record", bytes),
+        };
+        let value: serde_json::Value = serde_json::from_slice(bytes)?;
+        seen.push(format!("{kind} {value}"));
+        Ok(())
+    })?;
+    Ok((journal, seen))
+}
+
+fn append(journal: &mut Journal, records: &[u32]) {
+    let records: Vec<_> = records
+        .iter()
+        .map(|record| record.to_string().into_bytes())
+        .collect();
+    journal.append(&records).unwrap();
+}
+
+/// A journal with the records 0 to 5 in three groups, and the path of its only file.
+fn sample(directory: &Path) -> PathBuf {
+    let (mut journal, _) = open(directory).unwrap();
+    append(&mut journal, &[0, 1]);
+    append(&mut journal, &[2]);
+    append(&mut journal, &[3, 4, 5]);
+    journal.path
+}
+
+fn records(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|record| format!("record {record}")).collect()
+}
+
+#[test]
+fn what_was_appended_comes_back_in_order_after_each_of_many_starts() {
+    let home = tempfile::tempdir().unwrap();
+    for round in 0..10 {
+        let (mut journal, seen) = open(home.path()).unwrap();
+        assert_eq!(seen, records(0..2 * round));
+        append(&mut journal, &[2 * round, 2 * round + 1]);
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_at_every_byte_and_appending_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let whole = fs::read(sample(home.path())).unwrap();
+    let last = whole.len() - (frame::HEADER_BYTES + 6);
+    for end in last..whole.len() {
+        let path = home.path().join(format!("{end}/journal"));
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join(replay::facts_name(0)), &whole[..end]).unwrap();
+        let (mut journal, seen) = open(&path).unwrap();
+        assert_eq!(seen, records(0..3), "cut at {end}");
+        append(&mut journal, &[3]);
+        assert_eq!(open(&path).unwrap().1, records(0..4), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_stops_the_start_and_names_file_and_offset() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    let whole = fs::read(&path).unwrap();
+    let second = 2 * frame::HEADER_BYTES + 4;
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x04;
+        fs::write(&path, &flipped).unwrap();
+        let error = open(home.path()).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
+        if (second..second + frame::HEADER_BYTES + 2).contains(&at) {
+            let expected = format!("at byte {second}:");
+            assert!(message.contains(&expected), "byte {at}: {message}");
+            assert!(message.contains("put back a copy"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_ends_early_before_another_is_damage_and_not_torn() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.begin_file().unwrap();
+    append(&mut journal, &[6]);
+    assert_eq!(open(home.path()).unwrap().1, records(0..7));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(
+        open(home.path()),
+        Err(OpenJournalError::Damaged { .. })
+    ));
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(
+        open(home.path()),
+        Err(OpenJournalError::Missing { from: 0, .. })
+    ));
+}
+
+#[test]
+fn a_state_takes_the_place_of_the_files_before_it() {
+    let home = tempfile::tempdir().unwrap();
+    sample(home.path());
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.put_state(b"\"six\"").unwrap();
+    append(&mut journal, &[6, 7]);
+    let expected = ["state \"six\"", "record 6", "record 7"];
+    assert_eq!(open(home.path()).unwrap().1, expected);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.put_state(b"\"eight\"").unwrap();
+    drop(journal);
+    assert_eq!(open(home.path()).unwrap().1, ["state \"eight\""]);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_stop_at_any_step_of_putting_the_state_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let first = sample(home.path());
+    let kept = fs::read(&first).unwrap();
+    let (mut journal, _) = open(home.path()).unwrap();
+    // Only the next file is there yet, or half of its header.
+    journal.begin_file().unwrap();
+    assert_eq!(open(home.path()).unwrap().1, records(0..6));
+    let next = journal.path.clone();
+    fs::write(&next, &fs::read(&next).unwrap()[..7]).unwrap();
+    assert_eq!(open(home.path()).unwrap().1, records(0..6));
+    // The state is there, and the old file is still.
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.put_state(b"6").unwrap();
+    fs::write(&first, kept).unwrap();
+    assert_eq!(open(home.path()).unwrap().1, ["state 6"]);
+    assert!(!first.exists());
+}
+
+#[test]
+fn a_damaged_state_stops_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    sample(home.path());
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.put_state(b"6").unwrap();
+    let path = home.path().join(replay::state_name(6));
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        fs::write(&path, flipped).unwrap();
+        let message = open(home.path()).unwrap_err().to_string();
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
+        fs::write(&path, &whole[..at]).unwrap();
+        open(home.path()).unwrap_err();
+    }
+    fs::write(&path, whole).unwrap();
+    fs::remove_file(home.path().join(replay::facts_name(6))).unwrap();
+    assert!(matches!(
+        open(home.path()),
+        Err(OpenJournalError::Missing { from: 6, .. })
+    ));
+}
+
+#[test]
+fn a_newer_journal_is_refused_and_both_versions_are_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8..12].copy_from_slice(&3_u32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let message = open(home.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("version 3") && message.contains("up to 1"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_record_that_is_not_understood_stops_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(home.path()).unwrap();
+    journal.append(&[b"no json".to_vec()]).unwrap();
+    assert!(matches!(
+        open(home.path()),
+        Err(OpenJournalError::Record { offset: 32, .. })
+    ));
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    // The superuser may read everything: then there is nothing to see.
+    if File::open(&path).is_ok() {
+        return;
+    }
+    let message = open(home.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("no permission") && message.contains(path.to_str().unwrap()),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_full_disk_refuses_the_records_and_leaves_the_journal_whole() {
+    let home = tempfile::tempdir().unwrap();
+    sample(home.path());
+    let (mut journal, _) = open(home.path()).unwrap();
+    // Writes to this device fail as on a full disk; cutting it is refused, too.
+    let file = std::mem::replace(
+        &mut journal.file,
+        File::options().write(true).open("/dev/full").unwrap(),
+    );
+    assert!(journal.append(&[b"6".to_vec()]).is_err());
+    journal.file = file;
+    append(&mut journal, &[6]);
+    assert_eq!(open(home.path()).unwrap().1, records(0..7));
+}
+
+#[test]
+fn a_state_is_wanted_after_many_records() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(home.path()).unwrap();
+    let records = vec![b"1".to_vec(); usize::try_from(RECORDS_PER_STATE).unwrap()];
+    journal.append(&records[1..]).unwrap();
+    assert!(!journal.wants_state());
+    journal.append(&records[..1]).unwrap();
+    assert!(journal.wants_state());
+    let (mut journal, _) = open(home.path()).unwrap();
+    assert!(journal.wants_state(), "also after a start");
+    journal.put_state(b"0").unwrap();
+    assert!(!journal.wants_state());
+}

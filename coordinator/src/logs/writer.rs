@@ -1,0 +1,234 @@
+//! The task that writes logs: it takes what all sessions have for it at once, writes it, syncs each file
+//! once, and only then tells the sessions and rings for the watchers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use protocol::build::BuildId;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_blocking,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{AppendLogError, LogKey, files::LogFiles};
+use crate::bells::Bells;
+
+/// How many pieces may wait for the disk, and are written in one go: with the largest pieces 16 MiB. Past
+/// it sessions wait, and so do the workers behind them.
+const PIECES_MAX: usize = 64;
+
+/// Hands pieces to the writer.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter(mpsc::Sender<Order>);
+
+#[derive(Debug)]
+enum Order {
+    Append(Append),
+    Close(LogKey),
+    /// Close all logs of a build.
+    Forget(BuildId, oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct Append {
+    key: LogKey,
+    offset: u64,
+    bytes: Bytes,
+    done: oneshot::Sender<Result<u64, AppendLogError>>,
+}
+
+/// What the task runs on.
+#[derive(Debug)]
+pub(crate) struct Orders(mpsc::Receiver<Order>);
+
+/// A writer and what its task, [`run`], takes.
+pub(crate) fn channel() -> (LogWriter, Orders) {
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    (LogWriter(sender), Orders(receiver))
+}
+
+impl LogWriter {
+    /// Appends a piece of log; gives how many bytes of the log are durable then. An empty piece at 0 asks
+    /// how many there are.
+    ///
+    /// # Errors
+    ///
+    /// If the piece does not fit, the disk refuses, or the coordinator stops.
+    pub(crate) async fn append(
+        &self,
+        key: LogKey,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<u64, AppendLogError> {
+        let stopped = || AppendLogError::Io {
+            path: PathBuf::from(format!("{}.{}", key.job, key.attempt)),
+            source: io::Error::other("the coordinator stops"),
+        };
+        let (done, answer) = oneshot::channel();
+        let append = Append {
+            key,
+            offset,
+            bytes,
+            done,
+        };
+        let sent = self.0.send(Order::Append(append)).await;
+        sent.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Closes a log that nobody writes to any more.
+    pub(crate) async fn close(&self, key: LogKey) {
+        // If the writer has gone, so has the open file.
+        let _sent = self.0.send(Order::Close(key)).await;
+    }
+
+    /// Closes all logs of a build, before they are deleted.
+    pub(crate) async fn forget(&self, build: BuildId) {
+        let (done, answer) = oneshot::channel();
+        if self.0.send(Order::Forget(build, done)).await.is_ok() {
+            let _closed = answer.await;
+        }
+    }
+}
+
+/// Writes until stopped; what was taken by then is written.
+pub(crate) async fn run(
+    mut files: LogFiles,
+    mut orders: Orders,
+    bells: Arc<Bells>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(PIECES_MAX);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            count = orders.0.recv_many(&mut batch, PIECES_MAX) => if count == 0 {
+                return;
+            },
+        }
+        let work = std::mem::take(&mut batch);
+        let written = spawn_blocking(move || {
+            let grown = write(&mut files, work);
+            (files, grown)
+        });
+        let grown;
+        (files, grown) = written.await.expect("writing logs does not panic");
+        for key in grown {
+            bells.log_grown(key);
+        }
+    }
+}
+
+/// Carries out a batch; gives the logs that have grown.
+fn write(files: &mut LogFiles, batch: Vec<Order>) -> BTreeSet<LogKey> {
+    // Of each log: whom to tell, in order. A piece that was refused was answered at once.
+    let mut waiting = BTreeMap::<LogKey, Vec<oneshot::Sender<_>>>::new();
+    let mut grown = BTreeSet::new();
+    let mut bytes = 0;
+    for order in batch {
+        match order {
+            Order::Append(append) => {
+                match files.append(append.key, append.offset, &append.bytes) {
+                    Ok(()) => {
+                        bytes += append.bytes.len() as u64;
+                        waiting.entry(append.key).or_default().push(append.done);
+                    }
+                    // Who asked may be gone.
+                    Err(error) => {
+                        let _told = append.done.send(Err(error));
+                    }
+                }
+            }
+            Order::Close(key) => {
+                if let Some(dones) = waiting.remove(&key) {
+                    grown.insert(key);
+                    tell(files, key, dones);
+                }
+                files.close(key);
+            }
+            Order::Forget(build, done) => {
+                files.close_all(build);
+                let _told = done.send(());
+            }
+        }
+    }
+    metrics::counter!("grange_logs_written_bytes_total").increment(bytes);
+    for (key, dones) in waiting {
+        grown.insert(key);
+        tell(files, key, dones);
+    }
+    grown
+}
+
+/// Syncs a log and tells everybody who waits for it.
+fn tell(
+    files: &mut LogFiles,
+    key: LogKey,
+    dones: Vec<oneshot::Sender<Result<u64, AppendLogError>>>,
+) {
+    let synced = files.sync(key);
+    for done in dones {
+        let answer = match &synced {
+            Ok(durable) => Ok(*durable),
+            Err(AppendLogError::Io { path, source }) => Err(AppendLogError::Io {
+                path: path.clone(),
+                source: io::Error::new(source.kind(), source.to_string()),
+            }),
+            Err(_) => unreachable!("only the system refuses to sync"),
+        };
+        // Who asked may be gone; the bytes are there all the same.
+        let _told = done.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::job::JobId;
+
+    use super::*;
+    use crate::logs::Logs;
+
+    #[tokio::test]
+    async fn a_piece_is_durable_when_its_sender_is_told_and_watchers_hear_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let logs = Arc::new(Logs::open(home.path().join("logs")).unwrap());
+        let bells = Arc::new(Bells::default());
+        let (writer, orders) = channel();
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        let files = LogFiles::new(Arc::clone(&logs));
+        tasks.spawn(run(files, orders, Arc::clone(&bells), stop.clone()));
+
+        let build = BuildId(7);
+        let bell = bells.listen(build);
+        let key = |index| LogKey {
+            job: JobId { build, index },
+            attempt: 1,
+        };
+        let appends = [(0, 0, "ab"), (1, 0, "x"), (0, 2, "cd")];
+        for (index, offset, text) in appends {
+            let durable = writer.append(key(index), offset, Bytes::from(text)).await;
+            assert_eq!(durable.unwrap(), offset + text.len() as u64);
+        }
+        bell.rung().await;
+        let lengths = logs.lengths(build).unwrap();
+        assert_eq!(lengths.into_values().collect::<Vec<_>>(), [4, 1]);
+        let refused = writer.append(key(1), 5, Bytes::from("y")).await;
+        assert!(matches!(
+            refused,
+            Err(AppendLogError::Gap { length: 1, .. })
+        ));
+        writer.forget(build).await;
+        logs.delete(build).unwrap();
+        assert!(logs.lengths(build).unwrap().is_empty());
+        stop.cancel();
+        tasks.join_all().await;
+    }
+}

@@ -1,0 +1,120 @@
+//! What a coordinator is told when it starts.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use protocol::name::Team;
+
+/// How long a build may run, by default: CodeBuild's default.
+pub const BUILD_TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How long a build may wait for a worker, by default: CodeBuild's default.
+pub const QUEUE_TIME_LIMIT: Duration = Duration::from_secs(480 * 60);
+/// How long a build that has ended is kept, by default.
+pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many bytes of logs and artifacts builds that have ended may take, by default: 50 GB.
+pub const RETENTION_BYTES: u64 = 50_000_000_000;
+/// The longest that a limit may be: ten years, which no sum of times overflows on.
+const LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The settings of a coordinator.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen for workers, caches and clients (UDP). Port 0: any that is free, see
+    /// [`Ready`](crate::Ready).
+    pub listen: SocketAddr,
+    /// Where the others reach it, if that is not where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// The data directory, for this coordinator alone; made if need be.
+    pub directory: PathBuf,
+    /// Where to answer `/metrics` and `/healthz` (TCP); `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The team of the credentials in [`Ready`](crate::Ready).
+    pub team: Team,
+    /// How long a build may run, from the start of its first phase.
+    pub build_time_limit: Duration,
+    /// How long a build may wait until its first phase starts.
+    pub queue_time_limit: Duration,
+    /// How long a build that has ended is kept.
+    pub retention: Duration,
+    /// How many bytes of logs and artifacts builds that have ended may take; the oldest go first.
+    pub retention_bytes: u64,
+}
+
+/// Why options cannot be.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum OptionsError {
+    /// A time is zero, or longer than ten years. Set it to something between.
+    #[error("`{option}` is {found:?}; it has to be more than zero and at most ten years")]
+    Time {
+        /// Which.
+        option: &'static str,
+        /// What it is.
+        found: Duration,
+    },
+    /// Nobody could connect to the address that the others are told. Name the machine's own.
+    #[error("`advertise` is {found}, which names no machine and port")]
+    Advertise {
+        /// What it is.
+        found: SocketAddr,
+    },
+}
+
+impl Options {
+    /// Checks what types do not.
+    ///
+    /// # Errors
+    ///
+    /// If a setting makes no sense; the message names it.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let times = [
+            ("build_time_limit", self.build_time_limit),
+            ("queue_time_limit", self.queue_time_limit),
+            ("retention", self.retention),
+        ];
+        for (option, found) in times {
+            if found.is_zero() || LIMIT_MAX < found {
+                return Err(OptionsError::Time { option, found });
+            }
+        }
+        match self.advertise {
+            Some(found) if found.port() == 0 || found.ip().is_unspecified() => {
+                Err(OptionsError::Advertise { found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: None,
+            directory: "/nowhere".into(),
+            metrics_listen: None,
+            team: "main".parse().unwrap(),
+            build_time_limit: BUILD_TIME_LIMIT,
+            queue_time_limit: QUEUE_TIME_LIMIT,
+            retention: RETENTION,
+            retention_bytes: RETENTION_BYTES,
+        }
+    }
+
+    #[test]
+    fn the_defaults_make_sense_and_what_does_not_is_named() {
+        assert_eq!(options().check(), Ok(()));
+        let mut wrong = options();
+        wrong.queue_time_limit = Duration::ZERO;
+        let message = wrong.check().unwrap_err().to_string();
+        assert!(message.contains("`queue_time_limit` is 0ns"), "{message}");
+        wrong = options();
+        wrong.retention = Duration::MAX;
+        assert!(wrong.check().is_err());
+        wrong = options();
+        wrong.advertise = Some("0.0.0.0:7000".parse().unwrap());
+        let message = wrong.check().unwrap_err().to_string();
+        assert!(message.contains("0.0.0.0:7000"), "{message}");
+    }
+}

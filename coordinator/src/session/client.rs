@@ -1,0 +1,282 @@
+//! The session of one client: each of its streams is a request, answered by what the scheduler knows or
+//! decides.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use protocol::{
+    access::{Identity, Role},
+    build::BuildId,
+    message::{
+        Refusal,
+        client::{BuildRef, ClientReply, ClientRequest, FarmInfo},
+    },
+    name::WorkerName,
+};
+use scheduler::{Event, Scope};
+use tokio::task::{JoinSet, spawn_blocking};
+use tracing::{Instrument as _, debug, info, info_span, warn};
+use transport::{Connection, JoinToken, Stream, StreamError};
+
+use super::{refusal, submit};
+use crate::{
+    clock,
+    farm::{self, Farm},
+    members::AddTokenError,
+    report::Chain,
+    watch,
+};
+
+/// How many requests of one client are served at once; further ones are refused. People follow a few
+/// builds at a time, programs some dozens.
+const REQUESTS_MAX: usize = 128;
+
+/// Serves a client until it leaves; says why it ended.
+pub(crate) async fn run(
+    connection: &Connection,
+    identity: &Identity,
+    farm: &Arc<Farm>,
+) -> &'static str {
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = requests.join_next(), if !requests.is_empty() => {
+                if let Err(error) = ended {
+                    warn!(error = %Chain(&error), "request failed");
+                    metrics::counter!("grange_requests_failed_total").increment(1);
+                }
+            }
+            stream = connection.accept() => {
+                let Some(stream) = stream else {
+                    return "the client has left";
+                };
+                let request = Request {
+                    identity: identity.clone(),
+                    remote: connection.remote(),
+                    farm: Arc::clone(farm),
+                };
+                let crowded = REQUESTS_MAX <= requests.len();
+                let span = info_span!("request", team = %identity.team, client = identity.name);
+                requests.spawn(request.serve(stream, crowded).instrument(span));
+            }
+        }
+    }
+}
+
+/// Who asks.
+struct Request {
+    identity: Identity,
+    remote: SocketAddr,
+    farm: Arc<Farm>,
+}
+
+impl Request {
+    async fn serve(self, mut stream: Stream, crowded: bool) {
+        metrics::counter!("grange_requests_total").increment(1);
+        match self.converse(&mut stream, crowded).await {
+            Ok(()) => stream.send.finish(),
+            Err(error) => debug!(error = %Chain(&error), "client is gone"),
+        }
+    }
+
+    async fn converse(&self, stream: &mut Stream, crowded: bool) -> Result<(), StreamError> {
+        let Some(request) = stream.receive.message::<ClientRequest>().await? else {
+            return Ok(());
+        };
+        let watched = match &request {
+            ClientRequest::Watch { build, .. } => Some(build.clone()),
+            _ => None,
+        };
+        let answer = if crowded {
+            let message =
+                format!("at most {REQUESTS_MAX} requests of one client are served at once");
+            Err(refusal::exhausted(message))
+        } else if let Some(build) = watched {
+            self.find(build).await.map(ClientReply::Watching)
+        } else {
+            self.answer(&request).await
+        };
+        if let Err(refused) = &answer {
+            debug!(reason = refused.message, "request refused");
+            metrics::counter!("grange_requests_refused_total").increment(1);
+        }
+        stream.send.message(&answer).await?;
+        if let (ClientRequest::Watch { from, follow, .. }, Ok(ClientReply::Watching(build))) =
+            (request, answer)
+        {
+            watch::run(&mut stream.send, &self.farm, (build, from), follow).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers whatever is no watching.
+    async fn answer(&self, request: &ClientRequest) -> Result<ClientReply, Refusal> {
+        let dispatcher = &self.farm.dispatcher;
+        self.check_role(request)?;
+        match request {
+            ClientRequest::Farm => Ok(ClientReply::Farm(FarmInfo {
+                cache: *self.farm.members.cache().borrow(),
+                namespace: self.identity.team.clone().into(),
+                team: self.identity.team.clone(),
+            })),
+            ClientRequest::Submit(build) => submit::submit(build, &self.identity, &self.farm)
+                .await
+                .map(ClientReply::Submitted),
+            ClientRequest::Builds { project, limit } => {
+                let (scope, project, limit) = (self.scope(), project.clone(), *limit);
+                let builds = dispatcher
+                    .ask(move |state| scheduler::builds(state, &scope, project.as_ref(), limit));
+                Ok(ClientReply::Builds(builds.await?))
+            }
+            ClientRequest::Build(text) => {
+                let build = self.find(text.clone()).await?;
+                let detail = dispatcher
+                    .ask(move |state| scheduler::build_detail(state, build, clock::both()))
+                    .await?;
+                let detail = detail.ok_or_else(|| gone(text))?;
+                Ok(ClientReply::Build(Box::new(detail)))
+            }
+            ClientRequest::Stop(text) => {
+                let build = self.find(text.clone()).await?;
+                info!(%build, "build is to stop");
+                dispatcher.apply(Event::Stop { build }, |_| ()).await?;
+                Ok(ClientReply::Done)
+            }
+            ClientRequest::Retry(text) => {
+                let build = self.find(text.clone()).await?;
+                submit::retry(build, &self.identity, &self.farm)
+                    .await
+                    .map(ClientReply::Submitted)
+            }
+            ClientRequest::Delete(text) => self.delete(text).await,
+            ClientRequest::Workers => Ok(ClientReply::Workers(
+                dispatcher.ask(scheduler::workers).await?,
+            )),
+            ClientRequest::Drain(worker) => self.drain(worker).await,
+            ClientRequest::CreateToken {
+                team,
+                role,
+                lifetime,
+            } => {
+                let token = JoinToken::new(self.farm.authority.fingerprint());
+                let (hash, text) = (token.secret_hash(), token.to_string());
+                let (farm, whom) = (Arc::clone(&self.farm), (team.clone(), *role));
+                info!(%team, %role, "join token made");
+                let lifetime = *lifetime;
+                let add = move || farm.members.add_token(hash, whom, lifetime, clock::wall());
+                let added = spawn_blocking(add)
+                    .await
+                    .expect("making a token does not panic");
+                added.map_err(|error| token_refusal(&error))?;
+                Ok(ClientReply::Token(text))
+            }
+            ClientRequest::AnnounceCache(address) => self.announce(*address).await,
+            ClientRequest::Watch { .. } => Err(refusal::invalid("a watch is answered elsewhere")),
+        }
+    }
+
+    /// Who may ask what. Workers do not get here.
+    fn check_role(&self, request: &ClientRequest) -> Result<(), Refusal> {
+        let identity = &self.identity;
+        let (what, may) = match request {
+            ClientRequest::Farm => return Ok(()),
+            ClientRequest::AnnounceCache(_) => ("announce a cache", identity.role == Role::Cache),
+            ClientRequest::CreateToken { .. } => {
+                ("create join tokens", identity.role == Role::Admin)
+            }
+            ClientRequest::Drain(_) => ("drain workers", identity.role == Role::Admin),
+            _ => ("submit, follow and list builds", identity.role.is_client()),
+        };
+        if may {
+            return Ok(());
+        }
+        Err(refusal::denied(format!("{identity} may not {what}")))
+    }
+
+    /// Whose builds this client may see.
+    fn scope(&self) -> Scope {
+        match self.identity.role {
+            Role::Admin => Scope::All,
+            _ => Scope::Team(self.identity.team.clone()),
+        }
+    }
+
+    /// The build that a client means.
+    async fn find(&self, text: BuildRef) -> Result<BuildId, Refusal> {
+        if !self.identity.role.is_client() {
+            let message = format!("{} may not submit, follow and list builds", self.identity);
+            return Err(refusal::denied(message));
+        }
+        let scope = self.scope();
+        let found = self
+            .farm
+            .dispatcher
+            .ask(move |state| scheduler::resolve(state, &scope, &text));
+        found.await?.map_err(|error| match error {
+            scheduler::ResolveError::Unknown { .. } => refusal::not_found(error.to_string()),
+            scheduler::ResolveError::Ambiguous { .. } => refusal::invalid(error.to_string()),
+        })
+    }
+
+    async fn delete(&self, text: &BuildRef) -> Result<ClientReply, Refusal> {
+        let build = self.find(text.clone()).await?;
+        let deleted = self
+            .farm
+            .dispatcher
+            .apply(Event::Delete { build }, move |state| {
+                scheduler::is_ended(state, build).is_none()
+            });
+        if deleted.await? {
+            info!(%build, "build deleted");
+            return Ok(ClientReply::Done);
+        }
+        Err(refusal::precondition(format!(
+            "build {build} has not ended; stop it before it is deleted"
+        )))
+    }
+
+    async fn drain(&self, worker: &WorkerName) -> Result<ClientReply, Refusal> {
+        let (name, event) = (worker.clone(), worker.clone());
+        let dispatcher = &self.farm.dispatcher;
+        let known = dispatcher.ask(move |state| scheduler::knows_worker(state, &name));
+        if !known.await? {
+            let message = format!("no worker is called `{worker}`; `grange workers` lists them");
+            return Err(refusal::not_found(message));
+        }
+        info!(%worker, "worker is to drain");
+        dispatcher
+            .apply(Event::Drain { worker: event }, |_| ())
+            .await?;
+        Ok(ClientReply::Done)
+    }
+
+    async fn announce(&self, said: SocketAddr) -> Result<ClientReply, Refusal> {
+        let address = farm::reachable(said, self.remote.ip());
+        if address.port() == 0 {
+            return Err(refusal::invalid(format!(
+                "nobody can reach a cache at {said}"
+            )));
+        }
+        let farm = Arc::clone(&self.farm);
+        let set = spawn_blocking(move || farm.members.set_cache(address)).await;
+        set.expect("writing the members does not panic")
+            .map_err(|error| refusal::internal("remember where the cache is", &error))?;
+        info!(%address, "cache announced itself");
+        Ok(ClientReply::Done)
+    }
+}
+
+/// A build was deleted between two questions.
+fn gone(text: &str) -> Refusal {
+    refusal::not_found(format!("no build is called `{text}`"))
+}
+
+fn token_refusal(error: &AddTokenError) -> Refusal {
+    match error {
+        AddTokenError::Role { .. } | AddTokenError::Lifetime { .. } => {
+            refusal::invalid(error.to_string())
+        }
+        AddTokenError::TooMany => refusal::exhausted(error.to_string()),
+        AddTokenError::Write { .. } => refusal::internal("make a join token", error),
+    }
+}

@@ -1,0 +1,131 @@
+//! The session of one attempt's log: pieces in, acknowledgements out, each after its bytes are durable.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use protocol::{
+    message::work::{LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart},
+    name::WorkerName,
+};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+use transport::{Stream, StreamError};
+
+use crate::{
+    farm::Farm,
+    logs::{AppendLogError, LogKey},
+    report::Chain,
+};
+
+/// How long the disk gets before a piece that it had no room for is written again. Meanwhile the worker
+/// waits, and so does what it runs.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a log stream was given up. The worker opens another and goes on from what was acknowledged.
+#[derive(Debug, thiserror::Error)]
+enum LogSessionError {
+    /// The stream broke.
+    #[error("log stream broke")]
+    Stream {
+        /// How.
+        #[from]
+        source: StreamError,
+    },
+    /// Nobody gave this attempt to this worker. A worker that says so is confused, or lies.
+    #[error("attempt {} at job {} under {} is not one of worker {worker}", start.attempt, start.job, start.lease)]
+    NotYours {
+        /// What it says.
+        start: LogStart,
+        /// Who says it.
+        worker: WorkerName,
+    },
+    /// A piece is larger than any may be, or cannot be appended.
+    #[error("log piece cannot be taken")]
+    Append {
+        /// Why.
+        #[from]
+        source: AppendLogError,
+    },
+    /// The coordinator stops.
+    #[error("the coordinator stops")]
+    Stopped,
+}
+
+/// Takes the log that comes over `stream` from `worker`.
+pub(crate) async fn run(mut stream: Stream, start: LogStart, worker: &WorkerName, farm: &Farm) {
+    let key = LogKey {
+        job: start.job,
+        attempt: start.attempt,
+    };
+    if let Err(error) = check(start, worker, farm).await {
+        warn!(%worker, error = %Chain(&error), "log stream refused");
+        metrics::counter!("grange_log_streams_refused_total").increment(1);
+        give_up(&mut stream);
+        return;
+    }
+    if let Err(error) = take(&mut stream, key, farm).await {
+        debug!(job = %start.job, attempt = start.attempt, error = %Chain(&error), "log stream ended early");
+        give_up(&mut stream);
+    }
+    farm.log_writer.close(key).await;
+}
+
+fn give_up(stream: &mut Stream) {
+    stream.send.reset();
+    stream.receive.stop();
+}
+
+/// Checks that the log is this worker's to write. The lease may be over: a lost attempt's output is kept.
+async fn check(start: LogStart, worker: &WorkerName, farm: &Farm) -> Result<(), LogSessionError> {
+    let record = farm
+        .dispatcher
+        .ask(move |state| scheduler::attempt(state, start.job, start.attempt))
+        .await
+        .map_err(|_| LogSessionError::Stopped)?;
+    match record {
+        Some(record) if record.lease == start.lease && record.worker == *worker => Ok(()),
+        _ => Err(LogSessionError::NotYours {
+            start,
+            worker: worker.clone(),
+        }),
+    }
+}
+
+async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSessionError> {
+    // What is there already need not be sent again.
+    let durable = farm.log_writer.append(key, 0, Bytes::new()).await?;
+    stream.send.message(&LogAck { durable }).await?;
+    while let Some(piece) = stream.receive.message::<LogPiece>().await? {
+        let length = usize::try_from(piece.bytes).unwrap_or(usize::MAX);
+        if LOG_PIECE_BYTES_MAX < piece.bytes {
+            let bytes = length;
+            return Err(AppendLogError::PieceTooLarge { bytes }.into());
+        }
+        let bytes = stream.receive.bytes(length).await?;
+        let durable = loop {
+            let appended = farm
+                .log_writer
+                .append(key, piece.offset, bytes.clone())
+                .await;
+            match appended {
+                Ok(durable) => break durable,
+                Err(AppendLogError::Io { path, source }) if is_full(&source) => {
+                    warn!(path = %path.display(), error = %source, "log waits for room on the disk");
+                    sleep(FULL_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        stream.send.message(&LogAck { durable }).await?;
+    }
+    stream.send.finish();
+    Ok(())
+}
+
+/// Whether there may be room later.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}

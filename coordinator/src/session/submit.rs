@@ -1,0 +1,290 @@
+//! Taking builds: the buildspec is read and planned here, whatever the client made of it, and the source
+//! is held at the cache before anybody is told that the build was taken.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Read as _, sync::Arc};
+
+use buildspec::{Diagnostic, PlanRequest, Severity};
+use cache::client::CacheError;
+use protocol::{
+    access::Identity,
+    blob::TreeRef,
+    build::BuildId,
+    graph::JobGraph,
+    message::{
+        Refusal,
+        cache::{Entry, EntryKey, keys},
+        client::{BUILDSPEC_BYTES_MAX, SUBMITTED_VARIABLES_MAX, SubmitBuild, Submitted},
+    },
+    name::Namespace,
+};
+use scheduler::{Event, Submission};
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+
+use super::refusal;
+use crate::{clock, farm::Farm, report::Chain, retention::Chore};
+
+/// How many bytes the variables of a submission may have together: what Linux gives the environment of a
+/// process by default is eight times as much, and each task of a batch gets a copy.
+const VARIABLE_BYTES_MAX: usize = 256 * 1024;
+/// How long the path of a buildspec, and the name of a version, may be in bytes: they are shown only.
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+/// How many bytes the disk has to have free for a build to be taken. Facts about builds that run still
+/// fit into what is left then.
+const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Takes a build.
+pub(crate) async fn submit(
+    build: &SubmitBuild,
+    identity: &Identity,
+    farm: &Arc<Farm>,
+) -> Result<Submitted, Refusal> {
+    check(build)?;
+    check_room(farm)?;
+    let graph = plan(build).await?;
+    let id = random_id()?;
+    let namespace = Namespace::from(identity.team.clone());
+    hold_source(farm, id, &namespace, build.source.clone()).await?;
+    let jobs = graph.jobs.len();
+    let submission = Submission {
+        build: id,
+        team: identity.team.clone(),
+        namespace: namespace.clone(),
+        project: build.project.clone(),
+        trust: identity.role.trust(),
+        initiator: identity.name.clone(),
+        source: build.source.clone(),
+        source_version: build.source_version.clone(),
+        graph,
+    };
+    let submitted = take(farm, Event::Submit(Box::new(submission)), id, namespace).await?;
+    info!(build = %id, project = %build.project, number = submitted.number, jobs, "build submitted");
+    Ok(submitted)
+}
+
+/// Takes a build again, from the same source and with the same jobs.
+pub(crate) async fn retry(
+    build: BuildId,
+    identity: &Identity,
+    farm: &Arc<Farm>,
+) -> Result<Submitted, Refusal> {
+    check_room(farm)?;
+    let source = farm
+        .dispatcher
+        .ask(move |state| scheduler::source(state, build))
+        .await?;
+    let (namespace, source) =
+        source.ok_or_else(|| refusal::not_found(format!("build {build} was deleted")))?;
+    let id = random_id()?;
+    hold_source(farm, id, &namespace, source).await?;
+    let event = Event::Retry {
+        build,
+        retry: id,
+        initiator: identity.name.clone(),
+    };
+    let submitted = take(farm, event, id, namespace).await?;
+    info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
+    Ok(submitted)
+}
+
+/// Lets the scheduler take the build `id`, whose source is held already.
+async fn take(
+    farm: &Farm,
+    event: Event,
+    id: BuildId,
+    namespace: Namespace,
+) -> Result<Submitted, Refusal> {
+    let taken = farm
+        .dispatcher
+        .apply(event, move |state| scheduler::build_summary(state, id));
+    if let Some(summary) = taken.await? {
+        metrics::counter!("grange_builds_submitted_total").increment(1);
+        return Ok(Submitted {
+            build: id,
+            number: summary.number,
+        });
+    }
+    farm.chores.add(Chore::Deleted {
+        build: id,
+        namespace,
+    });
+    Err(refusal::exhausted(
+        "too many builds have not ended; wait until some have, or stop some",
+    ))
+}
+
+fn check(build: &SubmitBuild) -> Result<(), Refusal> {
+    let bytes = build.buildspec.len();
+    if BUILDSPEC_BYTES_MAX < bytes {
+        return Err(refusal::invalid(format!(
+            "buildspec has {bytes} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed"
+        )));
+    }
+    let variables = build.variables.len();
+    if SUBMITTED_VARIABLES_MAX < variables {
+        return Err(refusal::invalid(format!(
+            "{variables} variables are set, at most {SUBMITTED_VARIABLES_MAX} are allowed"
+        )));
+    }
+    check_variables(&build.variables)?;
+    let texts = [Some(&build.buildspec_path), build.source_version.as_ref()];
+    for text in texts.into_iter().flatten() {
+        if TEXT_BYTES_MAX < text.len() || text.chars().any(char::is_control) {
+            return Err(refusal::invalid(format!(
+                "path of buildspec and version of source have at most {TEXT_BYTES_MAX} bytes and no control \
+                 characters"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_variables(variables: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    let mut bytes = 0_usize;
+    for (name, value) in variables {
+        // What a shell can take: no process can be started with anything else.
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(refusal::invalid(format!(
+                "variable {name:?} cannot be set: a name has no `=`, and neither name nor value a zero byte"
+            )));
+        }
+        bytes = bytes.saturating_add(name.len() + value.len());
+    }
+    if VARIABLE_BYTES_MAX < bytes {
+        return Err(refusal::invalid(format!(
+            "the variables have {bytes} bytes together, at most {VARIABLE_BYTES_MAX} are allowed"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses builds while the disk is nearly full, so that those which run can end.
+fn check_room(farm: &Farm) -> Result<(), Refusal> {
+    let free = farm
+        .directory
+        .free_bytes()
+        .map_err(|error| refusal::internal("see how much room the disk has", &error))?;
+    if FREE_BYTES_MIN <= free {
+        return Ok(());
+    }
+    Err(refusal::exhausted(format!(
+        "the coordinator's disk has {free} bytes left, and takes builds from {FREE_BYTES_MIN} on; make room in \
+         `{}`",
+        farm.directory.path().display()
+    )))
+}
+
+/// Reads and plans a buildspec; every mistake is named at once.
+async fn plan(build: &SubmitBuild) -> Result<JobGraph, Refusal> {
+    let text = build.buildspec.clone();
+    let request = PlanRequest {
+        variables: build.variables.clone(),
+        batch: build.batch,
+    };
+    let planned = spawn_blocking(move || {
+        let parsed = buildspec::parse(&text);
+        let Some(spec) = parsed.spec else {
+            return Err(parsed.diagnostics);
+        };
+        buildspec::plan(&spec, &request).map_err(|error| error.diagnostics())
+    });
+    let planned = planned.await.expect("reading a buildspec does not panic");
+    planned.map_err(|diagnostics| refusal::invalid(described(&build.buildspec_path, &diagnostics)))
+}
+
+/// All mistakes, a line each.
+fn described(path: &str, diagnostics: &[Diagnostic]) -> String {
+    let mut text = format!("`{path}` cannot be run");
+    let errors = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error);
+    for diagnostic in errors {
+        let _infallible = write!(text, "\n{diagnostic}");
+        if let Some(hint) = &diagnostic.hint {
+            let _infallible = write!(text, "; {hint}");
+        }
+    }
+    text
+}
+
+/// Puts the source under the build's key at the cache: from then on all of it is there, and stays.
+async fn hold_source(
+    farm: &Farm,
+    build: BuildId,
+    namespace: &Namespace,
+    source: TreeRef,
+) -> Result<(), Refusal> {
+    let client = farm.cache.client().await;
+    let client = client.map_err(|error| refusal::unavailable(error.to_string()))?;
+    let key = EntryKey {
+        namespace: namespace.clone(),
+        path: keys::source(build),
+    };
+    let entry = Entry {
+        blobs: Vec::new(),
+        trees: vec![source],
+        outlines: Vec::new(),
+        // The cache sets these three by who writes.
+        trust: protocol::access::Trust::Team,
+        team: client.team().clone(),
+        written: clock::wall(),
+    };
+    match client.put_entry(key, entry, false).await {
+        Ok(_) => Ok(()),
+        // What the cache says of the source is for the client.
+        Err(CacheError::Refused { source, .. }) => Err(source),
+        Err(error) => {
+            warn!(%build, error = %Chain(&error), "failed to hold a source at the cache");
+            Err(refusal::unavailable(
+                "the cache did not answer the coordinator; nothing was submitted",
+            ))
+        }
+    }
+}
+
+/// A build id that nobody can guess, and nobody has.
+fn random_id() -> Result<BuildId, Refusal> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| refusal::internal("draw a build id", &error))?;
+    Ok(BuildId::from_random(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_of_a_buildspec_is_named_with_its_place_and_repair() {
+        let parsed =
+            buildspec::parse("version: 0.2\nphases:\n  build:\n    comands: [make]\nfoo: 1\n");
+        let text = described("ci/buildspec.yml", &parsed.diagnostics);
+        assert!(
+            text.starts_with("`ci/buildspec.yml` cannot be run\n"),
+            "{text}"
+        );
+        for part in ["line 4", "comands", "commands", "line 5", "foo"] {
+            assert!(text.contains(part), "no {part} in: {text}");
+        }
+    }
+
+    #[test]
+    fn variables_that_no_process_could_have_are_refused() {
+        let check = |name: &str, value: &str| {
+            let variables = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            check_variables(&variables).map_err(|refusal| refusal.message)
+        };
+        assert_eq!(check("A", "b=c\n"), Ok(()));
+        for (name, value) in [("", "x"), ("A=B", "x"), ("A", "\0")] {
+            assert!(check(name, value).unwrap_err().contains("cannot be set"));
+        }
+        let message = check("A", &"x".repeat(VARIABLE_BYTES_MAX)).unwrap_err();
+        assert!(message.contains("262145 bytes"), "{message}");
+    }
+
+    #[test]
+    fn ids_are_random() {
+        assert_ne!(random_id().unwrap(), random_id().unwrap());
+    }
+}

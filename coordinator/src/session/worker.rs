@@ -1,0 +1,251 @@
+//! The session of one worker: its messages become events, what the scheduler has for it is sent, and its
+//! logs are taken.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use protocol::{
+    access::Identity,
+    message::work::{CoordinatorMessage, HeldLease, WorkRequest, WorkerMessage},
+    name::WorkerName,
+    worker::WorkerOffer,
+};
+use scheduler::{Event, SessionId};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{debug, info, warn};
+use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
+
+use super::log;
+use crate::{
+    dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
+    farm::Farm,
+    report::Chain,
+};
+
+/// How many slots a worker may say it has: more than any machine has cores.
+const CAPACITY_MAX: u32 = 1_024;
+/// How many leases a message may name: those of all slots, and as many that are being handed over.
+const LEASES_MAX: usize = 2 * CAPACITY_MAX as usize;
+/// How many labels a worker may have; people write them by hand.
+const LABELS_MAX: usize = 100;
+/// How many streams a worker may have open at once: the session, and a log for each slot and for each
+/// attempt that is over and has log to bring.
+const STREAMS_MAX: usize = 1 + 2 * CAPACITY_MAX as usize;
+
+/// What came of one of a worker's streams.
+enum Ended {
+    /// A log is over, one way or the other.
+    Log,
+    /// The session is, and why.
+    Session(&'static str),
+}
+
+/// Serves a worker until it leaves; says why it ended.
+pub(crate) async fn run(
+    connection: &Connection,
+    identity: &Identity,
+    farm: &Arc<Farm>,
+) -> &'static str {
+    let Ok(name) = identity.name.parse::<WorkerName>() else {
+        return "the certificate's name is no worker's name; join again under another";
+    };
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
+                Ok(Ended::Log) => {}
+                Ok(Ended::Session(why)) => {
+                    info!(worker = %name, reason = why, "worker leaves");
+                    return why;
+                }
+                Err(error) => {
+                    warn!(worker = %name, error = %Chain(&error), "a worker's stream failed");
+                    return "the coordinator failed; connect again";
+                }
+            },
+            stream = connection.accept() => {
+                let Some(stream) = stream else {
+                    return "the worker has left";
+                };
+                if STREAMS_MAX <= streams.len() {
+                    return "a worker cannot send so many logs";
+                }
+                let serve = serve(stream, connection.clone(), name.clone(), Arc::clone(farm));
+                streams.spawn(serve);
+            }
+        }
+    }
+}
+
+/// Serves one stream, by what it says that it carries.
+async fn serve(
+    mut stream: Stream,
+    connection: Connection,
+    name: WorkerName,
+    farm: Arc<Farm>,
+) -> Ended {
+    match stream.receive.message::<WorkRequest>().await {
+        Ok(Some(WorkRequest::Log(start))) => {
+            log::run(stream, start, &name, &farm).await;
+            Ended::Log
+        }
+        Ok(Some(WorkRequest::Session)) => {
+            Ended::Session(session(stream, &connection, name, &farm).await)
+        }
+        Ok(None) => Ended::Log,
+        Err(error) => {
+            debug!(worker = %name, error = %Chain(&error), "stream says nothing");
+            Ended::Log
+        }
+    }
+}
+
+/// Serves the stream that carries the session; says why it ended.
+async fn session(
+    mut stream: Stream,
+    connection: &Connection,
+    name: WorkerName,
+    farm: &Arc<Farm>,
+) -> &'static str {
+    let (offer, holds) = match stream.receive.message::<WorkerMessage>().await {
+        Ok(Some(WorkerMessage::Join { offer, holds })) => (offer, holds),
+        Ok(Some(_)) => return "the first message of a worker has to be that it joins",
+        Ok(None) | Err(_) => return "the worker has left",
+    };
+    let offer = match check(offer, &holds, &name) {
+        Ok(offer) => offer,
+        Err(why) => return why,
+    };
+    let mut cache = farm.members.cache();
+    let Some(address) = cache_address(&mut cache, connection).await else {
+        return "the worker has left";
+    };
+    let session = farm.next_session();
+    info!(worker = %name, %session, capacity = offer.capacity, isolation = %offer.isolation, "worker joins");
+    let (messages, outbox) = mpsc::channel(OUTBOX_MAX);
+    let attached = Outbox {
+        messages,
+        cache: address,
+    };
+    let joined = Event::WorkerJoined {
+        session,
+        offer: Box::new(offer),
+        holds,
+    };
+    // From here on the dispatcher has to hear that the session is over, however it ends.
+    let _leaves = Leaves {
+        session,
+        dispatcher: farm.dispatcher.clone(),
+    };
+    let attached = farm.dispatcher.attach(session, attached).await;
+    if attached.is_err() || farm.dispatcher.tell(joined).await.is_err() {
+        return "the coordinator stops";
+    }
+    tokio::select! {
+        biased;
+        why = send(stream.send, outbox) => why,
+        why = receive(stream.receive, session, farm) => why,
+        _ = cache.changed() => "the cache has moved; connect again to hear where it is",
+    }
+}
+
+/// Tells the dispatcher that a session is over, when it is dropped: sessions end by being cancelled, too.
+struct Leaves {
+    session: SessionId,
+    dispatcher: Dispatcher,
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.dispatcher.left(self.session);
+    }
+}
+
+/// Checks what a worker says of itself. Its name is what its certificate says.
+fn check(
+    offer: WorkerOffer,
+    holds: &[HeldLease],
+    name: &WorkerName,
+) -> Result<WorkerOffer, &'static str> {
+    if offer.capacity == 0 || CAPACITY_MAX < offer.capacity {
+        return Err("a worker has 1 to 1,024 slots");
+    }
+    if LEASES_MAX < holds.len() {
+        return Err("a worker cannot hold so many leases");
+    }
+    if LABELS_MAX < offer.labels.len() {
+        return Err("a worker has at most 100 labels");
+    }
+    Ok(WorkerOffer {
+        name: name.clone(),
+        ..offer
+    })
+}
+
+/// Where the cache is, waiting until one has announced itself; `None` if the worker leaves before.
+async fn cache_address(
+    cache: &mut watch::Receiver<Option<SocketAddr>>,
+    connection: &Connection,
+) -> Option<SocketAddr> {
+    tokio::select! {
+        biased;
+        known = cache.wait_for(Option::is_some) => known.ok().and_then(|known| *known),
+        why = connection.closed() => {
+            debug!(reason = why, "worker left before there was a cache");
+            None
+        }
+    }
+}
+
+async fn send(
+    mut stream: SendHalf,
+    mut outbox: mpsc::Receiver<CoordinatorMessage>,
+) -> &'static str {
+    while let Some(message) = outbox.recv().await {
+        if let Err(error) = stream.message(&message).await {
+            debug!(error = %Chain(&error), "worker cannot be told anything");
+            return "the worker has left";
+        }
+    }
+    "another worker of this name has joined, or this one did not take its messages"
+}
+
+async fn receive(mut stream: ReceiveHalf, session: SessionId, farm: &Farm) -> &'static str {
+    loop {
+        let message = match stream.message::<WorkerMessage>().await {
+            Ok(Some(message)) => message,
+            Ok(None) | Err(StreamError::Lost { .. } | StreamError::Reset) => {
+                return "the worker has left";
+            }
+            Err(error) => {
+                warn!(error = %Chain(&error), "worker says what makes no sense");
+                return "the worker says what makes no sense";
+            }
+        };
+        let event = match message {
+            WorkerMessage::Join { .. } => return "a worker joins once for each connection",
+            WorkerMessage::Renew { sequence, leases } => {
+                if LEASES_MAX < leases.len() {
+                    return "a worker cannot hold so many leases";
+                }
+                Event::Renew {
+                    session,
+                    sequence,
+                    leases,
+                }
+            }
+            WorkerMessage::Finished { lease, result } => Event::Finished {
+                session,
+                lease,
+                result,
+            },
+            WorkerMessage::Leaving => Event::Leaving { session },
+        };
+        if farm.dispatcher.tell(event).await.is_err() {
+            return "the coordinator stops";
+        }
+    }
+}
