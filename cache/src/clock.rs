@@ -5,9 +5,12 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use protocol::time::{Time, WallTime};
 
 /// Says what time it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Clock {
     start: Instant,
+    /// How far tests have moved it on, in microseconds.
+    #[cfg(test)]
+    ahead: std::sync::atomic::AtomicU64,
 }
 
 impl Clock {
@@ -16,12 +19,30 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             start: Instant::now(),
+            #[cfg(test)]
+            ahead: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
     /// How long the clock has run.
+    #[cfg(not(test))]
     pub(crate) fn now(&self) -> Time {
         Time::ZERO + self.start.elapsed()
+    }
+
+    /// How long the clock has run, and how far it was moved on.
+    #[cfg(test)]
+    pub(crate) fn now(&self) -> Time {
+        let ahead = self.ahead.load(std::sync::atomic::Ordering::SeqCst);
+        Time::ZERO + self.start.elapsed() + std::time::Duration::from_micros(ahead)
+    }
+
+    /// Moves the clock on.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: std::time::Duration) {
+        let by = u64::try_from(by.as_micros()).unwrap();
+        self.ahead
+            .fetch_add(by, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// The time of day.

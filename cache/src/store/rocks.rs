@@ -9,8 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice,
-    DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
+    CompactOptions, DB, DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel,
+    Options, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -82,6 +83,14 @@ const BLOB_BYTES_MIN: u64 = 512;
 /// How large the write-ahead log gets before the columns that keep it are flushed, in bytes. What a
 /// start has to read again.
 const LOG_BYTES_MAX: u64 = 256 << 20;
+/// What part of the blob files, oldest first, is rewritten at a time: a quarter of all, a quarter, half of
+/// what is left, and everything if there are few files.
+const RECLAIMED_PARTS: [&str; 4] = ["0.25", "0.35", "0.5", "1.0"];
+const GC_ENABLED: &str = "enable_blob_garbage_collection";
+const GC_AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
+/// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
+/// with 64 MiB to a file, what is read often stays open.
+const OPEN_FILES_MAX: i32 = 512;
 /// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
 const MESSAGES_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_FILES_MAX: usize = 4;
@@ -180,13 +189,36 @@ impl Rocks {
         value.ok().flatten().unwrap_or(0)
     }
 
-    /// Makes the disk give back what deleted chunks took.
-    pub(crate) fn compact(&self) {
+    /// Moves everything from memory to its files.
+    #[cfg(test)]
+    pub(crate) fn flush(&self) {
+        for column in Column::ALL {
+            self.db.flush_cf(self.column(column)).unwrap();
+        }
+    }
+
+    /// Makes the disk give back what deleted chunks took, a part at a time: `enough` says after each
+    /// whether to stop. All that is alive in a part is written anew before its files go, so the disk
+    /// needs room for that.
+    pub(crate) fn reclaim(&self, enough: impl Fn() -> bool) -> Result<(), rocksdb::Error> {
         let everything = None::<&[u8]>;
-        for column in [Column::Facts, Column::Owners, Column::Chunks] {
+        for column in [Column::Facts, Column::Owners] {
             let column = self.column(column);
             self.db.compact_range_cf(column, everything, everything);
         }
+        let chunks = self.column(Column::Chunks);
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        for part in RECLAIMED_PARTS {
+            self.db
+                .set_options_cf(chunks, &[(GC_ENABLED, "true"), (GC_AGE_CUTOFF, part)])?;
+            self.db
+                .compact_range_cf_opt(chunks, everything, everything, &options);
+            if enough() {
+                break;
+            }
+        }
+        self.db.set_options_cf(chunks, &[(GC_ENABLED, "false")])
     }
 
     fn column(&self, column: Column) -> &ColumnFamily {
@@ -279,6 +311,7 @@ fn database_options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // A log file that is gone or too short as a whole is damage, too.
     options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_total_wal_size(LOG_BYTES_MAX);
     options.set_db_write_buffer_size(BUFFERS_BYTES_MAX);
     // A flush and a compaction.
@@ -306,10 +339,9 @@ fn column_options(column: Column, cache: &Cache) -> Options {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
         options.set_blob_file_size(CHUNKS_BUFFER_BYTES as u64);
-        // Compactions rewrite the older half of the blob files, and more where half is garbage.
-        options.set_enable_blob_gc(true);
-        options.set_blob_gc_age_cutoff(0.5);
-        options.set_blob_gc_force_threshold(0.5);
+        // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
+        // garbage collection each would write a part of all chunks anew. See `reclaim`.
+        options.set_enable_blob_gc(false);
         // Only keys and pointers are here: a fraction of what the default expects.
         options.set_target_file_size_base(4 << 20);
         options.set_max_bytes_for_level_base(32 << 20);

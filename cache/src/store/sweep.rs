@@ -15,9 +15,9 @@ use crate::eviction::{self, Candidate};
 
 /// How many chunks are collected in one batch: some milliseconds of the writer's time.
 const COLLECTED_AT_ONCE: usize = 1024;
-/// Of the budget, how much is live when evicting stops, as a divisor of what stays free: evicting makes
-/// room for more than the next write.
-const SLACK_DIVISOR: u64 = 20;
+/// Of the budget, how much is free when evicting stops, as a divisor: a quarter. To get the disk back,
+/// all that is alive is written anew; so that is worth it only for much.
+const SLACK_DIVISOR: u64 = 4;
 /// How keys of entries start that may be evicted.
 const EVICTABLE: &str = "dependency/";
 
@@ -62,11 +62,10 @@ impl Store {
             self.collect(&mut swept).await?;
         }
         // What was deleted is on the disk until its files are rewritten.
-        let garbage = self.shared.garbage.swap(0, Ordering::Relaxed);
-        if garbage != 0 {
-            self.blocking(|store| {
-                store.shared.rocks()?.compact();
-                Ok(())
+        if self.shared.garbage.swap(0, Ordering::Relaxed) != 0 {
+            self.blocking(move |store| {
+                let enough = || disk_usage(&store).is_ok_and(|used| used <= budget);
+                Ok(store.shared.rocks()?.reclaim(enough)?)
             })
             .await?;
         }

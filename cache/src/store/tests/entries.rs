@@ -1,0 +1,200 @@
+//! Entries, what they keep, and what is counted.
+
+use super::*;
+
+#[tokio::test]
+async fn counts_stay_right_when_entries_are_replaced_across_a_restart() {
+    let fixture = Fixture::new();
+    let (_, one) = fixture.write("red", b"one").await;
+    let (_, two) = fixture.write("red", b"two").await;
+    // The same chunk twice in an entry counts once.
+    let both = entry(vec![blob(&[one], b"one"), blob(&[one, two], b"onetwo")]);
+    assert_eq!(
+        fixture.put("source/1", both.clone()).await,
+        PutOutcome::Stored
+    );
+    assert_eq!(fixture.put("source/1", both).await, PutOutcome::Kept);
+    let fixture = fixture.restart();
+    let only_two = entry(vec![blob(&[two], b"two")]);
+    let outcome = put(&fixture.store, "source/1", only_two.clone(), false).await;
+    assert_eq!(outcome, PutOutcome::Kept);
+    assert_eq!(fixture.put("source/1", only_two).await, PutOutcome::Stored);
+    assert_eq!(fixture.collect().await, 1);
+    assert!(!has(&fixture.store, "red", one));
+    assert!(has(&fixture.store, "red", two));
+}
+
+#[tokio::test]
+async fn an_entry_needs_all_its_chunks_and_gives_nothing_without_them() {
+    let fixture = Fixture::new();
+    let (_, here) = fixture.write("red", b"here").await;
+    let (_, foreign) = fixture.write("blue", b"foreign").await;
+    let absent = Digest::of(b"absent");
+    for missing in [foreign, absent] {
+        let bytes = blob(&[missing], &[]).chunks[0].size();
+        let blob = Blob {
+            digest: Digest::from_parts([1; 32], here.size() + bytes),
+            chunks: vec![here, missing],
+        };
+        let entry = entry(vec![blob]);
+        let closure = fixture.store.closure(&entry, &entry.team).unwrap();
+        let change = Change::PutEntry(Box::new(PutEntry {
+            key: entry_key("source/1"),
+            entry,
+            closure,
+            replace: true,
+        }));
+        let applied = fixture.store.change(change).await.unwrap();
+        assert_eq!(applied, Applied::Missing(missing));
+        let found = fixture
+            .store
+            .entry(&entry_key("source/1"), Trust::Untrusted);
+        assert!(found.unwrap().is_none());
+    }
+    assert_eq!(fixture.collect().await, 2, "nothing was counted");
+}
+
+#[tokio::test]
+async fn a_tree_keeps_its_files_and_an_outline_only_its_own_bytes() {
+    let fixture = Fixture::new();
+    let (_, file) = fixture.write("red", b"file").await;
+    let (_, tree) = fixture.write("red", b"tree").await;
+    let layout = Layout {
+        chunks: vec![file],
+        files: vec![],
+    };
+    let layout_bytes = layout.encode(&tree);
+    let (_, layout) = fixture.write("red", &layout_bytes).await;
+    let tree = TreeRef {
+        tree: blob(&[tree], b"tree"),
+        attributes: blob(&[], b""),
+        layout: blob(&[layout], &layout_bytes),
+    };
+    let whole = Entry {
+        trees: vec![tree.clone()],
+        ..entry(vec![])
+    };
+    let outline = Entry {
+        outlines: vec![tree.clone()],
+        ..entry(vec![])
+    };
+    fixture.put("dependency/a/1", whole).await;
+    fixture.put("dependency/a/2", outline).await;
+    assert_eq!(fixture.collect().await, 0);
+    fixture.delete("dependency/a/1").await;
+    assert_eq!(fixture.collect().await, 1);
+    assert!(!has(&fixture.store, "red", file));
+    assert!(has(&fixture.store, "red", layout));
+
+    let mut lying = tree;
+    lying.layout.digest = Digest::from_parts([1; 32], layout_bytes.len() as u64);
+    let entry = Entry {
+        trees: vec![lying],
+        ..entry(vec![])
+    };
+    let closure = fixture.store.closure(&entry, &entry.team);
+    assert!(
+        matches!(closure, Err(ClosureError::Blob { .. })),
+        "{closure:?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_sees_or_replaces_what_is_trusted_further() {
+    let fixture = Fixture::new();
+    let (_, one) = fixture.write("red", b"one").await;
+    let (_, two) = fixture.write("red", b"two").await;
+    let with = |trust, digest, whole: &[u8]| Entry {
+        trust,
+        ..entry(vec![blob(&[digest], whole)])
+    };
+    let see = |trust| {
+        let found = fixture
+            .store
+            .entry(&entry_key("dependency/a/k"), trust)
+            .unwrap();
+        found.map(|found| found.entry.blobs[0].digest)
+    };
+    let path = "dependency/a/k";
+    fixture.put(path, with(Trust::Untrusted, one, b"one")).await;
+    assert_eq!(see(Trust::Untrusted), Some(one));
+    assert_eq!(see(Trust::Team), None);
+
+    let protected = with(Trust::Protected, two, b"two");
+    let outcome = put(&fixture.store, path, protected, false).await;
+    assert_eq!(
+        outcome,
+        PutOutcome::Stored,
+        "an untrusted entry keeps no place"
+    );
+    assert_eq!(see(Trust::Protected), Some(two));
+    let outcome = fixture.put(path, with(Trust::Team, one, b"one")).await;
+    assert_eq!(outcome, PutOutcome::Kept);
+    assert_eq!(see(Trust::Untrusted), Some(two));
+}
+
+#[tokio::test]
+async fn entries_are_listed_by_key_page_by_page() {
+    let fixture = Fixture::new();
+    let (_, chunk) = fixture.write("red", b"chunk").await;
+    for path in ["source/2", "source/1", "sourcerer", "artifact/1"] {
+        fixture
+            .put(path, entry(vec![blob(&[chunk], b"chunk")]))
+            .await;
+    }
+    let list = |prefix: &str, after: &str| {
+        let page = fixture
+            .store
+            .list(&namespace(), (prefix, after), Trust::Team);
+        let (entries, more) = page.unwrap();
+        assert!(!more);
+        entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(list("source/", ""), ["source/1", "source/2"]);
+    assert_eq!(list("source/", "source/1"), ["source/2"]);
+    assert_eq!(list("", "source/1"), ["source/2", "sourcerer"]);
+    let (entries, _) = fixture
+        .store
+        .list(&namespace(), ("artifact/", ""), Trust::Team)
+        .unwrap();
+    assert_eq!((entries[0].1.bytes, entries[0].1.chunks), (5, 1));
+    let trusted = fixture.store.list(&namespace(), ("", ""), Trust::Protected);
+    assert_eq!(trusted.unwrap(), (vec![], false));
+}
+
+#[tokio::test]
+async fn uses_are_counted_by_team_project_and_key() {
+    let fixture = Fixture::new();
+    let record = |owner: &str, what, bytes| {
+        Change::Record(UseRecord {
+            team: team(owner),
+            project: "app".parse().unwrap(),
+            what: CacheUse {
+                key: "npm/1".to_owned(),
+                what,
+                bytes,
+                bytes_moved: 1,
+                millis: 10,
+            },
+        })
+    };
+    for change in [
+        record("red", CacheUseKind::Restored, 100),
+        record("red", CacheUseKind::Restored, 50),
+        record("red", CacheUseKind::Missed, 0),
+        record("red", CacheUseKind::Saved, 70),
+        record("red", CacheUseKind::Kept, 70),
+        record("redder", CacheUseKind::Missed, 0),
+    ] {
+        fixture.store.change(change).await.unwrap();
+    }
+    let fixture = fixture.restart();
+    let stats = fixture.store.stats(Some(&team("red"))).unwrap();
+    let [uses] = &stats.uses[..] else {
+        panic!("{stats:?}");
+    };
+    let counts = (uses.restored, uses.missed, uses.saved, uses.bytes_restored);
+    assert_eq!(counts, (2, 1, 1, 150));
+    assert_eq!((uses.key.as_str(), uses.restore_millis), ("npm/1", 20));
+    assert_eq!(fixture.store.stats(None).unwrap().uses.len(), 2);
+}

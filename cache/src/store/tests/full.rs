@@ -1,0 +1,169 @@
+//! Full disks: small file systems in memory, which only root can mount.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::{Change, HOLD, Store, StoreOptions, Trouble, noise, read, write};
+
+/// A file system of its own, which is small.
+struct Mount(tempfile::TempDir);
+
+impl Mount {
+    /// `None`, with the reason printed, where mounting is not allowed.
+    fn new(megabytes: u32) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(directory.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            other => {
+                println!("skipped: a small file system cannot be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Fills the disk but for `left` bytes; gives the file that does.
+    fn fill(&self, left: u64) -> PathBuf {
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let path = self.path().join("filler");
+        let file = std::fs::File::create(&path).unwrap();
+        rustix::fs::fallocate(
+            &file,
+            rustix::fs::FallocateFlags::empty(),
+            0,
+            free.saturating_sub(left).max(1),
+        )
+        .unwrap();
+        path
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _left_behind = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn open(mount: &Mount, free_low_water: u64) -> (Store, super::WriterThread) {
+    Store::open(StoreOptions {
+        directory: mount.path().join("cache"),
+        free_low_water,
+        hold: HOLD,
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn below_the_low_water_mark_writes_are_refused_by_name_until_there_is_room() {
+    const MARK: u64 = 8 << 20;
+    let Some(mount) = Mount::new(64) else { return };
+    let (store, writer) = open(&mount, MARK);
+    let (_, first) = write(&store, "red", b"first").await.unwrap();
+    let filler = mount.fill(MARK / 2);
+    let refused = write(&store, "red", b"second").await.unwrap_err();
+    let Trouble::Full { needed, free, .. } = &refused else {
+        panic!("{refused:?}");
+    };
+    assert!(MARK <= *needed && *free < MARK);
+    let message = refused.to_string();
+    for part in [
+        mount.path().to_str().unwrap(),
+        &free.to_string(),
+        &needed.to_string(),
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(read(&store, "red", first).unwrap(), b"first");
+    // What makes room is done all the same.
+    let start = b"red/".to_vec();
+    store.change(Change::DeleteEntries { start }).await.unwrap();
+
+    std::fs::remove_file(filler).unwrap();
+    let (new, second) = write(&store, "red", b"second").await.unwrap();
+    assert!(new);
+    assert_eq!(read(&store, "red", second).unwrap(), b"second");
+    drop(store);
+    writer.join();
+}
+
+/// With no mark at all the database itself runs into the wall: in the middle of the log, or of a flush.
+#[tokio::test]
+async fn a_disk_that_is_full_to_the_brim_loses_nothing_and_is_written_again_when_there_is_room() {
+    let Some(mount) = Mount::new(96) else { return };
+    let (store, writer) = open(&mount, 0);
+    let filler = mount.fill(24 << 20);
+    let mut acknowledged = Vec::new();
+    let mut refused = None;
+    for seed in 0..64 {
+        match write_unchecked(&store, seed).await {
+            Ok(digest) => acknowledged.push((seed, digest)),
+            Err(trouble) => {
+                refused = Some(trouble);
+                break;
+            }
+        }
+    }
+    assert!(refused.is_some(), "the disk was never full");
+    assert!(!acknowledged.is_empty());
+    for (seed, digest) in &acknowledged {
+        assert_eq!(read(&store, "red", *digest).unwrap(), noise(*seed, CHUNK));
+    }
+    std::fs::remove_file(filler).unwrap();
+    // Some tries may still hear that the store is about to open itself again.
+    let mut written = None;
+    for _ in 0..2_000 {
+        store
+            .shared
+            .clock
+            .advance(std::time::Duration::from_secs(2));
+        match write(&store, "red", b"after").await {
+            Ok((_, digest)) => {
+                written = Some(digest);
+                break;
+            }
+            Err(Trouble::Stopped | Trouble::Closed | Trouble::Full { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
+    let written = written.expect("the store writes again");
+    assert_eq!(store.stopped(), None);
+    acknowledged.push((u64::MAX, written));
+    drop(store);
+    writer.join();
+
+    let (store, writer) = open(&mount, 0);
+    for (seed, digest) in acknowledged {
+        let bytes = read(&store, "red", digest).expect("what was acknowledged is there");
+        assert!(bytes == b"after" || bytes == noise(seed, CHUNK));
+    }
+    drop(store);
+    writer.join();
+}
+
+const CHUNK: usize = 1 << 20;
+
+/// Writes a chunk past the check for room, so that the database has to find out by itself.
+async fn write_unchecked(store: &Store, seed: u64) -> Result<protocol::digest::Digest, Trouble> {
+    store
+        .shared
+        .room_is_checked
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    let written = write(store, "red", &noise(seed, CHUNK)).await;
+    store
+        .shared
+        .room_is_checked
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    written.map(|(_, digest)| digest)
+}
