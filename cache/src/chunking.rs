@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_fits_in_one_chunk_is_not_cut() {
-        assert_eq!(cut(&[]), []);
+        assert!(cut(&[]).is_empty());
         let bytes = noise(2, WINDOW_BYTES);
         assert_eq!(cut(&bytes[..1]), [0..1]);
         assert_eq!(cut(&bytes), [0..WINDOW_BYTES]);

@@ -13,4 +13,6 @@ pub mod packing;
 pub mod progress;
 pub mod selection;
 pub mod server;
+pub mod source;
 mod store;
+pub mod times;
