@@ -23,7 +23,6 @@ use protocol::{
     tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
 };
 
-pub(crate) use self::facts::modified;
 use self::{
     hashing::{FileFacts, hash_files},
     walk::{Found, FoundKind, walk},

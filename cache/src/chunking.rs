@@ -87,7 +87,10 @@ mod tests {
             .collect();
         assert_eq!(ends, [2_097_152, 4_194_304, 5_000_000]);
     }
-    const GOLDEN: [usize; 0] = [];
+    const GOLDEN: [usize; 12] = [
+        278_755, 849_084, 1_106_190, 1_818_230, 2_739_707, 3_303_375, 3_834_010, 3_991_912,
+        4_556_756, 5_105_987, 5_728_357, 6_000_000,
+    ];
 
     #[test]
     fn what_fits_in_one_chunk_is_not_cut() {

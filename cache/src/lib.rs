@@ -6,8 +6,13 @@ pub mod chunking;
 pub mod client;
 mod clock;
 pub mod compression;
+pub mod download;
 pub mod eviction;
+#[cfg(test)]
+mod fixture;
+pub mod globs;
 mod holds;
+pub mod materialize;
 pub mod metrics;
 pub mod packing;
 pub mod progress;
@@ -16,3 +21,4 @@ pub mod server;
 pub mod source;
 mod store;
 pub mod times;
+pub mod upload;

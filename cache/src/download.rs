@@ -1,0 +1,173 @@
+//! From chunks at the cache to runs of bytes, and to trees, attributes and layouts.
+
+use std::collections::BTreeMap;
+
+use protocol::{
+    attributes::Attributes,
+    blob::{Blob, TreeRef},
+    canonical::DecodeError,
+    digest::Digest,
+    layout::Layout,
+    tree::Tree,
+};
+use tokio::sync::mpsc;
+
+use crate::client::{CacheClient, CacheError, ReadChunk};
+
+/// How many chunks may wait to be put in their place.
+const READ_CHUNKS_MAX: usize = 8;
+
+/// How long the bytes of a tree, of attributes or of a layout may be: a few million entries. It bounds
+/// what a reference can make its reader allocate.
+pub const TREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Why a run of bytes could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It is longer than its reader takes. Nothing was fetched.
+    #[error("blob {digest} is over the {limit} bytes that are allowed here")]
+    TooLarge {
+        /// Which blob.
+        digest: Digest,
+        /// How many bytes it may have.
+        limit: u64,
+    },
+    /// The chunks are not those of the blob: whoever named them is broken or hostile.
+    #[error("the chunks of blob {digest} do not make it up")]
+    Mismatch {
+        /// Which blob.
+        digest: Digest,
+    },
+    /// The bytes are not what the reference says.
+    #[error("blob {digest} is no {what}")]
+    Decode {
+        /// Which blob.
+        digest: Digest,
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+    /// The attributes or the layout are of another tree.
+    #[error("{what} {digest} is of another tree")]
+    OtherTree {
+        /// Which blob.
+        digest: Digest,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Fetches a run of bytes of at most `limit` bytes, and verifies it.
+///
+/// # Errors
+///
+/// If it is longer, chunks are missing or do not make it up, or the cache cannot be reached or refuses.
+pub async fn fetch_blob(
+    client: &CacheClient,
+    blob: &Blob,
+    limit: u64,
+) -> Result<Vec<u8>, FetchError> {
+    let digest = blob.digest;
+    let size = digest.size();
+    if limit < size {
+        return Err(FetchError::TooLarge { digest, limit });
+    }
+    let sizes = blob.chunks.iter().map(Digest::size);
+    if sizes.fold(0, u64::saturating_add) != size {
+        return Err(FetchError::Mismatch { digest });
+    }
+    let mut places: BTreeMap<Digest, Vec<usize>> = BTreeMap::new();
+    let mut offset = 0;
+    for chunk in &blob.chunks {
+        places.entry(*chunk).or_default().push(offset);
+        // The sum is at most `limit`, which a caller wants to have in memory.
+        offset += usize::try_from(chunk.size()).expect("it is below the limit");
+    }
+    let mut bytes = vec![0; offset];
+    if offset > 0 {
+        let (out, chunks) = mpsc::channel(READ_CHUNKS_MAX);
+        let read = client.read_chunks(places.keys().copied().collect(), out);
+        let ((), read) = tokio::join!(put_together(chunks, &places, &mut bytes), read);
+        read?;
+    }
+    let verify = move || digest.matches(&bytes).then_some(bytes);
+    let verified = tokio::task::spawn_blocking(verify).await;
+    let verified = verified.expect("hashing does not panic");
+    verified.ok_or(FetchError::Mismatch { digest })
+}
+
+async fn put_together(
+    mut chunks: mpsc::Receiver<ReadChunk>,
+    places: &BTreeMap<Digest, Vec<usize>>,
+    bytes: &mut [u8],
+) {
+    while let Some(chunk) = chunks.recv().await {
+        for &place in places.get(&chunk.digest).into_iter().flatten() {
+            bytes[place..place + chunk.bytes.len()].copy_from_slice(&chunk.bytes);
+        }
+    }
+}
+
+/// Fetches all of a tree but the bytes of its files.
+///
+/// # Errors
+///
+/// As for [`fetch_blob`], with [`TREE_BYTES_MAX`] as the limit of each of the three; and if they are not
+/// what they should be, or not of one tree.
+pub async fn fetch_tree(
+    client: &CacheClient,
+    reference: &TreeRef,
+) -> Result<(Tree, Attributes, Layout), FetchError> {
+    let (outline, layout) = tokio::try_join!(
+        fetch_outline(client, reference),
+        fetch_blob(client, &reference.layout, TREE_BYTES_MAX),
+    )?;
+    let (tree, attributes) = outline;
+    let digest = reference.layout.digest;
+    let what = "layout";
+    let (of, layout) = Layout::decode(&layout).map_err(|source| FetchError::Decode {
+        digest,
+        what,
+        source,
+    })?;
+    if of != reference.tree.digest {
+        return Err(FetchError::OtherTree { digest, what });
+    }
+    Ok((tree, attributes, layout))
+}
+
+/// Fetches a tree and its attributes.
+///
+/// # Errors
+///
+/// As for [`fetch_tree`].
+pub async fn fetch_outline(
+    client: &CacheClient,
+    reference: &TreeRef,
+) -> Result<(Tree, Attributes), FetchError> {
+    let (tree, attributes) = tokio::try_join!(
+        fetch_blob(client, &reference.tree, TREE_BYTES_MAX),
+        fetch_blob(client, &reference.attributes, TREE_BYTES_MAX),
+    )?;
+    let tree = Tree::decode(&tree).map_err(|source| FetchError::Decode {
+        digest: reference.tree.digest,
+        what: "tree",
+        source,
+    })?;
+    let digest = reference.attributes.digest;
+    let what = "attributes";
+    let decoded = Attributes::decode(&attributes).map_err(|source| FetchError::Decode {
+        digest,
+        what,
+        source,
+    });
+    let (of, attributes) = decoded?;
+    if of != reference.tree.digest {
+        return Err(FetchError::OtherTree { digest, what });
+    }
+    Ok((tree, attributes))
+}

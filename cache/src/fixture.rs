@@ -1,0 +1,208 @@
+//! What tests of this crate share: directories made from a seed.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::{Seek, SeekFrom, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use protocol::access::{Identity, Role};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tempfile::TempDir;
+use tokio::{sync::oneshot, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use transport::{Authority, Client, Credentials, GrantSigner};
+
+use crate::{
+    client::CacheClient,
+    clock::Clock,
+    server::{Options, RunError, run},
+};
+
+/// SplitMix64: numbers that do not repeat, the same on every run.
+pub(crate) struct Noise(pub(crate) u64);
+
+impl Noise {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+}
+
+/// Fills `root` with about `entries` entries of all kinds and odd names.
+pub(crate) fn grow_tree(root: &Path, seed: u64, entries: usize) {
+    let mut noise = Noise(seed);
+    let mut directories = vec![root.to_owned()];
+    let mut files: Vec<PathBuf> = Vec::new();
+    let mut times = Vec::new();
+    for number in 0..entries {
+        let parent = &directories[noise.below(directories.len() as u64) as usize];
+        let path = parent.join(odd_name(&mut noise, number));
+        match noise.below(16) {
+            0..4 => {
+                fs::create_dir(&path).unwrap();
+                let mode = [0o755, 0o700, 0o1777, 0o2755][noise.below(4) as usize];
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                directories.push(path.clone());
+            }
+            4 => {
+                let target = ["missing", "../..", "/etc/passwd", "."][noise.below(4) as usize];
+                symlink(target, &path).unwrap();
+                continue;
+            }
+            5 if !files.is_empty() => {
+                let old = &files[noise.below(files.len() as u64) as usize];
+                fs::hard_link(old, &path).unwrap();
+                continue;
+            }
+            6 => mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap(),
+            7 => {
+                write_with_holes(&path, &mut noise);
+                files.push(path.clone());
+            }
+            _ => {
+                write_file(&path, &mut noise);
+                files.push(path.clone());
+            }
+        }
+        let nanos = noise.below(4_000_000_000_000_000_000);
+        times.push((path, SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)));
+    }
+    // Last, since what is made in a directory changes its time.
+    for (path, time) in times {
+        let metadata = path.metadata().unwrap();
+        if metadata.is_file() || metadata.is_dir() {
+            let readable = File::open(&path).unwrap();
+            readable.set_modified(time).unwrap();
+        }
+    }
+}
+
+fn odd_name(noise: &mut Noise, number: usize) -> PathBuf {
+    let mut name = match noise.below(8) {
+        0 => b".hidden".to_vec(),
+        1 => b"caf\xe9 \xff".to_vec(),
+        2 => b"new\nline".to_vec(),
+        3 => vec![b'l'; 240],
+        4 => b"*?[a]{b}\\".to_vec(),
+        5 => b"-rf".to_vec(),
+        _ => b"plain".to_vec(),
+    };
+    name.extend(format!(".{number}").into_bytes());
+    OsStr::from_bytes(&name).into()
+}
+
+fn write_file(path: &Path, noise: &mut Noise) {
+    let length = match noise.below(24) {
+        0..4 => 0,
+        4 => 2 * 1024 * 1024,
+        5 => 5_000_000,
+        6..9 => 200_000,
+        _ => noise.below(20_000) as usize,
+    };
+    // Every other file has bytes that compress, and some files are equal.
+    let bytes = match noise.below(3) {
+        0 => vec![b'x'; length],
+        _ => noise.bytes(length),
+    };
+    fs::write(path, bytes).unwrap();
+    let modes = [0o644, 0o755, 0o600, 0o444, 0o4755, 0o2711, 0o664];
+    let mode = modes[noise.below(7) as usize];
+    if noise.below(4) == 0 {
+        let value = noise.bytes(100);
+        // Not every file system has them.
+        let _unsupported = xattr::set(path, "user.grange.test", &value);
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn write_with_holes(path: &Path, noise: &mut Noise) {
+    let mut file = File::create(path).unwrap();
+    for _ in 0..noise.below(4) {
+        file.seek(SeekFrom::Current(1 + (noise.below(40) as i64) * 65_536))
+            .unwrap();
+        let length = noise.below(100_000) as usize;
+        file.write_all(&noise.bytes(length)).unwrap();
+    }
+    let end = file.stream_position().unwrap();
+    file.set_len(end + noise.below(3) * 1_000_000).unwrap();
+}
+
+/// A cache on loopback, and a client of it.
+pub(crate) struct Cache {
+    pub(crate) client: CacheClient,
+    stop: CancellationToken,
+    running: JoinSet<Result<(), RunError>>,
+    _directory: TempDir,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Starts a cache.
+pub(crate) async fn cache() -> Cache {
+    let authority = Authority::create().unwrap();
+    let grant_key = GrantSigner::create().public_key();
+    let credentials = |role: Role| {
+        let identity = Identity {
+            team: "team".parse().unwrap(),
+            role,
+            name: role.to_string(),
+        };
+        Credentials::self_issued(&authority, identity, &grant_key, Clock::wall(), DAY).unwrap()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        listen: ([127, 0, 0, 1], 0).into(),
+        directory: directory.path().to_owned(),
+        budget: u64::MAX,
+        free_low_water: 0,
+        hold: Duration::from_secs(600),
+        metrics_listen: None,
+    };
+    let stop = CancellationToken::new();
+    let (ready, address) = oneshot::channel();
+    let mut running = JoinSet::new();
+    running.spawn(run(options, credentials(Role::Cache), ready, stop.clone()));
+    let client = Client::new(&credentials(Role::Admin)).unwrap();
+    let connection = client
+        .connect(address.await.unwrap(), Role::Cache)
+        .await
+        .unwrap();
+    Cache {
+        client: CacheClient::new(connection, "team".parse().unwrap()),
+        stop,
+        running,
+        _directory: directory,
+    }
+}
+
+impl Cache {
+    /// Ends it.
+    pub(crate) async fn end(mut self) {
+        self.stop.cancel();
+        self.running.join_next().await.unwrap().unwrap().unwrap();
+    }
+}

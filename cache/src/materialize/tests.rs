@@ -1,0 +1,340 @@
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
+
+use protocol::{
+    attributes::{Attributes, EntryAttributes},
+    tree::{Entry, Tree},
+};
+
+use super::*;
+use crate::{
+    capture::{Captured, capture},
+    fixture::{cache, grow_tree},
+    selection::Selection,
+    upload::{upload_blob, upload_tree},
+};
+
+fn plain() -> Materialize {
+    Materialize {
+        dialect: Dialect::Plain,
+        owner: Owner::Keep,
+        default_modified: None,
+        progress: Progress::default(),
+    }
+}
+
+fn captured(root: &Path) -> Captured {
+    capture(root, &Selection::All, Dialect::Plain).unwrap()
+}
+
+fn entry(path: &str, kind: EntryKind) -> Entry {
+    Entry {
+        path: TreePath::new(path).unwrap(),
+        kind,
+    }
+}
+
+/// What is in `directory` beside the names in `known`.
+fn others(directory: &Path, known: &[&str]) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| !known.contains(&name.as_str()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_comes_back_as_it_was() {
+    let cache = cache().await;
+    for seed in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        grow_tree(&from, seed, 120);
+        let before = captured(&from);
+        let (tree, attributes) = (before.tree.clone(), before.attributes.clone());
+        let progress = Progress::default();
+        let (reference, sent) = upload_tree(&cache.client, before, &progress).await.unwrap();
+        let now = progress.now();
+        assert_eq!(now.bytes_done, now.bytes_total, "all is counted");
+        assert!(sent.chunks_moved >= 3, "{sent:?}");
+
+        let options = plain();
+        let progress = options.progress.clone();
+        let moved = materialize(&cache.client, &reference, &to, options)
+            .await
+            .unwrap();
+        let after = captured(&to);
+        assert_eq!(after.tree, tree, "seed {seed}");
+        assert_eq!(after.attributes, attributes, "seed {seed}");
+        assert_eq!((moved.files, moved.bytes), (sent.files, sent.bytes));
+        assert_eq!(progress.now().bytes_done, progress.now().bytes_total);
+        assert_eq!(others(dir.path(), &["from", "to"]), [""; 0]);
+
+        let (again, sent) = upload_tree(&cache.client, after, &Progress::default())
+            .await
+            .unwrap();
+        assert_eq!(again, reference, "the same chunks, too");
+        assert_eq!(sent.chunks_moved, 0, "nothing is sent twice");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_merged_into_another_without_following_links() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir_all(from.join("sub/new/deep")).unwrap();
+    fs::write(from.join("sub/new/deep/file"), "new").unwrap();
+    fs::write(from.join("sub/old"), "replaced").unwrap();
+    fs::hard_link(from.join("sub/old"), from.join("linked")).unwrap();
+    let (reference, _) = upload_tree(&cache.client, captured(&from), &Progress::default())
+        .await
+        .unwrap();
+
+    fs::create_dir_all(to.join("sub")).unwrap();
+    fs::write(to.join("sub/old"), "old").unwrap();
+    fs::write(to.join("sub/kept"), "kept").unwrap();
+    materialize_into(&cache.client, &reference, &to, plain())
+        .await
+        .unwrap();
+    let read = |path: &str| fs::read_to_string(to.join(path)).unwrap();
+    assert_eq!(read("sub/old"), "replaced");
+    assert_eq!(read("sub/kept"), "kept");
+    assert_eq!(read("sub/new/deep/file"), "new");
+    assert_eq!(fs::metadata(to.join("linked")).unwrap().nlink(), 2);
+    assert_eq!(others(&to, &["sub", "linked"]), [""; 0]);
+
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::remove_dir_all(to.join("sub")).unwrap();
+    symlink(&outside, to.join("sub")).unwrap();
+    let refused = materialize_into(&cache.client, &reference, &to, plain())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.to_string(), "something else is in the way of `sub`");
+    assert_eq!(
+        others(&outside, &[]),
+        [""; 0],
+        "nothing went through the link"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_already_is_left_alone() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("a"), "a").unwrap();
+    let (reference, _) = upload_tree(&cache.client, captured(&from), &Progress::default())
+        .await
+        .unwrap();
+    fs::create_dir(&to).unwrap();
+    materialize(&cache.client, &reference, &to, plain())
+        .await
+        .unwrap();
+    let refused = materialize(&cache.client, &reference, &to, plain()).await;
+    assert!(
+        matches!(refused, Err(MaterializeError::Exists { .. })),
+        "{refused:?}"
+    );
+    fs::write(dir.path().join("file"), "").unwrap();
+    let refused = materialize(&cache.client, &reference, &dir.path().join("file"), plain()).await;
+    assert!(
+        matches!(refused, Err(MaterializeError::Exists { .. })),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_lies_leaves_nothing_behind() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("a"), "one").unwrap();
+    fs::write(from.join("b"), "two").unwrap();
+    let (reference, _) = upload_tree(&cache.client, captured(&from), &Progress::default())
+        .await
+        .unwrap();
+    let mut contents: Contents = fetch_tree(&cache.client, &reference).await.unwrap().into();
+    // Both files have three bytes of the same chunk; each gets the other's.
+    contents.layout.files.swap(0, 1);
+    let refused = materialize_contents(&cache.client, contents, &to, plain())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, MaterializeError::Corrupt { .. }),
+        "{refused:?}"
+    );
+    // Removal is left to a thread.
+    while others(dir.path(), &["from"])
+        .iter()
+        .any(|name| name.starts_with(PARTIAL_PREFIX))
+    {
+        tokio::task::yield_now().await;
+    }
+    assert!(!to.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_gone_is_named() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Digest::of(b"never uploaded");
+    let layout = protocol::layout::Layout {
+        chunks: vec![missing],
+        files: vec![vec![protocol::layout::Piece {
+            chunk: 0,
+            offset: 0,
+            length: 14,
+        }]],
+    };
+    let kind = EntryKind::File {
+        digest: missing,
+        executable: false,
+    };
+    let contents = Contents {
+        tree: Tree::new(vec![entry("f", kind)]).unwrap(),
+        attributes: Attributes::default(),
+        layout,
+    };
+    let target = dir.path().join("to");
+    let refused = materialize_contents(&cache.client, contents, &target, plain())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!("chunk {missing} is not in the cache")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_attributes_are_defaults_and_unlisted_directories_are_made() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let empty = |executable| EntryKind::File {
+        digest: Digest::of(b""),
+        executable,
+    };
+    let tree = Tree::new(vec![
+        entry("a/b/run", empty(true)),
+        entry("a/b/read", empty(false)),
+        entry("c", empty(false)),
+    ])
+    .unwrap();
+    let of = EntryAttributes {
+        mode: Some(0o6755),
+        modified: Some(-1),
+        ..Default::default()
+    };
+    let contents = Contents {
+        tree,
+        attributes: Attributes::new(vec![(2, of)]),
+        ..Default::default()
+    };
+    let target = dir.path().join("to");
+    let options = Materialize {
+        owner: Owner::Own,
+        default_modified: Some(1_000_000_007),
+        ..plain()
+    };
+    materialize_contents(&cache.client, contents, &target, options)
+        .await
+        .unwrap();
+    let look = |path: &str| {
+        let metadata = fs::metadata(target.join(path)).unwrap();
+        (
+            metadata.mode() & 0o7777,
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+        )
+    };
+    assert_eq!(look("a/b/run"), (0o755, 1, 7));
+    assert_eq!(look("a/b/read"), (0o644, 1, 7));
+    assert_eq!(look("c"), (0o755, -1, 999_999_999), "no rights are lent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_takes_away_in_an_overlay_and_is_refused_elsewhere() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    let tree = Tree::new(vec![
+        entry("gone", EntryKind::Whiteout),
+        entry("new", EntryKind::Directory { opaque: true }),
+    ])
+    .unwrap();
+    let contents = Contents {
+        tree: tree.clone(),
+        ..Default::default()
+    };
+    let target = dir.path().join("to");
+    let refused = materialize_contents(&cache.client, contents.clone(), &target, plain()).await;
+    assert!(matches!(
+        refused,
+        Err(MaterializeError::Plan(PlanError::Layer { .. }))
+    ));
+    let options = Materialize {
+        dialect: Dialect::Overlay,
+        ..plain()
+    };
+    match materialize_contents(&cache.client, contents, &target, options).await {
+        Ok(_) => {
+            let after = capture(&target, &Selection::All, Dialect::Overlay).unwrap();
+            assert_eq!(after.tree, tree);
+        }
+        // Only root may mark directories.
+        Err(MaterializeError::Write { source, .. }) => {
+            assert!(!rustix::process::geteuid().is_root(), "{source}");
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leftovers_are_known_by_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join(format!("{PARTIAL_PREFIX}1-2"));
+    fs::create_dir_all(left.join("a")).unwrap();
+    fs::write(left.join("a/b"), "").unwrap();
+    fs::set_permissions(
+        left.join("a"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o555),
+    )
+    .unwrap();
+    fs::write(dir.path().join("other"), "").unwrap();
+    remove_partials(dir.path()).unwrap();
+    assert_eq!(others(dir.path(), &[]), ["other"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_any_length_come_back_and_are_limited() {
+    let cache = cache().await;
+    let mut noise = crate::fixture::Noise(7);
+    for length in [0, 1, 2 * 1024 * 1024, 9_000_000] {
+        let bytes = noise.bytes(length);
+        let blob = upload_blob(&cache.client, bytes.clone()).await.unwrap();
+        assert_eq!(blob.chunks.is_empty(), length == 0);
+        let fetched = crate::download::fetch_blob(&cache.client, &blob, length as u64).await;
+        assert!(fetched.unwrap() == bytes, "{length} bytes");
+        if length > 0 {
+            let refused =
+                crate::download::fetch_blob(&cache.client, &blob, length as u64 - 1).await;
+            assert!(matches!(refused, Err(FetchError::TooLarge { .. })));
+        }
+    }
+    let zeros = upload_blob(&cache.client, vec![0; 9_000_000])
+        .await
+        .unwrap();
+    let mut lie = zeros.clone();
+    lie.digest = Digest::from_parts([1; 32], 9_000_000);
+    assert!(matches!(
+        crate::download::fetch_blob(&cache.client, &lie, u64::MAX).await,
+        Err(FetchError::Mismatch { .. })
+    ));
+    let fetched = crate::download::fetch_blob(&cache.client, &zeros, u64::MAX).await;
+    assert!(fetched.unwrap() == vec![0; 9_000_000]);
+}

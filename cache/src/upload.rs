@@ -1,0 +1,355 @@
+//! From a captured directory, or a run of bytes, to chunks at the cache.
+//!
+//! Files are read once more, in parallel, and verified against what was captured; whole chunks go
+//! through one bounded queue to whoever asks the cache which of them it lacks; only those are compressed
+//! and sent. At no time more than some tens of megabytes are in memory, however large the tree is.
+
+mod reading;
+
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, atomic::AtomicUsize},
+};
+
+use bytes::Bytes;
+use protocol::{
+    attributes::Attributes,
+    blob::{Blob, TreeRef},
+    digest::Digest,
+    layout::Layout,
+    path::TreePath,
+    tree::{EntryKind, Tree},
+};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use self::reading::{Chunk, Reading};
+use crate::{
+    capture::{Captured, Sources},
+    chunking,
+    client::{CacheClient, CacheError},
+    compression::{EncodedChunk, encode},
+    packing::{self, distinct_files, pack},
+    progress::{Progress, Transfer},
+};
+
+/// How many threads read and hash at a time. Two are enough to keep a disk and a network busy.
+const READERS: usize = 2;
+/// How many threads compress at a time.
+const ENCODERS: usize = 2;
+/// How many chunks that were read may wait: as much as one batch, so that reading goes on while the cache
+/// is asked.
+const READ_CHUNKS_MAX: usize = 16;
+/// How many compressed chunks may wait to be sent. Past it, compressing waits for the network.
+const ENCODED_CHUNKS_MAX: usize = 8;
+/// How many bytes the cache is asked about at once, uncompressed: they wait in memory for the answer.
+const BATCH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why something could not be uploaded.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// A file cannot be read any more.
+    #[error("failed to read `{path}`")]
+    Read {
+        /// Which.
+        path: TreePath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not what it was when the directory was captured. Whoever writes to it has to stop, and
+    /// the directory be captured again.
+    #[error("`{path}` changed while it was uploaded")]
+    Changed {
+        /// Which.
+        path: TreePath,
+    },
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Brings a captured directory to the cache, as far as that does not have it.
+///
+/// When this returns everything is durable there, and is held for the cache's hold time; an entry that
+/// names it keeps it for longer.
+///
+/// # Errors
+///
+/// If a file changed since it was captured, or the cache cannot be reached or refuses. What was sent
+/// before stays there for a while; trying again sends only the rest.
+///
+/// # Cancel safety
+///
+/// May be dropped at any time; threads that read end with the chunk they are at.
+pub async fn upload_tree(
+    client: &CacheClient,
+    captured: Captured,
+    progress: &Progress,
+) -> Result<(TreeRef, Transfer), UploadError> {
+    let Captured {
+        tree,
+        attributes,
+        sources,
+    } = captured;
+    let paths = file_paths(&tree);
+    let mut transfer = Transfer {
+        files: paths.len() as u64,
+        bytes: tree.bytes(),
+        ..Transfer::default()
+    };
+    let (layout, sent) = upload_files(client, &tree, sources, progress).await?;
+    transfer.chunks = layout.chunks.len() as u64;
+
+    let tree_bytes = tree.encode();
+    let digest = Digest::of(&tree_bytes);
+    let ((tree, tree_sent), (attributes, attributes_sent), (layout, layout_sent)) = tokio::try_join!(
+        send_blob(client, tree_bytes, progress),
+        send_blob(client, attributes.encode(&digest), progress),
+        send_blob(client, layout.encode(&digest), progress),
+    )?;
+    for sent in [sent, tree_sent, attributes_sent, layout_sent] {
+        transfer.chunks_moved += sent.chunks;
+        transfer.bytes_moved += sent.bytes;
+    }
+    let reference = TreeRef {
+        tree,
+        attributes,
+        layout,
+    };
+    Ok((reference, transfer))
+}
+
+/// Brings a run of bytes to the cache; what is longer than a chunk is cut by content.
+///
+/// # Errors
+///
+/// If the cache cannot be reached or refuses.
+pub async fn upload_blob(client: &CacheClient, bytes: Vec<u8>) -> Result<Blob, UploadError> {
+    let (blob, _) = send_blob(client, bytes, &Progress::default()).await?;
+    Ok(blob)
+}
+
+/// The same tree with other attributes: brings these to the cache.
+///
+/// # Errors
+///
+/// If the cache cannot be reached or refuses.
+pub async fn upload_attributes(
+    client: &CacheClient,
+    tree: &TreeRef,
+    attributes: &Attributes,
+) -> Result<TreeRef, UploadError> {
+    let attributes = upload_blob(client, attributes.encode(&tree.tree.digest)).await?;
+    Ok(TreeRef {
+        attributes,
+        ..tree.clone()
+    })
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    chunks: u64,
+    /// As they went over the network.
+    bytes: u64,
+}
+
+fn file_paths(tree: &Tree) -> Vec<&TreePath> {
+    let file = |entry: &protocol::tree::Entry| matches!(entry.kind, EntryKind::File { .. });
+    let files = tree.entries().iter().filter(|entry| file(entry));
+    files.map(|entry| &entry.path).collect()
+}
+
+/// Sends the bytes of all files, as far as they are missing; gives where they now lie.
+async fn upload_files(
+    client: &CacheClient,
+    tree: &Tree,
+    sources: Sources,
+    progress: &Progress,
+) -> Result<(Layout, Sent), UploadError> {
+    let files = distinct_files(tree);
+    let bytes = files.iter().map(Digest::size).sum();
+    progress.expect(file_paths(tree).len() as u64, bytes);
+    let units = pack(&files);
+    let reading = Arc::new(Reading {
+        paths: first_paths(tree, &files),
+        files,
+        units,
+        sources,
+        next: AtomicUsize::new(0),
+    });
+    let (chunks, read) = mpsc::channel(READ_CHUNKS_MAX);
+    let mut readers = JoinSet::new();
+    for _ in 0..READERS.min(reading.units.len()) {
+        let (reading, chunks) = (Arc::clone(&reading), chunks.clone());
+        readers.spawn_blocking(move || reading.run(&chunks));
+    }
+    drop(chunks);
+    let sent = send_missing(client, read, progress).await;
+    let mut chunks = vec![Vec::new(); reading.units.len()];
+    while let Some(read) = readers.join_next().await {
+        for (unit, of) in read.expect("reading does not panic")? {
+            chunks[unit] = of;
+        }
+    }
+    let sent = sent?;
+    let layout = packing::layout(&reading.files, &reading.units, &chunks);
+    Ok((layout, sent))
+}
+
+/// Where each of `files` (the tree's distinct ones, in their order) is first named.
+fn first_paths(tree: &Tree, files: &[Digest]) -> Vec<TreePath> {
+    let mut paths = Vec::with_capacity(files.len());
+    for entry in tree.entries() {
+        if let EntryKind::File { digest, .. } = &entry.kind
+            && files.get(paths.len()) == Some(digest)
+        {
+            paths.push(entry.path.clone());
+        }
+    }
+    paths
+}
+
+/// Sends what comes in and is missing, each chunk once, and waits until it is durable.
+async fn send_missing(
+    client: &CacheClient,
+    mut read: mpsc::Receiver<Chunk>,
+    progress: &Progress,
+) -> Result<Sent, UploadError> {
+    let (encoded, to_send) = mpsc::channel(ENCODED_CHUNKS_MAX);
+    let feed = async {
+        let mut sent = Sent::default();
+        let mut seen = HashSet::new();
+        loop {
+            let batch = next_batch(&mut read, &mut seen, progress).await;
+            if batch.is_empty() {
+                break;
+            }
+            let missing = which_are_missing(client, batch, progress).await?;
+            if !encode_all(missing, &encoded, &mut sent, progress).await {
+                // Nobody sends any more; why is in the other result.
+                break;
+            }
+        }
+        // Whoever sends is done when nobody can give it more.
+        drop(encoded);
+        Ok::<_, CacheError>(sent)
+    };
+    let (written, sent) = tokio::join!(client.write_chunks(to_send), feed);
+    let sent = sent?;
+    written?;
+    Ok(sent)
+}
+
+/// The next chunks that were not seen yet, up to [`BATCH_BYTES`]; empty when there are no more.
+async fn next_batch(
+    read: &mut mpsc::Receiver<Chunk>,
+    seen: &mut HashSet<Digest>,
+    progress: &Progress,
+) -> Vec<Chunk> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while bytes < BATCH_BYTES
+        && let Some(chunk) = read.recv().await
+    {
+        if seen.insert(chunk.digest) {
+            bytes += chunk.digest.size();
+            batch.push(chunk);
+        } else {
+            progress.advance(chunk.digest.size());
+        }
+    }
+    batch
+}
+
+async fn which_are_missing(
+    client: &CacheClient,
+    batch: Vec<Chunk>,
+    progress: &Progress,
+) -> Result<Vec<Chunk>, CacheError> {
+    let digests: Vec<_> = batch.iter().map(|chunk| chunk.digest).collect();
+    let missing: HashSet<usize> = client.find_missing(&digests).await?.into_iter().collect();
+    let mut chunks = Vec::with_capacity(missing.len());
+    for (index, chunk) in batch.into_iter().enumerate() {
+        if missing.contains(&index) {
+            chunks.push(chunk);
+        } else {
+            progress.advance(chunk.digest.size());
+        }
+    }
+    Ok(chunks)
+}
+
+/// Compresses `chunks` in parallel and hands them on; says whether somebody still takes them.
+async fn encode_all(
+    chunks: Vec<Chunk>,
+    encoded: &mpsc::Sender<EncodedChunk>,
+    sent: &mut Sent,
+    progress: &Progress,
+) -> bool {
+    let mut encoding = JoinSet::new();
+    let mut chunks = chunks.into_iter();
+    loop {
+        while encoding.len() < ENCODERS
+            && let Some(chunk) = chunks.next()
+        {
+            encoding.spawn_blocking(move || encode(&chunk.bytes, chunk.digest));
+        }
+        let Some(chunk) = encoding.join_next().await else {
+            return true;
+        };
+        let chunk = chunk.expect("compressing does not panic");
+        let (uncompressed, bytes) = (chunk.digest.size(), chunk.body.len() as u64);
+        if encoded.send(chunk).await.is_err() {
+            return false;
+        }
+        progress.advance(uncompressed);
+        progress.moved(bytes);
+        sent.chunks += 1;
+        sent.bytes += bytes;
+    }
+}
+
+/// Cuts a run of bytes and sends what is missing of it.
+async fn send_blob(
+    client: &CacheClient,
+    bytes: Vec<u8>,
+    progress: &Progress,
+) -> Result<(Blob, Sent), UploadError> {
+    let cut = move || {
+        let digest = Digest::of(&bytes);
+        let bytes = Bytes::from(bytes);
+        let chunk = |at| {
+            let bytes = bytes.slice(at);
+            let digest = Digest::of(&bytes);
+            Chunk { digest, bytes }
+        };
+        let chunks: Vec<_> = chunking::cut(&bytes).into_iter().map(chunk).collect();
+        (digest, chunks)
+    };
+    let cutting = tokio::task::spawn_blocking(cut).await;
+    let (digest, mut chunks) = cutting.expect("cutting does not panic");
+    let blob = Blob {
+        digest,
+        chunks: chunks.iter().map(|chunk| chunk.digest).collect(),
+    };
+    // What is in memory anyway may be asked about at once, and needs no stream if all of it is there.
+    let mut seen = HashSet::new();
+    chunks.retain(|chunk| seen.insert(chunk.digest));
+    let quiet = Progress::default();
+    let missing = which_are_missing(client, chunks, &quiet).await?;
+    if missing.is_empty() {
+        return Ok((blob, Sent::default()));
+    }
+    let (encoded, to_send) = mpsc::channel(ENCODED_CHUNKS_MAX);
+    let feed = async {
+        let mut sent = Sent::default();
+        encode_all(missing, &encoded, &mut sent, &quiet).await;
+        drop(encoded);
+        sent
+    };
+    let (written, sent) = tokio::join!(client.write_chunks(to_send), feed);
+    written?;
+    progress.moved(sent.bytes);
+    Ok((blob, sent))
+}
