@@ -1,11 +1,12 @@
-//! Which times a source's files get when it is put back. Pure.
+//! Which times the files of a source get, so that tools which compare them are right.
 //!
-//! Compilers and make compare times, so a restored dependency cache is of use only to files that seem as
-//! old as they were when it was made. A cache entry records the source that it was made from: a file with
-//! that path and those bytes gets the recorded time. Every other file, changed, new or unknown to one of
-//! several entries, is newer than everything in them. The times of whoever uploaded the source never
-//! count, and nor do those of "the last build": they would pair one build's objects with another's
-//! sources.
+//! cargo and make take what is newer than its results for changed. So a file that is what it was when a
+//! dependency cache was made gets the time that it had then, and every other file the time of now, which
+//! is later than anything in the cache. Keeping "the last build's" times instead would pair one build's
+//! results with another's sources, and make would link the wrong program. The client's own times are
+//! never used: they say when a file was checked out, not what it is.
+
+use std::collections::BTreeMap;
 
 use protocol::{
     attributes::{Attributes, EntryAttributes},
@@ -14,73 +15,63 @@ use protocol::{
     tree::{EntryKind, Tree},
 };
 
-/// How much later than everything recorded a file is that matches no record, in nanoseconds: the
-/// coarsest clock that file systems of today keep times by, twice over.
-const MARGIN_NANOS: i64 = 20_000_000;
-
-/// The source that a dependency cache was made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// What it was.
-    pub tree: &'a Tree,
-    /// With the times that its files had.
-    pub attributes: &'a Attributes,
+/// What a dependency cache was made from: the source of its build, with the times that it had.
+#[derive(Clone, Debug)]
+pub struct MadeFrom {
+    /// The source.
+    pub tree: Tree,
+    /// Its times, among other things.
+    pub attributes: Attributes,
 }
 
-impl Record<'_> {
-    /// The time that the file at `path` had, if it was there with these bytes.
-    fn modified(&self, path: &TreePath, digest: &Digest) -> Option<i64> {
-        let (index, entry) = self.tree.find(path)?;
-        let same = matches!(&entry.kind, EntryKind::File { digest: found, .. } if found == digest);
-        if !same {
-            return None;
-        }
-        let known = self.attributes.get(index)?;
-        match known.hard_link_to {
-            Some(first) => self.attributes.get(usize::try_from(first).ok()?)?.modified,
-            None => known.modified,
-        }
-    }
-
-    fn latest(&self) -> Option<i64> {
-        let times = self.attributes.entries().iter();
-        times.filter_map(|(_, known)| known.modified).max()
+impl MadeFrom {
+    /// By path, what each file was and when it had last changed.
+    fn files(&self) -> BTreeMap<&TreePath, (Digest, i64)> {
+        let entries = self.tree.entries().iter().enumerate();
+        let files = entries.filter_map(|(index, entry)| {
+            let EntryKind::File { digest, .. } = entry.kind else {
+                return None;
+            };
+            let modified = self.attributes.get(index)?.modified?;
+            Some((&entry.path, (digest, modified)))
+        });
+        files.collect()
     }
 }
 
-/// The attributes with which to put back the source `tree`: its own but for the times, which come from
-/// the `records` of the dependency caches that are restored with it, or are `now` (nanoseconds since
-/// 1970; moved past everything that is recorded, should that be later).
-pub fn source_attributes(
+/// The attributes of a source, with times: `attributes` are those that it was uploaded with, `caches`
+/// what each restored dependency cache was made from, `now` the time of materialisation in nanoseconds
+/// since 1970, later than any time in those caches.
+///
+/// With several caches, a file keeps a time only if all agree on it.
+pub fn with_times(
     tree: &Tree,
     attributes: &Attributes,
-    records: &[Record<'_>],
+    caches: &[MadeFrom],
     now: i64,
 ) -> Attributes {
-    let latest = records.iter().filter_map(Record::latest).max();
-    let now = latest.map_or(now, |latest| now.max(latest.saturating_add(MARGIN_NANOS)));
-    let entries = tree.entries().iter().zip(0_u32..);
-    let timed = entries.map(|(entry, index)| {
-        let known = attributes.get(index as usize);
-        let known = known.cloned().unwrap_or_default();
-        if known.hard_link_to.is_some() {
-            return (index, known);
-        }
-        let recorded = match &entry.kind {
-            EntryKind::File { digest, .. } => agreed(records, &entry.path, digest),
-            _ => None,
+    let caches: Vec<_> = caches.iter().map(MadeFrom::files).collect();
+    let time_of = |path: &TreePath, digest: Digest| {
+        let mut times = caches.iter().map(|files| {
+            let (then, modified) = files.get(path)?;
+            (*then == digest).then_some(*modified)
+        });
+        let first = times.next()??;
+        times.all(|other| other == Some(first)).then_some(first)
+    };
+    let entries = (0..).zip(tree.entries()).map(|(index, entry)| {
+        let known = attributes.get(index as usize).cloned();
+        let modified = match entry.kind {
+            EntryKind::File { digest, .. } => time_of(&entry.path, digest).unwrap_or(now),
+            _ => now,
         };
-        let modified = Some(recorded.unwrap_or(now));
-        (index, EntryAttributes { modified, ..known })
+        let of = EntryAttributes {
+            modified: Some(modified),
+            ..known.unwrap_or_default()
+        };
+        (index, of)
     });
-    Attributes::new(timed.collect())
-}
-
-/// The time that all records give a file; `None` if one does not know it, or they differ.
-fn agreed(records: &[Record<'_>], path: &TreePath, digest: &Digest) -> Option<i64> {
-    let mut times = records.iter().map(|record| record.modified(path, digest));
-    let first = times.next()??;
-    times.all(|time| time == Some(first)).then_some(first)
+    Attributes::new(entries.collect())
 }
 
 #[cfg(test)]
@@ -89,88 +80,89 @@ mod tests {
 
     use super::*;
 
-    /// A source: paths, contents and times.
-    type Source = (Tree, Attributes);
+    const NOW: i64 = 9_000;
 
-    fn source(files: &[(&str, &str, i64)]) -> Source {
-        let entry = |(path, bytes, _): &(&str, &str, i64)| Entry {
+    fn tree(files: &[(&str, &str)]) -> Tree {
+        let entry = |(path, content): &(&str, &str)| Entry {
             path: TreePath::new(*path).unwrap(),
             kind: EntryKind::File {
-                digest: Digest::of(bytes.as_bytes()),
+                digest: Digest::of(content.as_bytes()),
                 executable: false,
             },
         };
-        let tree = Tree::new(files.iter().map(entry).collect()).unwrap();
-        let timed = |entry: &Entry| {
-            let path = entry.path.to_string();
-            let (_, _, time) = files.iter().find(|(of, ..)| *of == path).unwrap();
-            EntryAttributes {
-                modified: Some(*time),
-                ..Default::default()
-            }
-        };
-        let attributes = (0..).zip(tree.entries().iter().map(timed)).collect();
-        (tree, Attributes::new(attributes))
+        Tree::new(files.iter().map(entry).collect()).unwrap()
     }
 
-    fn record((tree, attributes): &Source) -> Record<'_> {
-        Record { tree, attributes }
-    }
-
-    /// Checks the times of the files `a`, `b`, …, in this order, at the moment 1,000 s.
-    #[track_caller]
-    fn check(now: &Source, records: &[&Source], expected: &[i64]) {
-        let records: Vec<_> = records.iter().map(|of| record(of)).collect();
-        let attributes = source_attributes(&now.0, &now.1, &records, NOW);
-        let times: Vec<_> = attributes
-            .entries()
+    /// A cache that was made from `files`: path, content, time.
+    fn made_from(files: &[(&str, &str, i64)]) -> MadeFrom {
+        let plain: Vec<_> = files
             .iter()
-            .map(|(_, of)| of.modified.unwrap())
+            .map(|(path, content, _)| (*path, *content))
+            .collect();
+        let tree = tree(&plain);
+        let of = |(index, entry): (u32, &Entry)| {
+            let named = files
+                .iter()
+                .find(|file| file.0.as_bytes() == entry.path.as_bytes());
+            let of = EntryAttributes {
+                modified: named.map(|file| file.2),
+                ..Default::default()
+            };
+            (index, of)
+        };
+        let attributes = Attributes::new((0..).zip(tree.entries()).map(of).collect());
+        MadeFrom { tree, attributes }
+    }
+
+    /// The times that the files of a source get, in tree order.
+    fn check(source: &[(&str, &str)], caches: &[MadeFrom], expected: &[i64]) {
+        let tree = tree(source);
+        let times = with_times(&tree, &Attributes::default(), caches, NOW);
+        let times: Vec<_> = (0..expected.len())
+            .map(|index| times.get(index).unwrap().modified.unwrap())
             .collect();
         assert_eq!(times, expected);
     }
 
-    const NOW: i64 = 1_000_000_000_000;
-
     #[test]
-    fn what_an_entry_was_made_from_gets_its_time_back_and_the_rest_is_new() {
-        let made_from = source(&[("a", "same", 10), ("b", "before", 11), ("c", "moved", 12)]);
-        let now = source(&[("a", "same", 99), ("b", "after", 1), ("d", "moved", 1)]);
-        check(&now, &[&made_from], &[10, NOW, NOW]);
-    }
-
-    #[test]
-    fn the_clients_own_times_never_count() {
+    fn what_is_as_it_was_keeps_its_time_and_the_rest_is_new() {
+        let cache = made_from(&[("a", "1", 100), ("b", "1", 200)]);
         check(
-            &source(&[("a", "x", 1), ("b", "y", NOW * 2)]),
-            &[],
-            &[NOW, NOW],
+            &[("a", "1"), ("b", "2"), ("c", "1")],
+            &[cache],
+            &[100, NOW, NOW],
         );
     }
 
     #[test]
-    fn the_objects_of_one_build_are_not_paired_with_the_sources_of_another() {
-        // One entry was made from version 1 of `a`, then `a` was changed and changed back. Its time then
-        // is that of the entry's own source, not of a build in between.
-        let first = source(&[("a", "1", 10)]);
-        let second = source(&[("a", "2", 20)]);
-        check(&source(&[("a", "1", 30)]), &[&first], &[10]);
-        check(&source(&[("a", "1", 30)]), &[&second], &[NOW]);
-        // Two entries, made from different versions: whatever the file is now, one of them is out of
-        // date, and must be seen to be.
-        check(&source(&[("a", "1", 30)]), &[&first, &second], &[NOW]);
-        check(&source(&[("a", "2", 30)]), &[&first, &second], &[NOW]);
-        // The same bytes at different times: no time suits both.
-        let later = source(&[("a", "1", 15)]);
-        check(&source(&[("a", "1", 30)]), &[&first, &later], &[NOW]);
-        check(&source(&[("a", "1", 30)]), &[&first, &first], &[10]);
+    fn without_a_cache_everything_is_new() {
+        check(&[("a", "1")], &[], &[NOW]);
     }
 
     #[test]
-    fn what_changed_is_newer_than_everything_in_the_entries_whatever_the_clock_says() {
-        let ahead = NOW + 5_000_000_000;
-        let made_from = source(&[("a", "same", ahead), ("b", "before", 11)]);
-        let now = source(&[("a", "same", 1), ("b", "after", 1)]);
-        check(&now, &[&made_from], &[ahead, ahead + MARGIN_NANOS]);
+    fn going_back_to_older_content_is_a_change_to_a_cache_of_newer_content() {
+        let newer = made_from(&[("a", "2", 300)]);
+        check(&[("a", "1")], &[newer], &[NOW]);
+    }
+
+    #[test]
+    fn several_caches_have_to_agree() {
+        let one = made_from(&[("a", "1", 100), ("b", "1", 100)]);
+        let other = made_from(&[("a", "1", 100), ("b", "1", 150)]);
+        check(&[("a", "1"), ("b", "1")], &[one, other], &[100, NOW]);
+    }
+
+    #[test]
+    fn what_else_is_known_of_a_file_stays() {
+        let tree = tree(&[("a", "1")]);
+        let mode = EntryAttributes {
+            mode: Some(0o600),
+            modified: Some(1),
+            ..Default::default()
+        };
+        let uploaded = Attributes::new(vec![(0, mode)]);
+        let times = with_times(&tree, &uploaded, &[], NOW);
+        assert_eq!(times.get(0).unwrap().mode, Some(0o600));
+        assert_eq!(times.get(0).unwrap().modified, Some(NOW));
     }
 }

@@ -313,6 +313,19 @@ impl Sandbox {
     ///
     /// If the farm could not try. That the word has no expansion is no error.
     pub async fn expand(&mut self, text: &str) -> Result<Expansion, SandboxError> {
+        self.expand_within(text, EXPANSION_TIME_LIMIT).await
+    }
+
+    /// As [`expand`](Self::expand), with another time limit.
+    ///
+    /// # Errors
+    ///
+    /// If the farm could not try. That the word has no expansion is no error.
+    pub async fn expand_within(
+        &mut self,
+        text: &str,
+        limit: Duration,
+    ) -> Result<Expansion, SandboxError> {
         let tried = "expand a word";
         let id = self.number();
         let request = Request::Expand {
@@ -321,7 +334,7 @@ impl Sandbox {
             bytes_max: EXPANSION_BYTES_MAX,
         };
         self.send(tried, &request).await?;
-        let reply = match timeout(EXPANSION_TIME_LIMIT, self.reply(tried, id)).await {
+        let reply = match timeout(limit, self.reply(tried, id)).await {
             Ok(reply) => reply?,
             Err(_) => {
                 self.send(tried, &Request::Cancel { id }).await?;

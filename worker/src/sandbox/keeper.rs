@@ -2,6 +2,7 @@
 //! what forking and changing namespaces take.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     os::{
@@ -42,10 +43,14 @@ use super::{
 };
 
 /// The keeper of a sandbox: what the program does when its first argument is `keeper`. Standard input is
-/// a socket to the worker, standard output the pipe of the log.
+/// a socket to the worker, standard output the pipe of the log. `arguments` are those after `keeper`:
+/// there are none, and a person who gives some gets a failure.
 ///
 /// Must be called before the process has a second thread.
-pub fn keeper_main() -> ExitCode {
+pub fn keeper_main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    if arguments.next().is_some() {
+        return ExitCode::FAILURE;
+    }
     // Whom there is to tell is told over the socket; a status is all that is left.
     match keep() {
         Ok(true) => ExitCode::SUCCESS,

@@ -40,6 +40,8 @@ const MEMORY_OPTIONS: &str = "mode=0755,size=64m";
 /// Moves this process, the init of a new PID namespace, into the sandbox's file system. Gives notes on
 /// what is different from the ideal.
 pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
+    // From the namespace that it was executed in; no other will give it.
+    let program = devices::copy(Path::new("/proc/self/exe"), false)?;
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(flags).map_err(|errno| Trouble::io("make namespaces for", "init", &errno.into()))?;
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -55,7 +57,7 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
         ));
     }
     let hidden: Vec<PathBuf> = spec.hidden.iter().map(|path| real(path)).collect();
-    let host = Host::copy(&table, &hidden)?;
+    let host = Host::copy(program, &table, &hidden)?;
     let mut notes = host.notes();
     let nested = mounts::root_kind(&table) == Some("overlay");
     notes.extend(mount_root(spec, &hidden, nested)?);
@@ -84,7 +86,7 @@ struct Host {
 }
 
 impl Host {
-    fn copy(table: &[Mount], hidden: &[PathBuf]) -> Result<Self, Trouble> {
+    fn copy(program: OwnedFd, table: &[Mount], hidden: &[PathBuf]) -> Result<Self, Trouble> {
         let mut shown = Vec::new();
         for point in mounts::shown(table, hidden) {
             shown.push((point.to_owned(), devices::copy(point, false)?));
@@ -95,7 +97,7 @@ impl Host {
         };
         Ok(Self {
             sys: devices::copy(Path::new("/sys"), true)?,
-            program: devices::copy(Path::new("/proc/self/exe"), false)?,
+            program,
             resolver,
             shown,
         })

@@ -82,7 +82,7 @@ fn link_helpers(directory: &Path, helpers: &[String]) -> Result<(), Trouble> {
     link_names(directory, Path::new(PROGRAM), helpers)
 }
 
-/// Makes links to `program` in `directory`, one for each name.
+/// Makes links to `program` in `directory`, one for each name, in the place of what has such a name.
 pub(super) fn link_names(
     directory: &Path,
     program: &Path,
@@ -90,7 +90,11 @@ pub(super) fn link_names(
 ) -> Result<(), Trouble> {
     for name in names {
         let link = directory.join(name);
-        symlink(program, &link).map_err(|error| Trouble::io("make link", &link, &error))?;
+        let linked = match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => symlink(program, &link),
+        };
+        linked.map_err(|error| Trouble::io("make link", &link, &error))?;
     }
     Ok(())
 }
