@@ -74,7 +74,11 @@ mod tests {
     #[test]
     fn the_lines_that_tools_look_for_are_to_the_letter() {
         assert_eq!(
-            complete(Phase::PreBuild, Outcome::Succeeded, &PhaseContext::default()),
+            complete(
+                Phase::PreBuild,
+                Outcome::Succeeded,
+                &PhaseContext::default()
+            ),
             [
                 "Phase complete: PRE_BUILD State: SUCCEEDED",
                 "Phase context status code:  Message: "

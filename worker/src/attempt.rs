@@ -216,7 +216,13 @@ mod tests {
 
     #[test]
     fn commands_run_in_order_and_finally_after_them() {
-        check(&["0 a", "0 b"], &["0 c"], "0 a, 0 b, 0 c", Outcome::Succeeded, "");
+        check(
+            &["0 a", "0 b"],
+            &["0 c"],
+            "0 a, 0 b, 0 c",
+            Outcome::Succeeded,
+            "",
+        );
         check(&[], &["0 c"], "0 c", Outcome::Succeeded, "");
         check(&[], &[], "", Outcome::Succeeded, "");
     }

@@ -86,10 +86,11 @@ impl CacheKeeper {
         let mut failures = 0;
         let mut number = 0;
         loop {
-            let Ok(address) = self.address.wait_for(Option::is_some).await else {
-                return;
+            let address = match self.address.wait_for(Option::is_some).await {
+                Ok(address) => *address,
+                Err(_gone) => return,
             };
-            let Some(address) = *address else { continue };
+            let Some(address) = address else { continue };
             tokio::time::sleep(back_off(failures, self.seed)).await;
             let connection = match self.client.connect(address, Role::Cache).await {
                 Ok(connection) => connection,
@@ -145,13 +146,14 @@ impl AttemptCache {
     /// # Errors
     ///
     /// What the last try failed at; `tried` names it.
-    pub(crate) async fn with<T, E>(
+    pub(crate) async fn with<T, E, F>(
         &self,
         tried: &str,
-        request: impl AsyncFn(CacheClient) -> Result<T, E>,
+        request: impl Fn(CacheClient) -> F,
     ) -> Result<T, Fault>
     where
         E: Error + Send + Sync + 'static,
+        F: Future<Output = Result<T, E>>,
     {
         let mut failures = 0;
         loop {
@@ -191,7 +193,9 @@ impl AttemptCache {
     }
 
     fn presented(&self) -> MutexGuard<'_, u64> {
-        self.presented.lock().unwrap_or_else(PoisonError::into_inner)
+        self.presented
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Differs between attempts, as grants do.

@@ -56,7 +56,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let variables = [("A", "one"), ("A_B", "two words"), ("GLOB", "*"), ("D", "$A")];
+        let variables = [
+            ("A", "one"),
+            ("A_B", "two words"),
+            ("GLOB", "*"),
+            ("D", "$A"),
+        ];
         let variables = variables
             .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
             .into();
@@ -85,7 +90,9 @@ mod tests {
 
     #[test]
     fn a_dollar_without_a_name_stays() {
-        for text in ["$", "a$", "$/x", "$1", "${", "${A", "${A-b}", "$(date)", "${}", "'*'"] {
+        for text in [
+            "$", "a$", "$/x", "$1", "${", "${A", "${A-b}", "$(date)", "${}", "'*'",
+        ] {
             check(text, text);
         }
     }

@@ -3,12 +3,7 @@
 //! The walk never follows a link, never leaves its root, and does not go into other file systems that
 //! are mounted below where it starts, like `/proc`. It blocks.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::OwnedFd,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::Path};
 
 use protocol::path::TreePath;
 use rustix::{
@@ -78,7 +73,11 @@ impl Walk<'_> {
         if let Some(start) = &start {
             self.offer(start, true, found);
         }
-        if self.indices.iter().all(|&index| self.patterns[index].is_literal()) {
+        if self
+            .indices
+            .iter()
+            .all(|&index| self.patterns[index].is_literal())
+        {
             return Ok(());
         }
         let device = fstat(&directory)?.st_dev;
@@ -88,10 +87,9 @@ impl Walk<'_> {
                 continue;
             }
             for (name, is_directory) in list(&directory)? {
-                let below = path.as_ref().map_or_else(
-                    || TreePath::new(name.as_slice()),
-                    |path| path.join(&name),
-                );
+                let below = path
+                    .as_ref()
+                    .map_or_else(|| TreePath::new(name.as_slice()), |path| path.join(&name));
                 // A path too long for a tree can be in no tree.
                 let Ok(below) = below else { continue };
                 self.offer(&below, is_directory, found);
@@ -187,7 +185,12 @@ mod tests {
         let root = folder.path();
         fs::create_dir_all(root.join("src/dist/css")).unwrap();
         fs::create_dir_all(root.join("src/.hidden")).unwrap();
-        for file in ["src/a.txt", "src/dist/b.js", "src/dist/css/c.css", "src/.hidden/d"] {
+        for file in [
+            "src/a.txt",
+            "src/dist/b.js",
+            "src/dist/css/c.css",
+            "src/.hidden/d",
+        ] {
             fs::write(root.join(file), file).unwrap();
         }
         symlink("/etc", root.join("src/etc")).unwrap();
@@ -201,7 +204,13 @@ mod tests {
         let found = find(root, &[pattern]).unwrap().remove(0);
         let mut shown: Vec<_> = found
             .iter()
-            .map(|found| format!("{}{}", found.path, if found.is_directory { "/" } else { "" }))
+            .map(|found| {
+                format!(
+                    "{}{}",
+                    found.path,
+                    if found.is_directory { "/" } else { "" }
+                )
+            })
             .collect();
         shown.sort();
         assert_eq!(shown, expected);
@@ -210,7 +219,10 @@ mod tests {
     #[test]
     fn patterns_find_files_links_and_directories() {
         check("*.txt", &["src/a.txt"]);
-        check("dist/**/*", &["src/dist/b.js", "src/dist/css/", "src/dist/css/c.css"]);
+        check(
+            "dist/**/*",
+            &["src/dist/b.js", "src/dist/css/", "src/dist/css/c.css"],
+        );
         check("**/d", &["src/.hidden/d"]);
         check("dist", &["src/dist/"]);
         check("a.txt", &["src/a.txt"]);

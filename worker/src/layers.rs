@@ -3,10 +3,11 @@
 //! Each layer is a directory `layers/<key>`, made somewhere else and renamed into place, so that what
 //! stands there is whole. It is unpacked once, however many attempts want it at the same time, and stays
 //! for the next one until the budget asks for its room; one that is in use stays in any case. What is
-//! known of sizes is in `layers/<key>.bytes`, so that a restart finds it again.
+//! known of each is in `layers/<key>.facts`, so that a restart finds it again.
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -69,10 +70,19 @@ struct Shelf {
     source_times: BTreeMap<Digest, i64>,
 }
 
+/// What is known of an unpacked layer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct LayerFacts {
+    /// What its files take, in bytes.
+    pub(crate) bytes: u64,
+    /// The latest time of a file in it, in nanoseconds since 1970; `i64::MIN` if none has one.
+    pub(crate) newest: i64,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
-    /// What it takes on disk; `None`: not unpacked yet.
-    bytes: Option<u64>,
+    /// What it is; `None`: not unpacked yet.
+    facts: Option<LayerFacts>,
     /// How many attempts use it or wait for it.
     uses: u32,
     /// The tick of its last use.
@@ -87,6 +97,7 @@ pub(crate) struct LayerUse {
     path: PathBuf,
     key: LayerKey,
     layers: Layers,
+    facts: LayerFacts,
     was_there: bool,
 }
 
@@ -94,6 +105,11 @@ impl LayerUse {
     /// The directory that holds the layer.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is known of it.
+    pub(crate) const fn facts(&self) -> LayerFacts {
+        self.facts
     }
 
     /// Whether nothing had to be unpacked for it.
@@ -109,7 +125,7 @@ impl Drop for LayerUse {
             return;
         };
         slot.uses = slot.uses.saturating_sub(1);
-        if slot.uses == 0 && slot.bytes.is_none() {
+        if slot.uses == 0 && slot.facts.is_none() {
             shelf.slots.remove(&self.key);
         }
     }
@@ -145,16 +161,16 @@ impl Layers {
             let entry = entry?;
             let name = entry.file_name();
             let key = name.to_str().and_then(LayerKey::parse);
-            let bytes = key.as_ref().and_then(|key| read_size(directory, key));
-            match (key, bytes) {
-                (Some(key), Some(bytes)) if entry.file_type()?.is_dir() => {
+            let facts = key.as_ref().and_then(|key| read_facts(directory, key));
+            match (key, facts) {
+                (Some(key), Some(facts)) if entry.file_type()?.is_dir() => {
                     let slot = Slot {
-                        bytes: Some(bytes),
+                        facts: Some(facts),
                         ..Slot::default()
                     };
                     shelf.slots.insert(key, slot);
                 }
-                _ if is_size_of_a_layer(directory, &name) => {}
+                _ if is_of_a_layer(directory, &name) => {}
                 _ => remove(&entry.path())?,
             }
         }
@@ -167,7 +183,7 @@ impl Layers {
     }
 
     /// The layer `key`, unpacked. If it is not there, `fill` puts it at `scratch` (on the same file
-    /// system, not there yet) and says how many bytes it takes; of several who want it, one does.
+    /// system, not there yet) and says what it is; of several who want it, one does.
     ///
     /// # Errors
     ///
@@ -176,20 +192,24 @@ impl Layers {
     /// # Cancel safety
     ///
     /// What `fill` has done so far stays at `scratch`, which is the caller's; the next one fills anew.
-    pub(crate) async fn obtain<E>(
+    pub(crate) async fn obtain<E, F>(
         &self,
         key: &LayerKey,
         scratch: PathBuf,
-        fill: impl AsyncFnOnce(&Path) -> Result<u64, E>,
-    ) -> Result<LayerUse, LayerError<E>> {
+        fill: impl FnOnce(PathBuf) -> F,
+    ) -> Result<LayerUse, LayerError<E>>
+    where
+        F: Future<Output = Result<LayerFacts, E>>,
+    {
         let (filling, mut held) = self.hold(key);
         let filling = filling.lock().await;
-        if self.is_there(key) {
+        if let Some(facts) = self.facts(key) {
+            held.facts = facts;
             held.was_there = true;
             return Ok(held);
         }
-        let bytes = fill(&scratch).await.map_err(LayerError::Fill)?;
-        self.place(key, scratch, bytes).await?;
+        held.facts = fill(scratch.clone()).await.map_err(LayerError::Fill)?;
+        self.place(key, scratch, held.facts).await?;
         drop(filling);
         self.evict().await;
         Ok(held)
@@ -205,14 +225,10 @@ impl Layers {
         &self,
         key: &LayerKey,
         from: PathBuf,
-        bytes: u64,
+        facts: LayerFacts,
     ) -> Result<(), io::Error> {
-        let adopted = self
-            .obtain(key, from, async |_| {
-                Ok::<u64, std::convert::Infallible>(bytes)
-            })
-            .await;
-        match adopted {
+        let there = |_| std::future::ready(Ok::<_, Infallible>(facts));
+        match self.obtain(key, from, there).await {
             Ok(_) => Ok(()),
             Err(LayerError::Place { source, .. }) => Err(source),
             Err(LayerError::Fill(never)) => match never {},
@@ -250,38 +266,38 @@ impl Layers {
             path: self.directory.join(&key.0),
             key: key.clone(),
             layers: self.clone(),
+            facts: LayerFacts {
+                bytes: 0,
+                newest: i64::MIN,
+            },
             was_there: false,
         };
         (Arc::clone(&slot.filling), held)
     }
 
-    fn is_there(&self, key: &LayerKey) -> bool {
-        let shelf = self.shelf();
-        shelf
-            .slots
-            .get(key)
-            .is_some_and(|slot| slot.bytes.is_some())
+    fn facts(&self, key: &LayerKey) -> Option<LayerFacts> {
+        self.shelf().slots.get(key).and_then(|slot| slot.facts)
     }
 
     async fn place<E>(
         &self,
         key: &LayerKey,
         from: PathBuf,
-        bytes: u64,
+        facts: LayerFacts,
     ) -> Result<(), LayerError<E>> {
         let to = self.directory.join(&key.0);
-        let size = size_file(&self.directory, key);
+        let known = facts_file(&self.directory, key);
         let placed = tokio::task::spawn_blocking({
             let to = to.clone();
             move || {
-                fs::write(size, bytes.to_string())?;
+                fs::write(known, format!("{} {}", facts.bytes, facts.newest))?;
                 fs::rename(from, to)
             }
         });
         let placed = placed.await.unwrap_or_else(|ended| Err(ended.into()));
         placed.map_err(|source| LayerError::Place { path: to, source })?;
         if let Some(slot) = self.shelf().slots.get_mut(key) {
-            slot.bytes = Some(bytes);
+            slot.facts = Some(facts);
         }
         Ok(())
     }
@@ -310,8 +326,8 @@ impl Layers {
             shelf.deleted += 1;
             let trash = self.directory.join(format!("{}.deleted", shelf.deleted));
             let moved = fs::rename(self.directory.join(&key.0), &trash);
-            let unsized_ = fs::remove_file(size_file(&self.directory, &key));
-            if let Err(error) = moved.and(unsized_) {
+            let forgotten = fs::remove_file(facts_file(&self.directory, &key));
+            if let Err(error) = moved.and(forgotten) {
                 warn!(error = %error, "a layer cannot be put aside");
             }
             doomed.push(trash);
@@ -322,9 +338,9 @@ impl Layers {
 
 /// Which layers go so that the rest keeps to `budget`: the least recently used that nobody uses.
 fn victims(slots: &BTreeMap<LayerKey, Slot>, budget: u64) -> Vec<LayerKey> {
-    let sizes = slots.values().filter_map(|slot| slot.bytes);
-    let mut total = sizes.fold(0, u64::saturating_add);
-    let free = |slot: &Slot| slot.uses == 0 && slot.bytes.is_some();
+    let bytes = |slot: &Slot| slot.facts.map_or(0, |facts| facts.bytes);
+    let mut total = slots.values().map(bytes).fold(0, u64::saturating_add);
+    let free = |slot: &Slot| slot.uses == 0 && slot.facts.is_some();
     let mut candidates: Vec<_> = slots.iter().filter(|(_, slot)| free(slot)).collect();
     candidates.sort_by_key(|(_, slot)| slot.used);
     let mut victims = Vec::new();
@@ -332,25 +348,27 @@ fn victims(slots: &BTreeMap<LayerKey, Slot>, budget: u64) -> Vec<LayerKey> {
         if total <= budget {
             break;
         }
-        total -= slot.bytes.unwrap_or(0);
+        total -= bytes(slot);
         victims.push(key.clone());
     }
     victims
 }
 
-fn size_file(directory: &Path, key: &LayerKey) -> PathBuf {
-    directory.join(format!("{}.bytes", key.0))
+fn facts_file(directory: &Path, key: &LayerKey) -> PathBuf {
+    directory.join(format!("{}.facts", key.0))
 }
 
-fn read_size(directory: &Path, key: &LayerKey) -> Option<u64> {
-    fs::read_to_string(size_file(directory, key))
-        .ok()?
-        .parse()
-        .ok()
+fn read_facts(directory: &Path, key: &LayerKey) -> Option<LayerFacts> {
+    let text = fs::read_to_string(facts_file(directory, key)).ok()?;
+    let (bytes, newest) = text.split_once(' ')?;
+    Some(LayerFacts {
+        bytes: bytes.parse().ok()?,
+        newest: newest.parse().ok()?,
+    })
 }
 
-fn is_size_of_a_layer(directory: &Path, name: &std::ffi::OsStr) -> bool {
-    let name = name.to_str().and_then(|name| name.strip_suffix(".bytes"));
+fn is_of_a_layer(directory: &Path, name: &std::ffi::OsStr) -> bool {
+    let name = name.to_str().and_then(|name| name.strip_suffix(".facts"));
     name.is_some_and(|name| LayerKey::parse(name).is_some() && directory.join(name).is_dir())
 }
 

@@ -146,12 +146,7 @@ impl Leases {
     }
 
     /// Lets those of `named` that are in `kept` live on from `from`, and gives up the others.
-    fn extend(
-        &mut self,
-        named: &BTreeSet<LeaseId>,
-        kept: &[LeaseId],
-        from: Time,
-    ) -> Vec<LeaseId> {
+    fn extend(&mut self, named: &BTreeSet<LeaseId>, kept: &[LeaseId], from: Time) -> Vec<LeaseId> {
         let mut lost = Vec::new();
         for lease in named {
             if kept.contains(lease) {
@@ -247,7 +242,11 @@ mod tests {
         leases.joining(at(110));
         assert_eq!(leases.joined(&[A], at(112)), [B]);
         assert_eq!(leases.expired(at(123)), []);
-        assert_eq!(leases.expired(at(124)), [A], "counted from 110, not from 112");
+        assert_eq!(
+            leases.expired(at(124)),
+            [A],
+            "counted from 110, not from 112"
+        );
     }
 
     #[test]

@@ -1,12 +1,31 @@
-//! The worker: leases jobs, runs phases in sandboxes, and brings what they leave to the cache.
+//! The worker: leases jobs, runs phases apart from each other, and brings home what they made.
 //!
 //! [`run`] keeps one session with the coordinator over however many connections it takes.
 
+mod agent_line;
+mod attempt;
+mod cache_link;
+mod clock;
 mod directory;
+mod driver;
+mod expand;
+mod fault;
+mod find;
+mod ground;
 mod layers;
+mod leases;
+mod link;
+mod log;
 mod options;
+mod patterns;
+mod phases;
+mod report;
 mod run;
 pub mod sandbox;
+mod scene;
+mod session;
+mod site;
+mod source_times;
 
 pub use directory::DirectoryError;
 pub use options::Options;

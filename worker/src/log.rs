@@ -115,8 +115,9 @@ impl Log {
     /// If the spool cannot be written.
     pub(crate) async fn append(&self, bytes: &[u8]) -> io::Result<()> {
         let near = |progress: &Progress| progress.written - progress.durable < AHEAD_BYTES_MAX;
-        // The sender is part of `self`, so waiting cannot fail.
-        let _progress = self.progress.subscribe().wait_for(near).await;
+        let mut progress = self.progress.subscribe();
+        // Not kept: it holds a lock. The sender is part of `self`, so waiting cannot fail.
+        drop(progress.wait_for(near).await);
         let mut spool = self.spool.lock().await;
         let room = usize::try_from(self.room.saturating_sub(spool.written)).unwrap_or(usize::MAX);
         let (taken, over) = bytes.split_at(bytes.len().min(room));
@@ -230,10 +231,10 @@ impl Log {
         let mut progress = self.progress.subscribe();
         let mut next = progress.borrow().durable;
         loop {
-            let Ok(now) = progress.wait_for(|progress| next < progress.written).await else {
-                return Ok(());
+            let now = match progress.wait_for(|progress| next < progress.written).await {
+                Ok(now) => *now,
+                Err(_gone) => return Ok(()),
             };
-            let now = *now;
             let length = (now.written - next).min(u64::from(LOG_PIECE_BYTES_MAX));
             let Ok(bytes) = self.read(next, length).await else {
                 // The spool is gone: so is the attempt.
@@ -289,7 +290,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::create(&folder.path().join("log")).await.unwrap();
         log.append(b"12345").await.unwrap();
-        let durable = |bytes| log.progress.send_modify(|progress| progress.durable = bytes);
+        let durable = |bytes| {
+            log.progress
+                .send_modify(|progress| progress.durable = bytes)
+        };
         durable(5);
         assert!(!log.progress.borrow().is_stored(), "more may come");
         log.append(b"6").await.unwrap();

@@ -155,7 +155,11 @@ mod tests {
 
     #[track_caller]
     fn check(anchors: &Anchors<'_>, written: &str, expected: Option<&str>) {
-        assert_eq!(normalise(written, anchors).as_deref(), expected, "{written}");
+        assert_eq!(
+            normalise(written, anchors).as_deref(),
+            expected,
+            "{written}"
+        );
     }
 
     #[test]
@@ -166,7 +170,11 @@ mod tests {
         check(&NAMESPACE, "~/.npm/**/*", Some("root/.npm/**/*"));
         check(&NAMESPACE, "/root/.m2", Some("root/.m2"));
         check(&NAMESPACE, "/opt/venv", Some("opt/venv"));
-        check(&NAMESPACE, "../sibling", Some("codebuild/output/src/sibling"));
+        check(
+            &NAMESPACE,
+            "../sibling",
+            Some("codebuild/output/src/sibling"),
+        );
         check(&NAMESPACE, "~user/x", Some(&src("~user/x")));
         check(&NAMESPACE, "/rooted", Some("rooted"));
         check(&NAMESPACE, "/", Some(""));

@@ -9,15 +9,26 @@ mod save;
 mod state;
 mod upload_artifacts;
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use cache::{
     capture::Dialect,
-    materialize::{Materialize, MaterializeError, Owner, materialize},
+    client::CacheClient,
+    download::fetch_tree,
+    materialize::{Contents, Materialize, MaterializeError, Owner, materialize_contents},
     progress::{Progress, Transfer},
 };
 use protocol::{
     access::Trust,
+    attributes::Attributes,
     blob::{Blob, TreeRef},
     job::{Artifact, CacheUse, Shell, ShellState, Task},
     message::{
@@ -27,6 +38,7 @@ use protocol::{
     snapshot::{Layer, Snapshot},
     time::WallTime,
 };
+use tracing::{debug, warn};
 
 use crate::{
     agent_line,
@@ -34,7 +46,7 @@ use crate::{
     cache_link::AttemptCache,
     fault::{Fault, OrFault as _},
     ground::Ground,
-    layers::{LayerError, LayerKey, LayerUse},
+    layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
     scene::Scene,
     site::Site,
@@ -120,7 +132,7 @@ impl Work<'_> {
         snapshot: &Snapshot,
         shell: (Shell, ShellState),
     ) -> Result<(), Fault> {
-        let layers = self.layers(snapshot).await?;
+        let layers = self.layers(ground, snapshot).await?;
         let mut spec = ground.sandbox(self.site, self.directory, snapshot, shell);
         let topmost_first = layers.iter().rev();
         spec.lowers = topmost_first.map(|layer| layer.path().to_owned()).collect();
@@ -135,12 +147,14 @@ impl Work<'_> {
         self.scene.start(spec, layers, self.log).await
     }
 
-    /// The layers of a snapshot, unpacked, oldest first.
-    async fn layers(&self, snapshot: &Snapshot) -> Result<Vec<LayerUse>, Fault> {
+    /// The layers of a snapshot, unpacked, oldest first; none where there are no overlays.
+    async fn layers(&self, ground: &Ground, snapshot: &Snapshot) -> Result<Vec<LayerUse>, Fault> {
         let mut layers = Vec::with_capacity(snapshot.layers.len());
-        for layer in &snapshot.layers {
-            let (layer, _) = self.layer(layer).await?;
-            layers.push(layer);
+        if matches!(ground, Ground::Namespace) {
+            for layer in &snapshot.layers {
+                let (layer, _) = self.layer(layer).await?;
+                layers.push(layer);
+            }
         }
         Ok(layers)
     }
@@ -150,24 +164,28 @@ impl Work<'_> {
         let key = LayerKey::of(layer);
         let scratch = self.directory.join(format!("unpack-{key}"));
         let mut moved = Transfer::default();
-        let fill = async |to: &Path| {
-            let transfer = self.unpack(layer, to).await?;
-            moved = transfer;
-            Ok::<_, Fault>(transfer.bytes)
+        let unpacked = &mut moved;
+        let fill = async |to: PathBuf| {
+            let (transfer, facts) = self.unpack(layer, &to).await?;
+            *unpacked = transfer;
+            Ok::<_, Fault>(facts)
         };
         let obtained = self.site.layers.obtain(&key, scratch, fill).await;
         match obtained {
-            Ok(layer) => Ok((layer, moved)),
+            Ok(layer) => {
+                debug!(%key, was_there = layer.was_there(), "layer at hand");
+                Ok((layer, moved))
+            }
             Err(LayerError::Fill(fault)) => Err(fault),
             Err(error) => Err(Fault::new("keep a layer", error)),
         }
     }
 
-    async fn unpack(&self, layer: &Layer, to: &Path) -> Result<Transfer, Fault> {
+    async fn unpack(&self, layer: &Layer, to: &Path) -> Result<(Transfer, LayerFacts), Fault> {
         let (target, options) = match &layer.at {
             None => (to.to_owned(), unpacked(Dialect::Overlay, Owner::Keep)),
             Some(at) => {
-                let at = String::from_utf8_lossy(at.as_bytes()).into_owned();
+                let at = OsStr::from_bytes(at.as_bytes());
                 (to.join(at), unpacked(Dialect::Plain, Owner::Own))
             }
         };
@@ -175,18 +193,13 @@ impl Work<'_> {
             let made = tokio::fs::create_dir_all(parent).await;
             made.or_fault("make room for a layer")?;
         }
-        self.put_back(&layer.tree, &target, options).await
-    }
-
-    /// Puts a tree back as the directory `target`, which is not there.
-    async fn put_back(
-        &self,
-        tree: &TreeRef,
-        target: &Path,
-        options: Materialize,
-    ) -> Result<Transfer, Fault> {
-        let request = async |client| -> Result<Transfer, MaterializeError> {
-            materialize(&client, tree, target, options.clone()).await
+        let request = async |client: CacheClient| -> Result<_, MaterializeError> {
+            let contents = Contents::from(fetch_tree(&client, &layer.tree).await?);
+            let newest = newest(&contents.attributes);
+            let transfer =
+                materialize_contents(&client, contents, &target, options.clone()).await?;
+            let bytes = transfer.bytes;
+            Ok((transfer, LayerFacts { bytes, newest }))
         };
         self.cache.with("unpack a layer", request).await
     }
@@ -208,10 +221,11 @@ impl Work<'_> {
             team: self.assignment.team.clone(),
             written: WallTime::default(),
         };
-        let request = async |client: cache::client::CacheClient| {
-            client.put_entry(key.clone(), entry.clone(), replace).await
-        };
-        self.cache.with("write an entry of the cache", request).await
+        let request =
+            async |client: CacheClient| client.put_entry(key.clone(), entry.clone(), replace).await;
+        self.cache
+            .with("write an entry of the cache", request)
+            .await
     }
 
     fn key(&self, path: String) -> EntryKey {
@@ -232,6 +246,15 @@ fn unpacked(dialect: Dialect, owner: Owner) -> Materialize {
     }
 }
 
+/// The latest time of an entry, in nanoseconds since 1970; `i64::MIN` if none has one.
+fn newest(attributes: &Attributes) -> i64 {
+    let times = attributes
+        .entries()
+        .iter()
+        .filter_map(|(_, of)| of.modified);
+    times.max().unwrap_or(i64::MIN)
+}
+
 /// Variables as they are set, as bytes.
 fn as_bytes(variables: &BTreeMap<String, String>) -> BTreeMap<String, Vec<u8>> {
     let bytes = |(name, value): (&String, &String)| (name.clone(), value.as_bytes().to_vec());
@@ -246,6 +269,6 @@ fn millis(duration: Duration) -> u64 {
 /// A clean-up that failed is no reason to fail; the next one, or the next start, does it.
 fn never_mind(result: io::Result<()>) {
     if let Err(error) = result {
-        tracing::warn!(error = %error, "failed to clean up");
+        warn!(error = %error, "failed to clean up");
     }
 }

@@ -1,33 +1,233 @@
 //! Runs a worker: from its options to its last acknowledged result.
 
+use std::{path::PathBuf, time::Duration};
+
+use protocol::{
+    digest::Digest,
+    worker::{Isolation, WorkerOffer},
+};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
-use transport::Credentials;
+use tracing::{info, warn};
+use transport::{Client, ClientError, ConnectError, Credentials, back_off, renew};
 
 use crate::{
+    cache_link::CacheKeeper,
+    clock,
     directory::{DataDirectory, DirectoryError},
+    layers::Layers,
+    link::Link,
     options::Options,
+    report::Chain,
+    sandbox::{Probe, probe},
+    session::Session,
+    site::Site,
 };
+
+/// How often a worker looks whether its certificate is to be renewed: often enough for one that lives
+/// for an hour, and a machine that slept is late by no more than this.
+const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 
 /// Why a worker ended otherwise than it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Its data directory cannot be used.
+    /// Its data directory cannot be used: the cause says what to change.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// What it keeps of layers cannot be read: look at the disk, or delete the directory.
+    #[error("failed to look through `{}`", path.display())]
+    Layers {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The level that was asked for cannot be had on this machine.
+    #[error("isolation level `{isolation}` cannot be had here: {why}")]
+    Isolation {
+        /// The level.
+        isolation: Isolation,
+        /// What is missing.
+        why: String,
+    },
+    /// The credentials are of no use, or there is no socket.
+    #[error("failed to make a client")]
+    Client {
+        /// Why.
+        #[from]
+        source: ClientError,
+    },
+    /// The coordinator refuses the worker; the cause says why, and what to do.
+    #[error("the worker cannot join")]
+    Refused {
+        /// What it says.
+        source: Box<ConnectError>,
+    },
+    /// A part of the worker broke: a bug.
+    #[error("a part of the worker broke")]
+    Broken {
+        /// Which.
+        #[from]
+        source: JoinError,
+    },
 }
 
-/// Runs a worker until `stop`, and then until its attempts have ended and are stored.
+/// Runs a worker until `stop`, or until the coordinator has it leave, and then until its attempts have
+/// ended and are stored.
 ///
 /// # Errors
 ///
-/// If its data directory cannot be used.
+/// If the worker cannot start: its data directory, the isolation level or the coordinator do not let it.
+/// A coordinator that is away is no error; the worker waits for it.
+///
+/// # Cancel safety
+///
+/// Dropping the future kills all attempts at once; their leases run out.
 pub async fn run(
     options: Options,
     credentials: Credentials,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let _directory = DataDirectory::open(&options.directory)?;
-    tracing::info!(worker = %options.name, identity = %credentials.identity, "worker starts");
-    stop.cancelled().await;
-    Ok(())
+    let path = options.directory.clone();
+    let opened = tokio::task::spawn_blocking(move || DataDirectory::open(&path)).await?;
+    let directory = opened?;
+    let layers = open_layers(&directory, options.disk_budget).await?;
+    let probed = probe(&directory.attempts(), &options.program, &options.base_salt).await;
+    let isolation = choose(options.isolation, &probed)?;
+    let offer = offer(&options, isolation, &probed);
+    let seed = seed(&options);
+
+    let client = Client::new(&credentials)?;
+    let address = watch::Sender::new(None);
+    let (cache_keeper, cache) = CacheKeeper::new(address.subscribe(), client.clone(), seed);
+    let link = Link {
+        address: options.coordinator,
+        client: client.clone(),
+        seed,
+    };
+    let (events, arrived) = Link::queue();
+    let identity = directory.identity();
+    let mut hidden = options.hidden.clone();
+    hidden.push(directory.path().to_owned());
+    let site = Site {
+        isolation,
+        base: probed.base,
+        directory,
+        program: options.program.clone(),
+        path: options.path.clone(),
+        hidden,
+        layers,
+        cache,
+        slots: Semaphore::new(usize::try_from(options.slots.max(1)).unwrap_or(1)),
+    };
+    let mut below = JoinSet::new();
+    below.spawn(cache_keeper.keep());
+    below.spawn(link.keep(events));
+    below.spawn(keep_certificate(
+        client.clone(),
+        credentials,
+        options.coordinator,
+        identity,
+    ));
+    let session = Session::new(site.into(), offer, address);
+    let ended = session.run(arrived, stop).await;
+    below.shutdown().await;
+    client.close();
+    client.idle().await;
+    ended.map_err(|source| RunError::Refused { source })
+}
+
+async fn open_layers(directory: &DataDirectory, budget: u64) -> Result<Layers, RunError> {
+    let path = directory.layers();
+    let opening = path.clone();
+    let opened = tokio::task::spawn_blocking(move || Layers::open(&opening, budget)).await?;
+    opened.map_err(|source| RunError::Layers { path, source })
+}
+
+/// The level at which this worker runs phases.
+fn choose(wanted: Option<Isolation>, probed: &Probe) -> Result<Isolation, RunError> {
+    let isolation = match (wanted, &probed.namespace) {
+        (Some(Isolation::Host), _) => {
+            info!(isolation = %Isolation::Host, "isolation as it was asked for");
+            return Ok(Isolation::Host);
+        }
+        (Some(isolation), Err(why)) => {
+            let why = why.clone();
+            return Err(RunError::Isolation { isolation, why });
+        }
+        (_, Ok(())) => Isolation::Namespace,
+        (None, Err(why)) => {
+            warn!(
+                isolation = %Isolation::Host,
+                why,
+                "isolation level `namespace` cannot be had here; units stay on this worker, and what \
+                 they do outside their directories stays"
+            );
+            return Ok(Isolation::Host);
+        }
+    };
+    info!(%isolation, base = ?probed.base, "isolation found out");
+    for note in &probed.notes {
+        info!(note, "isolation is not ideal");
+    }
+    Ok(isolation)
+}
+
+fn offer(options: &Options, isolation: Isolation, probed: &Probe) -> WorkerOffer {
+    WorkerOffer {
+        name: options.name.clone(),
+        capacity: options.slots.max(1),
+        labels: options.labels.clone(),
+        architecture: probed.architecture.to_owned(),
+        isolation,
+        base: probed.base,
+    }
+}
+
+/// A number that differs between the workers of a farm.
+fn seed(options: &Options) -> u64 {
+    let hash = *Digest::of(options.name.as_str().as_bytes()).hash();
+    let (head, _) = hash.split_at(8);
+    head.iter()
+        .fold(0, |seed, &byte| seed << 8 | u64::from(byte))
+}
+
+/// Renews the certificate at half its life, for ever.
+async fn keep_certificate(
+    client: Client,
+    mut credentials: Credentials,
+    coordinator: std::net::SocketAddr,
+    identity: PathBuf,
+) {
+    let mut failures = 0;
+    loop {
+        let left = credentials.renew_at().since(clock::wall());
+        if !left.is_zero() {
+            tokio::time::sleep(left.min(RENEWAL_CHECK)).await;
+            continue;
+        }
+        let renewed = match renew(coordinator, &credentials).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                failures += 1;
+                warn!(failures, error = %Chain(&error), "certificate cannot be renewed");
+                tokio::time::sleep(back_off(failures, 0).max(RENEWAL_CHECK)).await;
+                continue;
+            }
+        };
+        failures = 0;
+        if let Err(error) = client.replace_credentials(&renewed) {
+            warn!(error = %Chain(&error), "renewed certificate cannot be used");
+        }
+        if let Err(error) = renewed.save(&identity) {
+            warn!(error = %Chain(&error), "renewed certificate cannot be kept");
+        }
+        info!(valid_until = renewed.valid_until().0, "certificate renewed");
+        credentials = renewed;
+        // A certificate without a life ahead of it must not be renewed in a circle.
+        tokio::time::sleep(RENEWAL_CHECK).await;
+    }
 }

@@ -182,11 +182,7 @@ async fn read_some(output: &mut Option<Output>, buffer: &mut [u8]) -> io::Result
 }
 
 /// Takes what was written before now. Processes in the background may go on to write.
-async fn take_pending(
-    output: &mut Option<Output>,
-    log: &Log,
-    buffer: &mut [u8],
-) -> io::Result<()> {
+async fn take_pending(output: &mut Option<Output>, log: &Log, buffer: &mut [u8]) -> io::Result<()> {
     let Some(from) = output else { return Ok(()) };
     let mut left = usize::try_from(from.pending()?).unwrap_or(0);
     while left > 0 {

@@ -105,7 +105,11 @@ impl Session {
         if self.leaving {
             return;
         }
-        info!(reason, attempts = self.book.attempts(), "the worker is about to leave");
+        info!(
+            reason,
+            attempts = self.book.attempts(),
+            "the worker is about to leave"
+        );
         self.leaving = true;
         if self.joined {
             self.say(WorkerMessage::Leaving);

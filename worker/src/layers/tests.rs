@@ -3,14 +3,18 @@
 use std::{
     convert::Infallible,
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{LayerError, LayerKey, LayerUse, Layers};
+use super::{LayerError, LayerFacts, LayerKey, LayerUse, Layers};
 
 fn key(number: u32) -> LayerKey {
     LayerKey(format!("{number:032x}"))
+}
+
+fn facts(bytes: u64) -> LayerFacts {
+    LayerFacts { bytes, newest: 7 }
 }
 
 struct Fixture {
@@ -36,10 +40,10 @@ impl Fixture {
     }
 
     async fn obtain(&self, layers: &Layers, number: u32, bytes: u64) -> LayerUse {
-        let fill = async |to: &Path| {
-            fs::create_dir(to).unwrap();
+        let fill = async |to: PathBuf| {
+            fs::create_dir(&to).unwrap();
             fs::write(to.join("file"), number.to_string()).unwrap();
-            Ok::<_, Infallible>(bytes)
+            Ok::<_, Infallible>(facts(bytes))
         };
         layers
             .obtain(&key(number), self.scratch(), fill)
@@ -62,11 +66,11 @@ async fn many_who_want_a_layer_at_once_unpack_it_once() {
     let layers = fixture.open(1_000);
     let fills = AtomicU32::new(0);
     let want = || async {
-        let fill = async |to: &Path| {
+        let fill = async |to: PathBuf| {
             fills.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            fs::create_dir(to)?;
-            Ok::<_, io::Error>(1)
+            fs::create_dir(&to)?;
+            Ok::<_, io::Error>(facts(1))
         };
         let held = layers
             .obtain(&key(1), fixture.scratch(), fill)
@@ -86,7 +90,7 @@ async fn a_layer_that_could_not_be_unpacked_is_tried_again() {
     let layers = fixture.open(1_000);
     let failed = layers
         .obtain(&key(1), fixture.scratch(), async |_| {
-            Err::<u64, _>("no network")
+            Err::<LayerFacts, _>("no network")
         })
         .await;
     assert!(matches!(failed, Err(LayerError::Fill("no network"))));
@@ -118,15 +122,17 @@ async fn a_restart_finds_whole_layers_and_removes_the_rest() {
     let directory = fixture.folder.path().join("layers");
     fs::create_dir(directory.join("9.deleted")).unwrap();
     fs::create_dir(directory.join(&key(2).0)).unwrap();
-    fs::write(directory.join(format!("{}.bytes", key(3).0)), "5").unwrap();
+    fs::write(directory.join(format!("{}.facts", key(3).0)), "5").unwrap();
     let layers = fixture.open(1_000);
     let mut left: Vec<_> = fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, [key(1).0, format!("{}.bytes", key(1).0)]);
-    assert!(fixture.obtain(&layers, 1, 7).await.was_there());
+    assert_eq!(left, [key(1).0, format!("{}.facts", key(1).0)]);
+    let found = fixture.obtain(&layers, 1, 99).await;
+    assert!(found.was_there());
+    assert_eq!(found.facts(), facts(7));
 }
 
 #[tokio::test]
@@ -136,7 +142,10 @@ async fn a_captured_directory_becomes_the_layer_without_a_copy() {
     let upper = fixture.scratch();
     fs::create_dir(&upper).unwrap();
     fs::write(upper.join("made"), "x").unwrap();
-    layers.adopt(&key(1), upper.clone(), 1).await.unwrap();
+    layers
+        .adopt(&key(1), upper.clone(), facts(1))
+        .await
+        .unwrap();
     assert!(!upper.exists());
     let held = fixture.obtain(&layers, 1, 1).await;
     assert!(held.was_there());

@@ -120,7 +120,10 @@ impl Book {
 
     /// The lease of the attempt that a task runs.
     pub(super) fn of_task(&self, task: task::Id) -> Option<LeaseId> {
-        let found = self.running.iter().find(|(_, running)| running.task == task);
+        let found = self
+            .running
+            .iter()
+            .find(|(_, running)| running.task == task);
         found.map(|(&lease, _)| lease)
     }
 

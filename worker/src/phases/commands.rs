@@ -1,0 +1,162 @@
+//! The phases that run commands: `INSTALL`, `PRE_BUILD`, `BUILD` and `POST_BUILD`.
+//!
+//! What the commands changed becomes a layer, whether they succeeded or not.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use cache::{
+    capture::{CaptureError, Captured, Dialect, capture, capture_layer},
+    client::CacheClient,
+    progress::{Progress, Transfer},
+    selection::Selection,
+    upload::upload_tree,
+};
+use protocol::{
+    blob::TreeRef,
+    build::Outcome,
+    job::PhaseCommands,
+    snapshot::{Layer, Snapshot},
+};
+
+use super::{PhaseEnd, Work, newest, save, state};
+use crate::{
+    agent_line,
+    attempt::{Attempt, Exit, Step, Verdict},
+    clock,
+    fault::{Fault, OrFault as _, blocking},
+    ground::Ground,
+    layers::{LayerFacts, LayerKey},
+};
+
+/// Runs the commands of a phase and stores what they leave.
+pub(super) async fn run(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    phase: &PhaseCommands,
+) -> Result<PhaseEnd, Fault> {
+    let nothing_to_run = phase.commands.is_empty() && phase.finally.is_empty();
+    let saves = phase.save_cache.is_some() && work.assignment.succeeding;
+    if nothing_to_run && !saves {
+        return Ok(PhaseEnd {
+            snapshot: state::unchanged(work),
+            ..PhaseEnd::new(Verdict::succeeded())
+        });
+    }
+    let mut snapshot = state::load(work, ground).await?;
+    work.open(ground, &snapshot, (phase.shell, phase.state))
+        .await?;
+    let verdict = run_commands(work, phase).await?;
+    let ended = clock::wall();
+    let carried = work.scene.carried().await?;
+    state::carry(&mut snapshot, carried);
+
+    let saving = match &phase.save_cache {
+        Some(spec) if saves && verdict.outcome == Outcome::Succeeded => {
+            save::prepare(work, spec).await?
+        }
+        _ => None,
+    };
+    work.scene.quiesce(work.log).await?;
+    let mut cache_uses = Vec::new();
+    if let Some(saving) = saving {
+        cache_uses.extend(save::run(work, ground, &snapshot, saving).await?);
+    }
+    if matches!(ground, Ground::Namespace) {
+        store_changes(work, &mut snapshot).await?;
+    } else {
+        work.scene.finish().await?;
+    }
+    Ok(PhaseEnd {
+        snapshot: state::store(work, ground, &snapshot).await?,
+        cache_uses,
+        ended: Some(ended),
+        ..PhaseEnd::new(verdict)
+    })
+}
+
+async fn run_commands(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verdict, Fault> {
+    let mut attempt = Attempt::new(phase);
+    while let Step::Run(command) = attempt.next() {
+        work.say(&agent_line::running(command)).await?;
+        let ended = work.scene.run(command, work.log).await?;
+        let exit = Exit(ended.code);
+        if !exit.is_success() {
+            work.say(&agent_line::failed(command, exit)).await?;
+        }
+        if let Some(why) = ended.state_lost {
+            let text = format!("Variables and directory of the last command are lost: {why}");
+            work.say(&text).await?;
+        }
+        attempt.exited(exit);
+    }
+    Ok(attempt.verdict())
+}
+
+/// Captures what the commands changed, ends the sandbox, and adds the change to the snapshot.
+async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(), Fault> {
+    let upper = work.directory.join("upper");
+    let view = work.scene.view().map(PathBuf::from);
+    let view = view.ok_or_else(|| Fault::new("capture what changed", "there is no sandbox"))?;
+    let (captured, is_plain) = {
+        let (upper, view) = (upper.clone(), view.clone());
+        blocking("capture what changed", move || capture_upper(&upper, &view)).await?
+    };
+    if captured.tree.entries().is_empty() {
+        return work.scene.finish().await;
+    }
+    let facts = LayerFacts {
+        bytes: captured.tree.bytes(),
+        newest: newest(&captured.attributes),
+    };
+    let again = {
+        let upper = upper.clone();
+        move || capture_upper(&upper, &view).map(|(captured, _)| captured)
+    };
+    let (tree, _) = upload(work, captured, again).await?;
+    work.scene.finish().await?;
+    let layer = Layer { at: None, tree };
+    if is_plain {
+        // What is there is what unpacking would give; the next phase finds it.
+        let key = LayerKey::of(&layer);
+        let adopted = work.site.layers.adopt(&key, upper, facts).await;
+        adopted.or_fault("keep the layer of the phase")?;
+    }
+    snapshot.layers.push(layer);
+    Ok(())
+}
+
+/// What is in an upper directory, and whether it can stand as a layer itself: nothing in it refers to
+/// directories elsewhere.
+fn capture_upper(upper: &Path, view: &Path) -> Result<(Captured, bool), CaptureError> {
+    match capture(upper, &Selection::All, Dialect::Overlay) {
+        Ok(captured) => Ok((captured, true)),
+        Err(CaptureError::Redirected { .. }) => {
+            let captured = capture_layer(upper, view, &Selection::All)?;
+            Ok((captured, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Uploads what was captured; if that has to be tried again, captures it `again` first.
+pub(super) async fn upload(
+    work: &Work<'_>,
+    captured: Captured,
+    again: impl Fn() -> Result<Captured, CaptureError> + Clone + Send + Sync + 'static,
+) -> Result<(TreeRef, Transfer), Fault> {
+    let first = Mutex::new(Some(captured));
+    let tried = "store what was captured";
+    let request = async |client: CacheClient| {
+        let captured = first.lock().ok().and_then(|mut first| first.take());
+        let captured = match captured {
+            Some(captured) => captured,
+            None => blocking("capture it again", again.clone()).await?,
+        };
+        let uploaded = upload_tree(&client, captured, &Progress::default()).await;
+        uploaded.or_fault(tried)
+    };
+    work.cache.with(tried, request).await
+}

@@ -1,0 +1,255 @@
+//! `DOWNLOAD_SOURCE`: puts the source in place, restores the dependency cache, sets the first variables.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
+
+use cache::{
+    capture::Dialect,
+    client::CacheClient,
+    download::{fetch_outline, fetch_tree},
+    materialize::{Owner, materialize, materialize_contents_into},
+    upload::upload_attributes,
+};
+use protocol::{
+    attributes::Attributes,
+    blob::TreeRef,
+    cache_spec::CacheSpec,
+    job::{CacheUse, Shell, ShellState},
+    message::work::JobInput,
+    path::TreePath,
+    snapshot::{Layer, Snapshot},
+    time::WallTime,
+    tree::Tree,
+};
+
+use super::{
+    PhaseEnd, Work, as_bytes, never_mind,
+    restore::{self, Held, Restored},
+    state, unpacked,
+};
+use crate::{
+    attempt::Verdict,
+    clock,
+    fault::{Fault, blocking},
+    ground::{Ground, HOME, SOURCE, TEMPORARY},
+    layers::remove,
+    report::Chain,
+    source_times::stamp,
+};
+
+/// When a unit's directory at level `host` is of no use any more, below it: milliseconds since 1970.
+const EXPIRES: &str = "expires";
+
+/// Puts the source in place.
+pub(super) async fn run(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    variables: &BTreeMap<String, String>,
+    (cache, shell): (Option<&CacheSpec>, Shell),
+) -> Result<PhaseEnd, Fault> {
+    let JobInput::Source(source) = &work.assignment.input else {
+        return Err(Fault::new("find the source", "the assignment names none"));
+    };
+    let directory = ground.source();
+    work.say(&format!("CODEBUILD_SRC_DIR={}", directory.display()))
+        .await?;
+    work.say("Processing environment variables").await?;
+    if let Ground::Host { unit, .. } = ground {
+        make_unit(work, unit).await?;
+    }
+    let mut snapshot = Snapshot {
+        base: work.site.base,
+        layers: Vec::new(),
+        variables: BTreeMap::new(),
+        directory: directory.as_os_str().as_encoded_bytes().to_vec(),
+    };
+    let how = (shell, ShellState::Carried);
+    let spec = ground.sandbox(work.site, work.directory, &snapshot, how);
+    snapshot.variables = ground.variables(work.site, &spec);
+    snapshot.variables.extend(as_bytes(variables));
+
+    let request = async |client: CacheClient| fetch_outline(&client, source).await;
+    let outline = work.cache.with("fetch the source", request).await?;
+    let ground_layer = Source {
+        reference: source,
+        outline: &outline,
+    };
+    work.say(&format!("Moving to directory {}", directory.display()))
+        .await?;
+    let mut cache_uses = Vec::new();
+    let restored = match cache {
+        None => {
+            work.say("Cache is not defined in the buildspec").await?;
+            None
+        }
+        Some(spec) => {
+            let looked = look_up(work, ground, (&snapshot, &ground_layer), (spec, shell)).await?;
+            let (restored, cache_use) = looked.unzip();
+            cache_uses.extend(cache_use);
+            restored.flatten()
+        }
+    };
+    ground_layer
+        .put(work, ground, restored.as_ref(), &mut snapshot)
+        .await?;
+    if let Some(restored) = restored {
+        lay_over(work, ground, restored, &mut snapshot).await?;
+    }
+    Ok(PhaseEnd {
+        snapshot: state::store(work, ground, &snapshot).await?,
+        cache_uses,
+        ..PhaseEnd::new(Verdict::succeeded())
+    })
+}
+
+/// The source as it was uploaded.
+struct Source<'a> {
+    reference: &'a TreeRef,
+    outline: &'a (Tree, Attributes),
+}
+
+impl Source<'_> {
+    /// Puts the source in place, with the times that what was restored asks for, and into the snapshot.
+    async fn put(
+        &self,
+        work: &Work<'_>,
+        ground: &Ground,
+        restored: Option<&Restored>,
+        snapshot: &mut Snapshot,
+    ) -> Result<(), Fault> {
+        let (tree, attributes) = self.outline;
+        let digest = self.reference.tree.digest;
+        let now = clock::wall_nanos();
+        let stamped = match restored {
+            Some(restored) => {
+                let fresh = now.max(restored.newest.saturating_add(1));
+                stamp(tree, attributes, &restored.earlier, fresh)
+            }
+            None => {
+                // Nothing is older than the source, so a time that it had here before does as well, and
+                // the layer that was unpacked then is found again.
+                let fresh = work.site.layers.source_time(&digest).unwrap_or(now);
+                work.site.layers.remember_source_time(digest, fresh);
+                stamp(tree, attributes, &[], fresh)
+            }
+        };
+        let request =
+            async |client: CacheClient| upload_attributes(&client, self.reference, &stamped).await;
+        let tree = work.cache.with("store the source's times", request).await?;
+        let layer = Layer {
+            at: TreePath::new(SOURCE).ok(),
+            tree,
+        };
+        match ground {
+            // Unpacked before the first command wants it; the next phase finds it.
+            Ground::Namespace => drop(work.layer(&layer).await?),
+            Ground::Host { unit, .. } => put_into_unit(work, &layer.tree, unit).await?,
+        }
+        snapshot.layers = vec![layer];
+        Ok(())
+    }
+}
+
+/// Finds the dependency cache; `None`: its key cannot be used.
+async fn look_up(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    (snapshot, source): (&Snapshot, &Source<'_>),
+    (spec, shell): (&CacheSpec, Shell),
+) -> Result<Option<(Option<Restored>, CacheUse)>, Fault> {
+    if restore::needs_shell(spec) {
+        // The key may ask the source, which is there without its final times for that.
+        let mut snapshot = snapshot.clone();
+        source.put(work, ground, None, &mut snapshot).await?;
+        work.open(ground, &snapshot, (shell, ShellState::Carried))
+            .await?;
+    }
+    let key = restore::expand_key(work, spec).await;
+    work.scene.finish().await?;
+    clear(work).await?;
+    let Some(key) = key? else { return Ok(None) };
+    restore::run(work, ground, spec, key).await.map(Some)
+}
+
+/// Removes what the sandbox that expanded the key has written.
+async fn clear(work: &Work<'_>) -> Result<(), Fault> {
+    let used = ["upper", "work"].map(|name| work.directory.join(name));
+    blocking("clean up after the expansion of the key", move || {
+        used.iter().try_for_each(|path| remove(path))
+    })
+    .await
+}
+
+/// Lays what was restored over the source.
+async fn lay_over(
+    work: &Work<'_>,
+    ground: &Ground,
+    restored: Restored,
+    snapshot: &mut Snapshot,
+) -> Result<(), Fault> {
+    match restored.held {
+        Held::Layer(layer) => snapshot.layers.push(layer),
+        Held::Contents { tree, contents } => {
+            let root = ground.root();
+            let options = unpacked(Dialect::Plain, Owner::Own);
+            let contents = Mutex::new(Some(*contents));
+            let request = async |client: CacheClient| {
+                let first = contents.lock().ok().and_then(|mut first| first.take());
+                let contents = match first {
+                    Some(contents) => contents,
+                    None => fetch_tree(&client, &tree).await?.into(),
+                };
+                materialize_contents_into(&client, contents, root, options.clone()).await
+            };
+            let put = work.cache.with("unpack the cache", request).await;
+            if let Err(fault) = put {
+                let text = format!("The cache was restored in part only: {}", Chain(&fault));
+                work.say(&text).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory of a unit anew, and removes those that outlived their builds.
+async fn make_unit(work: &Work<'_>, unit: &Path) -> Result<(), Fault> {
+    let now = clock::wall();
+    let expires = now + work.assignment.time_left;
+    let units = work.site.directory.units();
+    let unit = unit.to_owned();
+    blocking("make the directory of the unit", move || {
+        for entry in fs::read_dir(&units)? {
+            let path = entry?.path();
+            if is_over(&path, now) {
+                never_mind(remove(&path));
+            }
+        }
+        remove(&unit)?;
+        for directory in [HOME, TEMPORARY] {
+            fs::create_dir_all(unit.join(directory))?;
+        }
+        fs::write(unit.join(EXPIRES), expires.0.to_string())
+    })
+    .await
+}
+
+/// Whether the build of a unit has ended by its time limit, so that no phase of it follows.
+fn is_over(unit: &Path, now: WallTime) -> bool {
+    let expires = fs::read_to_string(unit.join(EXPIRES)).ok();
+    let expires = expires.and_then(|text| text.parse().ok());
+    expires.is_some_and(|expires| WallTime(expires) < now)
+}
+
+async fn put_into_unit(work: &Work<'_>, tree: &TreeRef, unit: &Path) -> Result<(), Fault> {
+    let target = unit.join(SOURCE);
+    let place = target.clone();
+    blocking("make room for the source", move || {
+        remove(&place)?;
+        fs::create_dir_all(place.parent().unwrap_or(&place))
+    })
+    .await?;
+    let options = unpacked(Dialect::Plain, Owner::Own);
+    let request =
+        async |client: CacheClient| materialize(&client, tree, &target, options.clone()).await;
+    work.cache.with("unpack the source", request).await?;
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Saves the dependency cache at the end of `POST_BUILD`.
+//!
+//! Problems with the cache never fail a build; the log says them.
+
+use std::path::PathBuf;
+
+use cache::{
+    capture::{CaptureError, Captured, Dialect, capture},
+    client::CacheClient,
+    selection::Selection,
+};
+use protocol::{
+    blob::TreeRef,
+    cache_spec::CacheSpec,
+    digest::Digest,
+    job::{CacheUse, CacheUseKind},
+    message::cache::{PutOutcome, keys},
+    path::TreePath,
+    snapshot::Snapshot,
+};
+
+use super::{Work, cache_paths, commands::upload, millis, restore};
+use crate::{
+    clock,
+    fault::{Fault, blocking},
+    ground::{Ground, SOURCE},
+    report::Chain,
+};
+
+/// What is to be saved, and under which key.
+#[derive(Debug)]
+pub(super) struct Saving<'a> {
+    spec: &'a CacheSpec,
+    /// After expansion; empty for a project's only entry.
+    key: String,
+}
+
+/// Finds out under which key to save, while the sandbox still runs commands. `None`: nowhere; the log
+/// says why.
+///
+/// # Errors
+///
+/// If the sandbox or the log fails.
+pub(super) async fn prepare<'a>(
+    work: &mut Work<'_>,
+    spec: &'a CacheSpec,
+) -> Result<Option<Saving<'a>>, Fault> {
+    let key = restore::expand_key(work, spec).await?;
+    Ok(key.map(|key| Saving { spec, key }))
+}
+
+/// Saves what is there under the paths, unless that is what the entry holds already. The sandbox is
+/// quiet.
+///
+/// # Errors
+///
+/// If the log cannot be written.
+pub(super) async fn run(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    snapshot: &Snapshot,
+    saving: Saving<'_>,
+) -> Result<Option<CacheUse>, Fault> {
+    let started = clock::boot();
+    let saved = save(work, ground, snapshot, &saving).await;
+    let millis = millis(clock::boot().since(started));
+    let key = restore::shown(&saving.key);
+    match saved {
+        Err(fault) => {
+            let text = format!("Cache {key} could not be saved: {}", Chain(&fault));
+            work.say(&text).await?;
+            Ok(None)
+        }
+        Ok(saved) => {
+            let text = match saved.what {
+                CacheUseKind::Saved => {
+                    format!("Saved cache {key}: {} bytes in {millis} ms", saved.bytes)
+                }
+                _ => format!("Cache {key} needs no saving: {}", saved.reason),
+            };
+            work.say(&text).await?;
+            let what = CacheUse {
+                key: saving.key,
+                what: saved.what,
+                bytes: saved.bytes,
+                bytes_moved: saved.bytes_moved,
+                millis,
+            };
+            restore::record(work, &what).await;
+            Ok(Some(what))
+        }
+    }
+}
+
+/// What became of it.
+struct Saved {
+    what: CacheUseKind,
+    bytes: u64,
+    bytes_moved: u64,
+    /// Why nothing was saved.
+    reason: &'static str,
+}
+
+const fn kept(bytes: u64, reason: &'static str) -> Saved {
+    Saved {
+        what: CacheUseKind::Kept,
+        bytes,
+        bytes_moved: 0,
+        reason,
+    }
+}
+
+async fn save(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    snapshot: &Snapshot,
+    saving: &Saving<'_>,
+) -> Result<Saved, Fault> {
+    let Saving { spec, key } = saving;
+    let path = keys::dependency(&work.assignment.project, spec, key);
+    let entry_key = work.key(path.clone());
+    let request = async |client: CacheClient| client.get_entry(entry_key.clone()).await;
+    let there = work.cache.with("look up the cache", request).await?;
+    if spec.key.is_some() && there.is_some() {
+        return Ok(kept(
+            0,
+            "an entry is there under this key, and is never replaced",
+        ));
+    }
+    let (captured, again) = capture_paths(work, ground, snapshot, spec).await?;
+    if captured.tree.entries().is_empty() {
+        return Ok(kept(0, "there is nothing at its paths"));
+    }
+    let bytes = captured.tree.bytes();
+    let digest = Digest::of(&captured.tree.encode());
+    let before = there.as_ref().and_then(|entry| entry.trees.first());
+    if before.is_some_and(|tree| tree.tree.digest == digest) {
+        return Ok(kept(bytes, "it is as it was"));
+    }
+    let (tree, transfer) = upload(work, captured, again).await?;
+    let outlines = source_of(snapshot);
+    let named = (Vec::new(), vec![tree], outlines.into_iter().collect());
+    let put = work.put_entry(path, named, spec.key.is_none()).await?;
+    Ok(match put {
+        PutOutcome::Stored => Saved {
+            what: CacheUseKind::Saved,
+            bytes,
+            bytes_moved: transfer.bytes_moved,
+            reason: "",
+        },
+        PutOutcome::Kept => kept(bytes, "somebody else has saved one in the meantime"),
+    })
+}
+
+/// Captures what the paths choose, and gives a way to do it again.
+async fn capture_paths(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    snapshot: &Snapshot,
+    spec: &CacheSpec,
+) -> Result<
+    (
+        Captured,
+        impl Fn() -> Result<Captured, CaptureError> + Clone + Send + Sync + 'static,
+    ),
+    Fault,
+> {
+    let root = root_of(work, ground)?;
+    let patterns = cache_paths::patterns(&spec.paths, &snapshot.variables, &ground.anchors());
+    let found = {
+        let root = root.clone();
+        blocking("look up the paths of the cache", move || {
+            cache_paths::look_up(&root, patterns)
+        })
+        .await?
+    };
+    for line in &found.said {
+        work.say(line).await?;
+    }
+    let selection: Selection = found.selection;
+    let again = move || capture(&root, &selection, Dialect::Plain);
+    let captured = blocking("capture the paths of the cache", again.clone()).await?;
+    Ok((captured, again))
+}
+
+/// Where the worker sees the root of the unit.
+pub(super) fn root_of(work: &Work<'_>, ground: &Ground) -> Result<PathBuf, Fault> {
+    match ground {
+        Ground::Host { unit, .. } => Ok(unit.clone()),
+        Ground::Namespace => {
+            let view = work.scene.view().map(PathBuf::from);
+            view.ok_or_else(|| Fault::new("look into the sandbox", "there is none"))
+        }
+    }
+}
+
+/// The source that the build was made from, with the times that its files had.
+fn source_of(snapshot: &Snapshot) -> Option<TreeRef> {
+    let at = TreePath::new(SOURCE).ok();
+    let source = snapshot.layers.iter().find(|layer| layer.at == at);
+    source.map(|layer| layer.tree.clone())
+}
