@@ -46,7 +46,7 @@ artifacts() {
   done
 }
 
-# The second half, in a mount namespace of its own.
+# The second half, in namespaces of its own for mounts and processes.
 inside() {
   local scratch=$1 from=$2 out=$3 root=$1/root
   mkdir -p "$scratch"/{upper,work,root,tmp}
@@ -56,7 +56,8 @@ inside() {
     exit 3
   }
   local directory
-  for directory in proc dev sys; do mount --rbind "/$directory" "$root/$directory"; done
+  for directory in dev sys; do mount --rbind "/$directory" "$root/$directory"; done
+  mount -t proc proc "$root/proc"
   mount --bind "$scratch/tmp" "$root/tmp"
   mkdir -p "$root$source_directory"
   cp -R "$from/." "$root$source_directory"
@@ -88,8 +89,24 @@ if [ "$(id -u)" -ne 0 ]; then
   echo "error: mounts need root" >&2
   exit 2
 fi
-scratch=${3:-$(mktemp -d)}
+keep=${3:-}
+scratch=${keep:-$(mktemp -d)}
 mkdir -p "$scratch"
 scratch=$(realpath "$scratch")
-[ -n "${3:-}" ] || trap 'rm -rf "$scratch"' EXIT
-unshare --mount -- "$0" --inside "$scratch" "$from" "$out"
+running=
+# Ends every process of the build, and waits until they are gone.
+clean_up() {
+  if [ -n "$running" ]; then
+    kill -KILL "$running" 2>/dev/null || true
+    wait "$running" 2>/dev/null || true
+  fi
+  [ -n "$keep" ] || rm -rf "$scratch"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+unshare --mount --pid --fork --kill-child -- "$0" --inside "$scratch" "$from" "$out" &
+running=$!
+code=0
+wait "$running" || code=$?
+running=
+exit "$code"

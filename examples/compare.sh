@@ -32,7 +32,7 @@ running=
 # Leaves nothing behind: no process, no file.
 clean_up() {
   if [ -n "$running" ]; then
-    kill -- "-$running" 2>/dev/null || true
+    kill "$running" 2>/dev/null || true
     wait "$running" 2>/dev/null || true
   fi
   rm -rf "$scratch"
@@ -49,8 +49,7 @@ grange=(env -u GRANGE_FARM "XDG_DATA_HOME=$scratch/data" "XDG_CONFIG_HOME=$scrat
 timed() {
   local name=$1 from=$EPOCHREALTIME code=0
   shift
-  # A session of its own, so that all of it can be ended.
-  setsid "$@" >"$scratch/$name.log" 2>&1 </dev/null &
+  "$@" >"$scratch/$name.log" 2>&1 </dev/null &
   running=$!
   wait "$running" || code=$?
   running=
