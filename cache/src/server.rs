@@ -13,7 +13,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use protocol::{digest::Digest, message::Refusal};
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, SemaphorePermit, oneshot},
+    sync::{Semaphore, SemaphorePermit, oneshot, watch},
     task::JoinSet,
     time::MissedTickBehavior,
 };
@@ -128,7 +128,24 @@ pub async fn run(
     ready: oneshot::Sender<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let (_never_renewed, credentials) = watch::channel(credentials);
+    run_renewed(options, credentials, ready, stop).await
+}
+
+/// As [`run`], for a cache whose certificate is renewed while it runs: from the next connection on it
+/// shows what stands in `credentials`.
+///
+/// # Errors
+///
+/// If it cannot start. Once it runs, it copes.
+pub async fn run_renewed(
+    options: Options,
+    mut renewed: watch::Receiver<Credentials>,
+    ready: oneshot::Sender<SocketAddr>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
     metrics::install();
+    let credentials = renewed.borrow_and_update().clone();
     let verifier = GrantVerifier::new(credentials.grant_key())
         .map_err(|source| RunError::GrantKey { source })?;
     let (store, writer) = open(&options).await?;
@@ -162,7 +179,7 @@ pub async fn run(
         digests: Semaphore::new(DIGESTS_AT_ONCE),
         closures: Semaphore::new(CLOSURES_AT_ONCE),
     });
-    accept(&server, &context, &stop).await;
+    accept(&server, &context, renewed, &stop).await;
     server.close();
     server.idle().await;
     while tasks.join_next().await.is_some() {}
@@ -190,7 +207,12 @@ async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
 }
 
 /// Takes connections until `stop`; returns when all of them are over.
-async fn accept(server: &Server, context: &Arc<Context>, stop: &CancellationToken) {
+async fn accept(
+    server: &Server,
+    context: &Arc<Context>,
+    mut renewed: watch::Receiver<Credentials>,
+    stop: &CancellationToken,
+) {
     let mut sessions = JoinSet::new();
     loop {
         let arriving = tokio::select! {
@@ -199,6 +221,16 @@ async fn accept(server: &Server, context: &Arc<Context>, stop: &CancellationToke
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "a connection's task has failed");
+                }
+                continue;
+            }
+            Ok(()) = renewed.changed() => {
+                let credentials = renewed.borrow_and_update().clone();
+                match server.replace_credentials(&credentials) {
+                    Ok(()) => info!(until = credentials.valid_until().0, "certificate renewed"),
+                    Err(error) => {
+                        error!(error = %refusal::chain(&error), "certificate not renewed");
+                    }
                 }
                 continue;
             }

@@ -19,13 +19,13 @@ use protocol::{
 };
 use tempfile::TempDir;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::{Options, RunError, run};
+use super::{Options, RunError, run_renewed};
 use crate::{
     client::{CacheClient, CacheError, ReadChunk, Written},
     clock::Clock,
@@ -41,14 +41,19 @@ struct Farm {
     directory: TempDir,
     address: SocketAddr,
     stop: CancellationToken,
+    renew: watch::Sender<Credentials>,
     running: JoinSet<Result<(), RunError>>,
 }
 
 impl Farm {
     async fn start() -> Self {
+        let authority = Authority::create().unwrap();
+        let signer = GrantSigner::create();
+        let credentials = issue(&authority, &signer, "farm", Role::Cache);
         let mut farm = Self {
-            authority: Authority::create().unwrap(),
-            signer: GrantSigner::create(),
+            authority,
+            signer,
+            renew: watch::Sender::new(credentials),
             directory: tempfile::tempdir().unwrap(),
             address: ([127, 0, 0, 1], 0).into(),
             stop: CancellationToken::new(),
@@ -67,11 +72,15 @@ impl Farm {
             hold: Duration::from_secs(600),
             metrics_listen: None,
         };
-        let credentials = self.credentials("farm", Role::Cache);
+        self.run_with(options).await;
+    }
+
+    async fn run_with(&mut self, options: Options) {
         let (ready, address) = oneshot::channel();
         self.stop = CancellationToken::new();
-        let stop = self.stop.clone();
-        self.running.spawn(run(options, credentials, ready, stop));
+        let (credentials, stop) = (self.renew.subscribe(), self.stop.clone());
+        self.running
+            .spawn(run_renewed(options, credentials, ready, stop));
         self.address = address.await.unwrap();
     }
 
@@ -81,13 +90,7 @@ impl Farm {
     }
 
     fn credentials(&self, team: &str, role: Role) -> Credentials {
-        let identity = Identity {
-            team: team.parse().unwrap(),
-            role,
-            name: format!("{team}-{role}"),
-        };
-        let grant_key = self.signer.public_key();
-        Credentials::self_issued(&self.authority, identity, &grant_key, Clock::wall(), DAY).unwrap()
+        issue(&self.authority, &self.signer, team, role)
     }
 
     async fn connect(&self, team: &str, role: Role) -> Connection {
@@ -110,6 +113,16 @@ impl Farm {
             .unwrap();
         worker
     }
+}
+
+fn issue(authority: &Authority, signer: &GrantSigner, team: &str, role: Role) -> Credentials {
+    let identity = Identity {
+        team: team.parse().unwrap(),
+        role,
+        name: format!("{team}-{role}"),
+    };
+    let (grant_key, now) = (signer.public_key(), Clock::wall());
+    Credentials::self_issued(authority, identity, &grant_key, now, DAY).unwrap()
 }
 
 fn grant(team: &str, trust: Trust) -> Grant {
@@ -444,12 +457,7 @@ async fn a_disk_below_the_mark_refuses_writes_by_name_and_reads_go_on() {
         hold: Duration::from_secs(600),
         metrics_listen: None,
     };
-    let credentials = farm.credentials("farm", Role::Cache);
-    let (ready, address) = oneshot::channel();
-    let stop = CancellationToken::new();
-    farm.stop = stop.clone();
-    farm.running.spawn(run(options, credentials, ready, stop));
-    farm.address = address.await.unwrap();
+    farm.run_with(options).await;
 
     let client = farm.client("red", Role::Developer).await;
     let refused = refusal(write(&client, &[content(2, 100)]).await);
@@ -460,4 +468,17 @@ async fn a_disk_below_the_mark_refuses_writes_by_name_and_reads_go_on() {
     assert!(refused.message.contains("bytes left"), "{refused}");
     let back = read(&client, &[Digest::of(&bytes)]).await.unwrap();
     assert!(back[0].bytes == bytes);
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_who_connects_next() {
+    let farm = Farm::start().await;
+    let renewed = farm.credentials("farm", Role::Cache);
+    let shown = || async {
+        let connection = farm.connect("red", Role::Developer).await;
+        connection.certificate().unwrap().serial.clone()
+    };
+    assert_ne!(shown().await, renewed.serial());
+    farm.renew.send_replace(renewed.clone());
+    while shown().await != renewed.serial() {}
 }

@@ -86,6 +86,8 @@ const LOG_BYTES_MAX: u64 = 256 << 20;
 /// What part of the blob files, oldest first, is rewritten at a time: a quarter of all, a quarter, half of
 /// what is left, and everything if there are few files.
 const RECLAIMED_PARTS: [&str; 4] = ["0.25", "0.35", "0.5", "1.0"];
+const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
+const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
 const GC_ENABLED: &str = "enable_blob_garbage_collection";
 const GC_AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
 /// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
@@ -197,10 +199,10 @@ impl Rocks {
         }
     }
 
-    /// Makes the disk give back what deleted chunks took, a part at a time: `enough` says after each
-    /// whether to stop. All that is alive in a part is written anew before its files go, so the disk
-    /// needs room for that.
-    pub(crate) fn reclaim(&self, enough: impl Fn() -> bool) -> Result<(), rocksdb::Error> {
+    /// Makes the disk give back what deleted chunks took, a part at a time, until the files in use take
+    /// at most `enough` bytes. All that is alive in a part is written anew before its files go, so the
+    /// disk needs room for that.
+    pub(crate) fn reclaim(&self, enough: u64) -> Result<(), rocksdb::Error> {
         let everything = None::<&[u8]>;
         for column in [Column::Facts, Column::Owners] {
             let column = self.column(column);
@@ -214,11 +216,26 @@ impl Rocks {
                 .set_options_cf(chunks, &[(GC_ENABLED, "true"), (GC_AGE_CUTOFF, part)])?;
             self.db
                 .compact_range_cf_opt(chunks, everything, everything, &options);
-            if enough() {
+            // Files that are not in use any more are deleted a little later, so `disk_usage` would lag.
+            if self.used_bytes()? <= enough {
                 break;
             }
         }
         self.db.set_options_cf(chunks, &[(GC_ENABLED, "false")])
+    }
+
+    /// What the files take that are in use, in bytes.
+    fn used_bytes(&self) -> Result<u64, rocksdb::Error> {
+        let mut bytes = 0;
+        for column in Column::ALL {
+            for property in [LIVE_SST_SIZE, LIVE_BLOB_SIZE] {
+                let value = self
+                    .db
+                    .property_int_value_cf(self.column(column), property)?;
+                bytes += value.unwrap_or(0);
+            }
+        }
+        Ok(bytes)
     }
 
     fn column(&self, column: Column) -> &ColumnFamily {

@@ -63,11 +63,8 @@ impl Store {
         }
         // What was deleted is on the disk until its files are rewritten.
         if self.shared.garbage.swap(0, Ordering::Relaxed) != 0 {
-            self.blocking(move |store| {
-                let enough = || disk_usage(&store).is_ok_and(|used| used <= budget);
-                Ok(store.shared.rocks()?.reclaim(enough)?)
-            })
-            .await?;
+            self.blocking(move |store| Ok(store.shared.rocks()?.reclaim(budget)?))
+                .await?;
         }
         Ok(swept)
     }

@@ -103,6 +103,19 @@ impl Fixture {
         image
     }
 
+    /// The files of the database, and what they take on the disk, in bytes.
+    fn files(&self) -> Vec<(String, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        let files = fs::read_dir(self.directory.path().join("store")).unwrap();
+        let taken = files.map(|file| {
+            let file = file.unwrap();
+            // A file that was just deleted takes nothing.
+            let bytes = file.metadata().map_or(0, |file| file.blocks() * 512);
+            (file.file_name().into_string().unwrap(), bytes)
+        });
+        taken.collect()
+    }
+
     async fn write(&self, owner: &str, bytes: &[u8]) -> (bool, Digest) {
         write(&self.store, owner, bytes).await.unwrap()
     }
