@@ -8,7 +8,9 @@
 //!
 //! At level `namespace` the keeper forks the init of a PID namespace, which mounts an overlay over the
 //! worker's own root (see [`namespace`]) and runs the commands. At level `host` the keeper itself runs
-//! them, and finds all their descendants as their subreaper.
+//! them, and finds all their descendants as their subreaper. There a keeper that is itself killed takes
+//! only the shell of the running command with it, and a process that ran as another user may be beyond
+//! its reach; at level `namespace` the kernel ends all of them with the init, always.
 
 mod control;
 mod descendants;
@@ -19,31 +21,24 @@ mod keeper;
 mod message;
 mod mounts;
 mod namespace;
+mod output;
 mod probe;
 mod redirect;
 mod script;
 mod skeleton;
+mod spec;
 mod state;
 
 use std::{
-    collections::BTreeMap,
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
-    pin::Pin,
     process::{ExitStatus, Stdio},
-    task::{Context, Poll},
     time::Duration,
 };
 
-use protocol::{
-    codec::CodecError,
-    job::{Shell, ShellState},
-    worker::Isolation,
-};
-use serde::{Deserialize, Serialize};
+use protocol::codec::CodecError;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
     net::{UnixStream, unix::pipe},
     process::{Child, Command as Program},
     time::timeout,
@@ -56,8 +51,10 @@ use self::{
 pub use self::{
     keeper::keeper_main,
     message::{Carried, CommandExit, Expansion, Trouble},
+    output::Output,
     probe::{Probe, probe},
     redirect::{RedirectError, redirected_directories, upper_has_redirects},
+    spec::SandboxSpec,
 };
 
 /// How long a keeper may take to set a sandbox up, or to kill everything in it. It takes milliseconds;
@@ -67,55 +64,6 @@ const KEEPER_TIME_LIMIT: Duration = Duration::from_secs(30);
 const EXPANSION_TIME_LIMIT: Duration = Duration::from_secs(60);
 /// How long an expanded word may be, in bytes.
 const EXPANSION_BYTES_MAX: u32 = 16 * 1024;
-
-/// How a sandbox is to be.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct SandboxSpec {
-    /// The level.
-    pub isolation: Isolation,
-    /// Where changes to the file system go: a directory on a file system that can hold an overlay's
-    /// upper layer (not an overlay itself). Made if it is missing; must be empty. Not used at level
-    /// `host`.
-    pub upper: PathBuf,
-    /// What the sandbox needs for itself while it runs: a directory on the file system of `upper`, made
-    /// if it is missing, not shared with another sandbox. Whoever starts the sandbox removes it after
-    /// the end.
-    pub work: PathBuf,
-    /// Read-only layers over the worker's own root, topmost first. Not used at level `host`.
-    pub lowers: Vec<PathBuf>,
-    /// Directories of the worker that commands must not see. Not used at level `host`.
-    pub hidden: Vec<PathBuf>,
-    /// Where the source is, as commands see it: they start here at [`ShellState::Fresh`], and words are
-    /// expanded here.
-    pub source_directory: PathBuf,
-    /// The home directory, as commands see it. Made if it is missing. The value of `HOME` unless
-    /// `variables` says otherwise.
-    pub home: PathBuf,
-    /// The variables at the start: all of them; nothing of the worker's own environment is added.
-    pub variables: BTreeMap<String, Vec<u8>>,
-    /// The working directory of the first command, absolute.
-    pub directory: Vec<u8>,
-    /// Who runs commands.
-    pub shell: Shell,
-    /// What carries over from command to command.
-    pub state: ShellState,
-    /// The program whose `keeper` subcommand is [`keeper_main`].
-    pub program: PathBuf,
-    /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides
-    /// `grange`.
-    pub helpers: Vec<String>,
-}
-
-impl SandboxSpec {
-    /// Where commands find `grange` and the helper commands. Belongs on the `PATH` that `variables`
-    /// give.
-    pub fn helpers_directory(&self) -> PathBuf {
-        match self.isolation {
-            Isolation::Host => self.work.join("bin"),
-            Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
-        }
-    }
-}
 
 /// Why a sandbox did not start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -479,38 +427,12 @@ fn execute(spec: &SandboxSpec) -> Result<(Control, Output, Child), StartError> {
             program: spec.program.clone(),
             source,
         })?;
-    Ok((Control::new(ours), Output(output), child))
+    Ok((Control::new(ours), Output::new(output), child))
 }
 
 fn broken(tried: &'static str, error: ControlError) -> SandboxError {
     match error {
         ControlError::Socket { source } => SandboxError::Socket { tried, source },
         ControlError::Message { source } => SandboxError::Message { tried, source },
-    }
-}
-
-/// The log of a sandbox.
-#[derive(Debug)]
-pub struct Output(pipe::Receiver);
-
-impl Output {
-    /// How many bytes can be read at once without waiting. After a command's end these are the last of
-    /// what it wrote, so that whoever writes between two commands knows where.
-    ///
-    /// # Errors
-    ///
-    /// None that is known for a pipe.
-    pub fn pending(&self) -> io::Result<u64> {
-        Ok(rustix::io::ioctl_fionread(&self.0)?)
-    }
-}
-
-impl AsyncRead for Output {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }

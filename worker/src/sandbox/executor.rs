@@ -85,8 +85,8 @@ pub(super) fn execute(parts: Executor) -> bool {
     let mut variables = parts.spec.variables.clone();
     let home = parts.spec.home.as_os_str().as_encoded_bytes().to_vec();
     variables.entry("HOME".to_owned()).or_insert(home);
-    let unnamed = variables.extract_if(.., |name, _| !is_name(name.as_bytes()));
-    let unnamed = unnamed.collect();
+    let named = |name: &String| is_name(name.as_bytes());
+    let (variables, unnamed) = variables.into_iter().partition(|(name, _)| named(name));
     let directory = match parts.spec.state {
         ShellState::Carried => parts.spec.directory.clone(),
         ShellState::Fresh => parts
@@ -318,7 +318,8 @@ impl Loop {
         let id = running.id;
         let code = status.exit_status();
         let signal = status.terminating_signal();
-        let code = code.or(signal.map(|signal| 128 + signal)).unwrap_or(255);
+        let code = code.or_else(|| signal.map(|signal| 128 + signal));
+        let code = code.unwrap_or(255);
         let reply = match running.expansion {
             Some(expanding) => Reply::Expanded {
                 id,
@@ -450,12 +451,11 @@ fn become_a_command() -> io::Result<()> {
 
 fn shell_program(shell: Shell) -> &'static Path {
     let places = match shell {
-        Shell::Sh => return Path::new("/bin/sh"),
-        Shell::Bash => ["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"],
+        Shell::Sh => ["/bin/sh", "/usr/bin/sh"],
+        Shell::Bash => ["/bin/bash", "/usr/bin/bash"],
     };
-    let mut places = places.into_iter().map(Path::new);
-    let found = places.find(|place| place.exists());
-    found.unwrap_or(Path::new("/bin/bash"))
+    let [usual, other] = places.map(Path::new);
+    if usual.exists() { usual } else { other }
 }
 
 const fn exited(code: i32) -> CommandExit {

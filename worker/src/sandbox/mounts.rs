@@ -7,11 +7,11 @@ use std::{
 };
 
 /// Types of file systems that hold files of people and packages. What is not named here (tmpfs, proc,
-/// cgroup, …) belongs to the running system, and a sandbox has its own or none.
-const REAL_TYPES: [&str; 22] = [
+/// cgroup, …) belongs to the running system, and a sandbox has its own or none; overlays are other
+/// people's containers.
+const REAL_TYPES: [&str; 21] = [
     "9p", "bcachefs", "btrfs", "ceph", "cifs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs",
-    "iso9660", "nfs", "nfs4", "ntfs3", "overlay", "smb3", "squashfs", "vfat", "virtiofs", "xfs",
-    "zfs",
+    "iso9660", "nfs", "nfs4", "ntfs3", "smb3", "squashfs", "vfat", "virtiofs", "xfs", "zfs",
 ];
 
 /// Directories of which a sandbox has its own, so that what is mounted below them on the host is not
@@ -120,9 +120,9 @@ pub(super) fn shown<'a>(table: &'a [Mount], hidden: &[PathBuf]) -> Vec<&'a Path>
     points
 }
 
-/// A directory that commands must be able to change, but that would be read-only in a sandbox.
-pub(super) fn not_covered<'a>(table: &'a [Mount]) -> Option<&'a Path> {
-    let mut points = shown(table, &[]).into_iter();
+/// A directory that commands must be able to change, but that an overlay on `/` would not cover.
+pub(super) fn not_covered(table: &[Mount]) -> Option<&Path> {
+    let mut points = table.iter().map(|mount| mount.point.as_path());
     points.find(|point| WRITTEN.iter().any(|written| *point == Path::new(written)))
 }
 
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_separate_var_is_found() {
-        let table = parse(b"22 1 254:0 / / rw - ext4 a rw\n23 22 254:1 / /var rw - ext4 b rw\n");
+        let table = parse(b"22 1 254:0 / / rw - ext4 a rw\n23 22 254:1 / /var rw - tmpfs b rw\n");
         assert_eq!(not_covered(&table), Some(Path::new("/var")));
     }
 }

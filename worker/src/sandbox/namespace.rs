@@ -104,8 +104,17 @@ impl Host {
     }
 
     fn notes(&self) -> Vec<String> {
-        let note = |point: &Path| format!("`{}` is read-only in phases", point.display());
-        self.shown.iter().map(|(point, _)| note(point)).collect()
+        if self.shown.is_empty() {
+            return Vec::new();
+        }
+        let points = self
+            .shown
+            .iter()
+            .map(|(point, _)| format!("`{}`", point.display()));
+        let points = points.collect::<Vec<_>>().join(", ");
+        vec![format!(
+            "separate file systems are read-only in phases: {points}"
+        )]
     }
 }
 
@@ -214,7 +223,8 @@ fn note_on_hard_links(stage: &Path) -> Result<Vec<String>, Trouble> {
     let root = table.iter().rfind(|mount| mount.point == point);
     let indexed =
         root.is_some_and(|root| root.options.split(',').any(|option| option == "index=on"));
-    let note = "hard links to files of earlier phases break when the file is written";
+    let note =
+        "a file of an earlier phase that has several names keeps them only until it is written";
     Ok(if indexed {
         Vec::new()
     } else {

@@ -1,0 +1,60 @@
+//! How a sandbox is to be.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use protocol::{
+    job::{Shell, ShellState},
+    worker::Isolation,
+};
+use serde::{Deserialize, Serialize};
+
+use super::skeleton;
+
+/// How a sandbox is to be.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct SandboxSpec {
+    /// The level.
+    pub isolation: Isolation,
+    /// Where changes to the file system go: a directory on a file system that can hold an overlay's
+    /// upper layer (not an overlay itself). Made if it is missing; must be empty. Not used at level
+    /// `host`.
+    pub upper: PathBuf,
+    /// What the sandbox needs for itself while it runs: a directory on the file system of `upper`, made
+    /// if it is missing, not shared with another sandbox. Whoever starts the sandbox removes it after
+    /// the end.
+    pub work: PathBuf,
+    /// Read-only layers over the worker's own root, topmost first. Not used at level `host`.
+    pub lowers: Vec<PathBuf>,
+    /// Directories of the worker that commands must not see. Not used at level `host`.
+    pub hidden: Vec<PathBuf>,
+    /// Where the source is, as commands see it: they start here at [`ShellState::Fresh`], and words are
+    /// expanded here.
+    pub source_directory: PathBuf,
+    /// The home directory, as commands see it. Made if it is missing. The value of `HOME` unless
+    /// `variables` says otherwise.
+    pub home: PathBuf,
+    /// The variables at the start: all of them; nothing of the worker's own environment is added.
+    pub variables: BTreeMap<String, Vec<u8>>,
+    /// The working directory of the first command, absolute.
+    pub directory: Vec<u8>,
+    /// Who runs commands.
+    pub shell: Shell,
+    /// What carries over from command to command.
+    pub state: ShellState,
+    /// The program whose `keeper` subcommand is [`keeper_main`](super::keeper_main).
+    pub program: PathBuf,
+    /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides
+    /// `grange`.
+    pub helpers: Vec<String>,
+}
+
+impl SandboxSpec {
+    /// Where commands find `grange` and the helper commands. Belongs on the `PATH` that `variables`
+    /// give.
+    pub fn helpers_directory(&self) -> PathBuf {
+        match self.isolation {
+            Isolation::Host => self.work.join("bin"),
+            Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
+        }
+    }
+}
