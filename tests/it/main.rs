@@ -12,4 +12,5 @@ mod cli;
 mod hostile;
 mod isolation;
 mod recovery;
+mod sandbox;
 mod tidy;
