@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that do not repeat: SplitMix64.
+    /// Bytes that do not repeat: `SplitMix64`.
     fn noise(seed: u64, length: usize) -> Vec<u8> {
         let mut state = seed;
         let mut bytes = Vec::with_capacity(length + 8);
@@ -96,8 +96,8 @@ mod tests {
     fn what_fits_in_one_chunk_is_not_cut() {
         assert!(cut(&[]).is_empty());
         let bytes = noise(2, WINDOW_BYTES);
-        assert_eq!(cut(&bytes[..1]), [0..1]);
-        assert_eq!(cut(&bytes), [0..WINDOW_BYTES]);
+        assert_eq!(cut(&bytes[..1]), vec![0..1; 1]);
+        assert_eq!(cut(&bytes), vec![0..WINDOW_BYTES; 1]);
         assert!(cut(&noise(2, WINDOW_BYTES + 1)).len() > 1);
     }
 

@@ -84,8 +84,9 @@ pub async fn fetch_blob(
     let mut offset = 0;
     for chunk in &blob.chunks {
         places.entry(*chunk).or_default().push(offset);
-        // The sum is at most `limit`, which a caller wants to have in memory.
-        offset += usize::try_from(chunk.size()).expect("it is below the limit");
+        // What does not fit in memory is too large for whoever asks, whatever limit it names.
+        let length = usize::try_from(chunk.size());
+        offset += length.map_err(|_| FetchError::TooLarge { digest, limit })?;
     }
     let mut bytes = vec![0; offset];
     if offset > 0 {
@@ -94,10 +95,15 @@ pub async fn fetch_blob(
         let ((), read) = tokio::join!(put_together(chunks, &places, &mut bytes), read);
         read?;
     }
+    let verified = verify(digest, bytes).await;
+    verified.ok_or(FetchError::Mismatch { digest })
+}
+
+/// The bytes, if they are what the digest names.
+async fn verify(digest: Digest, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let verify = move || digest.matches(&bytes).then_some(bytes);
     let verified = tokio::task::spawn_blocking(verify).await;
-    let verified = verified.expect("hashing does not panic");
-    verified.ok_or(FetchError::Mismatch { digest })
+    verified.expect("hashing does not panic")
 }
 
 async fn put_together(

@@ -25,7 +25,7 @@ use crate::{
     server::{Options, RunError, run},
 };
 
-/// SplitMix64: numbers that do not repeat, the same on every run.
+/// `SplitMix64`: numbers that do not repeat, the same on every run.
 pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
@@ -40,6 +40,11 @@ impl Noise {
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
+    }
+
+    /// An index below `length`.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
     }
 
     pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
@@ -59,22 +64,22 @@ pub(crate) fn grow_tree(root: &Path, seed: u64, entries: usize) {
     let mut files: Vec<PathBuf> = Vec::new();
     let mut times = Vec::new();
     for number in 0..entries {
-        let parent = &directories[noise.below(directories.len() as u64) as usize];
+        let parent = &directories[noise.index(directories.len())];
         let path = parent.join(odd_name(&mut noise, number));
         match noise.below(16) {
             0..4 => {
                 fs::create_dir(&path).unwrap();
-                let mode = [0o755, 0o700, 0o1777, 0o2755][noise.below(4) as usize];
+                let mode = [0o755, 0o700, 0o1777, 0o2755][noise.index(4)];
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
                 directories.push(path.clone());
             }
             4 => {
-                let target = ["missing", "../..", "/etc/passwd", "."][noise.below(4) as usize];
+                let target = ["missing", "../..", "/etc/passwd", "."][noise.index(4)];
                 symlink(target, &path).unwrap();
                 continue;
             }
             5 if !files.is_empty() => {
-                let old = &files[noise.below(files.len() as u64) as usize];
+                let old = &files[noise.index(files.len())];
                 fs::hard_link(old, &path).unwrap();
                 continue;
             }
@@ -121,7 +126,7 @@ fn write_file(path: &Path, noise: &mut Noise) {
         4 => 2 * 1024 * 1024,
         5 => 5_000_000,
         6..9 => 200_000,
-        _ => noise.below(20_000) as usize,
+        _ => noise.index(20_000),
     };
     // Every other file has bytes that compress, and some files are equal.
     let bytes = match noise.below(3) {
@@ -130,7 +135,7 @@ fn write_file(path: &Path, noise: &mut Noise) {
     };
     fs::write(path, bytes).unwrap();
     let modes = [0o644, 0o755, 0o600, 0o444, 0o4755, 0o2711, 0o664];
-    let mode = modes[noise.below(7) as usize];
+    let mode = modes[noise.index(7)];
     if noise.below(4) == 0 {
         let value = noise.bytes(100);
         // Not every file system has them.
@@ -142,9 +147,11 @@ fn write_file(path: &Path, noise: &mut Noise) {
 fn write_with_holes(path: &Path, noise: &mut Noise) {
     let mut file = File::create(path).unwrap();
     for _ in 0..noise.below(4) {
-        file.seek(SeekFrom::Current(1 + (noise.below(40) as i64) * 65_536))
-            .unwrap();
-        let length = noise.below(100_000) as usize;
+        file.seek(SeekFrom::Current(
+            1 + i64::try_from(noise.below(40)).unwrap() * 65_536,
+        ))
+        .unwrap();
+        let length = noise.index(100_000);
         file.write_all(&noise.bytes(length)).unwrap();
     }
     let end = file.stream_position().unwrap();
@@ -154,8 +161,8 @@ fn write_with_holes(path: &Path, noise: &mut Noise) {
 /// A cache on loopback, and a client of it.
 pub(crate) struct Cache {
     pub(crate) client: CacheClient,
-    stop: CancellationToken,
-    running: JoinSet<Result<(), RunError>>,
+    /// Ends when this is dropped.
+    _running: JoinSet<Result<(), RunError>>,
     _directory: TempDir,
 }
 
@@ -185,7 +192,7 @@ pub(crate) async fn cache() -> Cache {
     let stop = CancellationToken::new();
     let (ready, address) = oneshot::channel();
     let mut running = JoinSet::new();
-    running.spawn(run(options, credentials(Role::Cache), ready, stop.clone()));
+    running.spawn(run(options, credentials(Role::Cache), ready, stop));
     let client = Client::new(&credentials(Role::Admin)).unwrap();
     let connection = client
         .connect(address.await.unwrap(), Role::Cache)
@@ -193,16 +200,7 @@ pub(crate) async fn cache() -> Cache {
         .unwrap();
     Cache {
         client: CacheClient::new(connection, "team".parse().unwrap()),
-        stop,
-        running,
+        _running: running,
         _directory: directory,
-    }
-}
-
-impl Cache {
-    /// Ends it.
-    pub(crate) async fn end(mut self) {
-        self.stop.cancel();
-        self.running.join_next().await.unwrap().unwrap().unwrap();
     }
 }

@@ -124,10 +124,22 @@ pub enum MaterializeError {
     Plan(#[from] PlanError),
     /// Tree, attributes or layout cannot be fetched.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(Box<FetchError>),
     /// The cache.
     #[error(transparent)]
-    Cache(#[from] CacheError),
+    Cache(Box<CacheError>),
+}
+
+impl From<FetchError> for MaterializeError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
+}
+
+impl From<CacheError> for MaterializeError {
+    fn from(error: CacheError) -> Self {
+        Self::Cache(Box::new(error))
+    }
 }
 
 /// Puts a tree back as the directory `target`, which must not be there, or be empty.
@@ -331,7 +343,7 @@ async fn write_files(
     read?;
     if count != wanted.len() {
         let what = "read chunks";
-        return Err(MaterializeError::Cache(CacheError::Answer { what }));
+        return Err(CacheError::Answer { what }.into());
     }
     Ok(moved)
 }

@@ -65,7 +65,13 @@ pub enum UploadError {
     },
     /// The cache.
     #[error(transparent)]
-    Cache(#[from] CacheError),
+    Cache(Box<CacheError>),
+}
+
+impl From<CacheError> for UploadError {
+    fn from(error: CacheError) -> Self {
+        Self::Cache(Box::new(error))
+    }
 }
 
 /// Brings a captured directory to the cache, as far as that does not have it.
@@ -353,3 +359,6 @@ async fn send_blob(
     progress.moved(sent.bytes);
     Ok((blob, sent))
 }
+
+#[cfg(test)]
+mod tests;
