@@ -206,7 +206,7 @@ fn commands_can_do_what_installing_takes_and_cannot_touch_the_machine() {
             mknod /opt/disk b 254 0 && (head -c 1 /opt/disk) 2>/dev/null && echo disk; \
             (mkdir /sys/fs/cgroup/x) 2>/dev/null && echo cgroup; touch /dev/x 2>/dev/null && echo device; \
             (echo x > /codebuild/bin/grange) 2>/dev/null && echo overwritten; \
-            hostname other 2>/dev/null && echo other; date -s 2001-01-01 2>/dev/null >/dev/null && echo time; \
+            hostname other 2>/dev/null && echo other; date -s \"$(date -Ins)\" 2>/dev/null >/dev/null && echo time; \
             ls /proc/1/root/etc 2>/dev/null >/dev/null && echo init; \
             rm -rf /codebuild/output/tmp 2>/dev/null && echo state; exit 0";
         let phase = phase(ground.spec("phase", &[]), &[can, cannot]).await;
