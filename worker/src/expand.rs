@@ -1,4 +1,4 @@
-//! Variables in the patterns of `artifacts` and `cache`: `$NAME` and `${NAME}`, and `~` at the start.
+//! Variables in the patterns of `artifacts` and `cache`: `$NAME` and `${NAME}`.
 //!
 //! Pure, and deliberately not a shell: these texts are patterns, in which quotes, blanks and `*` mean
 //! themselves.

@@ -16,7 +16,7 @@ use protocol::{
     worker::Isolation,
 };
 
-use crate::{patterns::Anchors, sandbox::SandboxSpec, site::Site};
+use crate::{sandbox::SandboxSpec, site::Site};
 
 /// Where the source is, below the root.
 pub(crate) const SOURCE: &str = "codebuild/output/src/src";
@@ -69,15 +69,11 @@ impl Ground {
         self.root().join(HOME)
     }
 
-    /// What patterns are relative to.
-    pub(crate) fn anchors(&self) -> Anchors<'_> {
-        Anchors {
-            source: SOURCE,
-            home: HOME,
-            root: match self {
-                Self::Namespace => "/",
-                Self::Host { text, .. } => text,
-            },
+    /// The root as commands see it, as text.
+    pub(crate) fn root_text(&self) -> &str {
+        match self {
+            Self::Namespace => "/",
+            Self::Host { text, .. } => text,
         }
     }
 

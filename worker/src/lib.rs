@@ -10,7 +10,6 @@ mod directory;
 mod driver;
 mod expand;
 mod fault;
-mod find;
 mod ground;
 mod layers;
 mod leases;
@@ -25,7 +24,6 @@ pub mod sandbox;
 mod scene;
 mod session;
 mod site;
-mod source_times;
 
 pub use directory::DirectoryError;
 pub use options::Options;

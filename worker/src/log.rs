@@ -292,7 +292,7 @@ mod tests {
         log.append(b"12345").await.unwrap();
         let durable = |bytes| {
             log.progress
-                .send_modify(|progress| progress.durable = bytes)
+                .send_modify(|progress| progress.durable = bytes);
         };
         durable(5);
         assert!(!log.progress.borrow().is_stored(), "more may come");

@@ -35,6 +35,7 @@ use protocol::{
         cache::{Entry, EntryKey, PutOutcome},
         work::Assignment,
     },
+    path::TreePath,
     snapshot::{Layer, Snapshot},
     time::WallTime,
 };
@@ -45,7 +46,7 @@ use crate::{
     attempt::Verdict,
     cache_link::AttemptCache,
     fault::{Fault, OrFault as _},
-    ground::Ground,
+    ground::{Ground, SOURCE},
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
     scene::Scene,
@@ -253,6 +254,11 @@ fn newest(attributes: &Attributes) -> i64 {
         .iter()
         .filter_map(|(_, of)| of.modified);
     times.max().unwrap_or(i64::MIN)
+}
+
+/// Where the source is, below the root.
+fn source_path() -> TreePath {
+    TreePath::new(SOURCE).expect("the source's place is a path")
 }
 
 /// Variables as they are set, as bytes.

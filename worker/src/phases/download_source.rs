@@ -7,6 +7,7 @@ use cache::{
     client::CacheClient,
     download::{fetch_outline, fetch_tree},
     materialize::{Owner, materialize, materialize_contents_into},
+    times::with_times,
     upload::upload_attributes,
 };
 use protocol::{
@@ -15,7 +16,6 @@ use protocol::{
     cache_spec::CacheSpec,
     job::{CacheUse, Shell, ShellState},
     message::work::JobInput,
-    path::TreePath,
     snapshot::{Layer, Snapshot},
     time::WallTime,
     tree::Tree,
@@ -24,7 +24,7 @@ use protocol::{
 use super::{
     PhaseEnd, Work, as_bytes, never_mind,
     restore::{self, Held, Restored},
-    state, unpacked,
+    source_path, state, unpacked,
 };
 use crate::{
     attempt::Verdict,
@@ -33,7 +33,6 @@ use crate::{
     ground::{Ground, HOME, SOURCE, TEMPORARY},
     layers::remove,
     report::Chain,
-    source_times::stamp,
 };
 
 /// When a unit's directory at level `host` is of no use any more, below it: milliseconds since 1970.
@@ -122,21 +121,21 @@ impl Source<'_> {
         let stamped = match restored {
             Some(restored) => {
                 let fresh = now.max(restored.newest.saturating_add(1));
-                stamp(tree, attributes, &restored.earlier, fresh)
+                with_times(tree, attributes, &restored.made_from, fresh)
             }
             None => {
                 // Nothing is older than the source, so a time that it had here before does as well, and
                 // the layer that was unpacked then is found again.
                 let fresh = work.site.layers.source_time(&digest).unwrap_or(now);
                 work.site.layers.remember_source_time(digest, fresh);
-                stamp(tree, attributes, &[], fresh)
+                with_times(tree, attributes, &[], fresh)
             }
         };
         let request =
             async |client: CacheClient| upload_attributes(&client, self.reference, &stamped).await;
         let tree = work.cache.with("store the source's times", request).await?;
         let layer = Layer {
-            at: TreePath::new(SOURCE).ok(),
+            at: Some(source_path()),
             tree,
         };
         match ground {

@@ -6,6 +6,7 @@ use cache::{
     client::CacheClient,
     download::{fetch_outline, fetch_tree},
     materialize::Contents,
+    times::MadeFrom,
 };
 use protocol::{
     blob::TreeRef,
@@ -17,9 +18,7 @@ use protocol::{
 use tracing::debug;
 
 use super::{Work, millis, newest};
-use crate::{
-    clock, fault::Fault, ground::Ground, report::Chain, sandbox::Expansion, source_times::Outline,
-};
+use crate::{clock, fault::Fault, ground::Ground, report::Chain, sandbox::Expansion};
 
 /// A dependency cache that is at hand, and what the source has to know of it.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(super) struct Restored {
     /// What it is.
     pub(super) held: Held,
     /// What it was made from.
-    pub(super) earlier: Vec<Outline>,
+    pub(super) made_from: Vec<MadeFrom>,
     /// The latest time of anything in it, in nanoseconds since 1970.
     pub(super) newest: i64,
 }
@@ -170,14 +169,14 @@ async fn restore(
     let Some(tree) = trees.into_iter().next() else {
         return Ok(None);
     };
-    let mut earlier = Vec::new();
+    let mut made_from = Vec::new();
     for outline in &outlines {
         let request = async |client: CacheClient| fetch_outline(&client, outline).await;
-        let outline = work
+        let (tree, attributes) = work
             .cache
             .with("fetch what the cache was made from", request)
             .await?;
-        earlier.push(outline);
+        made_from.push(MadeFrom { tree, attributes });
     }
     Ok(Some(match ground {
         Ground::Namespace => {
@@ -186,7 +185,7 @@ async fn restore(
             let facts = unpacked.facts();
             let restored = Restored {
                 held: Held::Layer(layer),
-                earlier,
+                made_from,
                 newest: facts.newest,
             };
             (restored, facts.bytes, transfer.bytes_moved)
@@ -199,7 +198,7 @@ async fn restore(
             let bytes = contents.tree.bytes();
             let restored = Restored {
                 held: Held::Contents { tree, contents },
-                earlier,
+                made_from,
                 newest,
             };
             (restored, bytes, bytes)

@@ -15,15 +15,14 @@ use protocol::{
     digest::Digest,
     job::{CacheUse, CacheUseKind},
     message::cache::{PutOutcome, keys},
-    path::TreePath,
     snapshot::Snapshot,
 };
 
-use super::{Work, cache_paths, commands::upload, millis, restore};
+use super::{Work, cache_paths, commands::upload, millis, restore, source_path};
 use crate::{
     clock,
     fault::{Fault, blocking},
-    ground::{Ground, SOURCE},
+    ground::Ground,
     report::Chain,
 };
 
@@ -166,11 +165,11 @@ async fn capture_paths(
     Fault,
 > {
     let root = root_of(work, ground)?;
-    let patterns = cache_paths::patterns(&spec.paths, &snapshot.variables, &ground.anchors());
+    let patterns = cache_paths::patterns(&spec.paths, &snapshot.variables, ground.root_text());
     let found = {
         let root = root.clone();
         blocking("look up the paths of the cache", move || {
-            cache_paths::look_up(&root, patterns)
+            cache_paths::look_up(&root, &patterns)
         })
         .await?
     };
@@ -196,7 +195,10 @@ pub(super) fn root_of(work: &Work<'_>, ground: &Ground) -> Result<PathBuf, Fault
 
 /// The source that the build was made from, with the times that its files had.
 fn source_of(snapshot: &Snapshot) -> Option<TreeRef> {
-    let at = TreePath::new(SOURCE).ok();
-    let source = snapshot.layers.iter().find(|layer| layer.at == at);
+    let at = source_path();
+    let source = snapshot
+        .layers
+        .iter()
+        .find(|layer| layer.at.as_ref() == Some(&at));
     source.map(|layer| layer.tree.clone())
 }
