@@ -466,3 +466,6 @@ async fn append(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

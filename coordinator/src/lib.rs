@@ -38,3 +38,6 @@ pub use crate::{
     recovery::OpenError,
     run::{Ready, RunError, run},
 };
+
+#[cfg(test)]
+mod tests;

@@ -152,10 +152,11 @@ async fn carry_out(
         None => sweep(farm, policy).await,
         Some(Chore::Ended { build }) => {
             forget_overdue(farm, policy).await?;
-            let source = farm
-                .dispatcher
-                .ask(move |state| scheduler::source(state, build));
-            let Some((namespace, _)) = source.await? else {
+            let namespace = farm.dispatcher.ask(move |state| {
+                let submission = scheduler::submission(state, build)?;
+                Some(submission.namespace.clone())
+            });
+            let Some(namespace) = namespace.await? else {
                 return Ok(());
             };
             delete_entries(farm, &namespace, &[keys::snapshots(build)]).await

@@ -36,7 +36,7 @@ pub use crate::{
     query::{
         AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,
         build_phase, build_summary, builds, counts, has_room, is_ended, knows_worker, live_attempt,
-        namespaces, resolve, source, workers,
+        namespaces, resolve, submission, workers,
     },
     retention::{RetentionPolicy, overdue},
     retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},

@@ -6,7 +6,6 @@ mod waits;
 use std::collections::BTreeSet;
 
 use protocol::{
-    blob::TreeRef,
     build::{BuildId, Status},
     job::JobId,
     lease::LeaseId,
@@ -19,7 +18,7 @@ use protocol::{
 
 pub use crate::query::resolve::{ResolveError, resolve};
 use crate::{
-    event::Now,
+    event::{Now, Submission},
     outcome::unit_status,
     query::waits::waits,
     state::{Build, JobState, State},
@@ -99,10 +98,10 @@ pub fn is_ended(state: &State, build: BuildId) -> Option<bool> {
     Some(build.ended.is_some())
 }
 
-/// The source of a build and where its results go; `None`: it is not known.
-pub fn source(state: &State, build: BuildId) -> Option<(Namespace, TreeRef)> {
-    let submission = &state.ledger.builds.get(&build)?.submission;
-    Some((submission.namespace.clone(), submission.source.clone()))
+/// What was submitted as a build; `None`: it is not known.
+pub fn submission(state: &State, build: BuildId) -> Option<&Submission> {
+    let known = state.ledger.builds.get(&build)?;
+    Some(&known.submission)
 }
 
 /// The namespaces of all builds that are known.

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Read as _, sync:
 use buildspec::{Diagnostic, PlanRequest, Severity};
 use cache::client::CacheError;
 use protocol::{
-    access::Identity,
+    access::{Identity, Trust},
     blob::TreeRef,
     build::BuildId,
     graph::JobGraph,
@@ -15,7 +15,7 @@ use protocol::{
         cache::{Entry, EntryKey, keys},
         client::{BUILDSPEC_BYTES_MAX, SUBMITTED_VARIABLES_MAX, SubmitBuild, Submitted},
     },
-    name::Namespace,
+    name::{Namespace, Team},
 };
 use scheduler::{Event, Submission};
 use tokio::task::spawn_blocking;
@@ -44,7 +44,13 @@ pub(crate) async fn submit(
     let graph = plan(build).await?;
     let id = random_id()?;
     let namespace = Namespace::from(identity.team.clone());
-    hold_source(farm, id, &namespace, build.source.clone()).await?;
+    let source = HeldSource {
+        namespace: namespace.clone(),
+        team: identity.team.clone(),
+        trust: identity.role.trust(),
+        tree: build.source.clone(),
+    };
+    source.hold(farm, id).await?;
     let jobs = graph.jobs.len();
     let submission = Submission {
         build: id,
@@ -69,14 +75,20 @@ pub(crate) async fn retry(
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
     check_room(farm)?;
-    let source = farm
-        .dispatcher
-        .ask(move |state| scheduler::source(state, build))
-        .await?;
-    let (namespace, source) =
-        source.ok_or_else(|| refusal::not_found(format!("build {build} was deleted")))?;
+    let source = farm.dispatcher.ask(move |state| {
+        let submission = scheduler::submission(state, build)?;
+        Some(HeldSource {
+            namespace: submission.namespace.clone(),
+            team: submission.team.clone(),
+            trust: submission.trust,
+            tree: submission.source.clone(),
+        })
+    });
+    let source = source.await?;
+    let source = source.ok_or_else(|| refusal::not_found(format!("build {build} was deleted")))?;
     let id = random_id()?;
-    hold_source(farm, id, &namespace, source).await?;
+    let namespace = source.namespace.clone();
+    source.hold(farm, id).await?;
     let event = Event::Retry {
         build,
         retry: id,
@@ -207,37 +219,42 @@ fn described(path: &str, diagnostics: &[Diagnostic]) -> String {
     text
 }
 
-/// Puts the source under the build's key at the cache: from then on all of it is there, and stays.
-async fn hold_source(
-    farm: &Farm,
-    build: BuildId,
-    namespace: &Namespace,
-    source: TreeRef,
-) -> Result<(), Refusal> {
-    let client = farm.cache.client().await;
-    let client = client.map_err(|error| refusal::unavailable(error.to_string()))?;
-    let key = EntryKey {
-        namespace: namespace.clone(),
-        path: keys::source(build),
-    };
-    let entry = Entry {
-        blobs: Vec::new(),
-        trees: vec![source],
-        outlines: Vec::new(),
-        // The cache sets these three by who writes.
-        trust: protocol::access::Trust::Team,
-        team: client.team().clone(),
-        written: clock::wall(),
-    };
-    match client.put_entry(key, entry, false).await {
-        Ok(_) => Ok(()),
-        // What the cache says of the source is for the client.
-        Err(CacheError::Refused { source, .. }) => Err(source),
-        Err(error) => {
-            warn!(%build, error = %Chain(&error), "failed to hold a source at the cache");
-            Err(refusal::unavailable(
-                "the cache did not answer the coordinator; nothing was submitted",
-            ))
+/// A source, and whose it is.
+struct HeldSource {
+    namespace: Namespace,
+    team: Team,
+    trust: Trust,
+    tree: TreeRef,
+}
+
+impl HeldSource {
+    /// Puts the source under the key of `build` at the cache: from then on all of it is there, and stays.
+    /// The cache checks that the team may read every chunk of it.
+    async fn hold(self, farm: &Farm, build: BuildId) -> Result<(), Refusal> {
+        let client = farm.cache.client().await;
+        let client = client.map_err(|error| refusal::unavailable(error.to_string()))?;
+        let key = EntryKey {
+            namespace: self.namespace,
+            path: keys::source(build),
+        };
+        let entry = Entry {
+            blobs: Vec::new(),
+            trees: vec![self.tree],
+            outlines: Vec::new(),
+            trust: self.trust,
+            team: self.team,
+            written: clock::wall(),
+        };
+        match client.put_entry(key, entry, false).await {
+            Ok(_) => Ok(()),
+            // What the cache says of the source is for the client.
+            Err(CacheError::Refused { source, .. }) => Err(source),
+            Err(error) => {
+                warn!(%build, error = %Chain(&error), "failed to hold a source at the cache");
+                Err(refusal::unavailable(
+                    "the cache did not answer the coordinator; nothing was submitted",
+                ))
+            }
         }
     }
 }
@@ -257,14 +274,15 @@ mod tests {
 
     #[test]
     fn every_mistake_of_a_buildspec_is_named_with_its_place_and_repair() {
-        let parsed =
-            buildspec::parse("version: 0.2\nphases:\n  build:\n    comands: [make]\nfoo: 1\n");
+        let parsed = buildspec::parse(
+            "version: 0.2\nphases:\n  install:\n    comands: [a]\n  build:\n    comands: [make]\n",
+        );
         let text = described("ci/buildspec.yml", &parsed.diagnostics);
         assert!(
             text.starts_with("`ci/buildspec.yml` cannot be run\n"),
             "{text}"
         );
-        for part in ["line 4", "comands", "commands", "line 5", "foo"] {
+        for part in ["line 3", "`install`", "line 5", "add `commands:`"] {
             assert!(text.contains(part), "no {part} in: {text}");
         }
     }

@@ -1,0 +1,220 @@
+//! The dispatcher with sessions that are only channels.
+
+use std::{fs, path::Path};
+
+use buildspec::PlanRequest;
+use protocol::{
+    access::Trust,
+    blob::{Blob, TreeRef},
+    build::BuildId,
+    digest::Digest,
+    worker::{Isolation, WorkerOffer},
+};
+use scheduler::{Config, Fact, Submission};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{journal::Replayed, retention};
+
+const BUILD: BuildId = BuildId(7);
+
+/// A dispatcher that runs on a journal in `home`.
+struct Running {
+    dispatcher: Dispatcher,
+    stop: CancellationToken,
+    task: JoinSet<Result<(), DispatchError>>,
+}
+
+impl Running {
+    fn start(home: &Path) -> Self {
+        let (journal, facts) = open(&home.join("journal"));
+        let mut scheduler = Scheduler::new(Config::default());
+        for fact in &facts {
+            scheduler.replay(fact).unwrap();
+        }
+        scheduler.recovered(clock::both());
+        let desk = Desk {
+            scheduler,
+            journal,
+            signer: Arc::new(GrantSigner::create()),
+            bells: Arc::default(),
+            chores: retention::queue().0,
+            health: Health::default(),
+            sessions: BTreeMap::new(),
+        };
+        let (dispatcher, orders) = queue();
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(desk.run(orders, stop.clone()));
+        Self {
+            dispatcher,
+            stop,
+            task,
+        }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        for ended in self.task.join_all().await {
+            ended.unwrap();
+        }
+    }
+
+    /// A worker joins that takes so many messages without reading them.
+    async fn join(&self, number: u64, room: usize) -> mpsc::Receiver<CoordinatorMessage> {
+        let (messages, outbox) = mpsc::channel(room);
+        let session = SessionId(number);
+        let cache = "127.0.0.1:1".parse().unwrap();
+        let attached = Outbox { messages, cache };
+        self.dispatcher.attach(session, attached).await.unwrap();
+        let offer = WorkerOffer {
+            name: format!("w{number}").parse().unwrap(),
+            capacity: 1,
+            labels: BTreeMap::new(),
+            architecture: "x86_64".to_owned(),
+            isolation: Isolation::Host,
+            base: Digest::of(b"base"),
+        };
+        let joined = Event::WorkerJoined {
+            session,
+            offer: Box::new(offer),
+            holds: Vec::new(),
+        };
+        self.dispatcher.apply(joined, |_| ()).await.unwrap();
+        outbox
+    }
+
+    async fn renew(&self, number: u64, sequence: u64) {
+        let renew = Event::Renew {
+            session: SessionId(number),
+            sequence,
+            leases: Vec::new(),
+        };
+        self.dispatcher.apply(renew, |_| ()).await.unwrap();
+    }
+
+    async fn submit(&self) -> bool {
+        let submit = Event::Submit(Box::new(submission()));
+        let known = |state: &State| scheduler::is_ended(state, BUILD);
+        self.dispatcher.apply(submit, known).await.unwrap() == Some(false)
+    }
+}
+
+fn submission() -> Submission {
+    let text = "version: 0.2\nphases:\n  build:\n    commands: [make]\n";
+    let spec = buildspec::parse(text).spec.unwrap();
+    let blob = Blob {
+        digest: Digest::of(b""),
+        chunks: Vec::new(),
+    };
+    Submission {
+        build: BUILD,
+        team: "red".parse().unwrap(),
+        namespace: "red".parse().unwrap(),
+        project: "app".parse().unwrap(),
+        trust: Trust::Team,
+        initiator: "anna".to_owned(),
+        source: TreeRef {
+            tree: blob.clone(),
+            attributes: blob.clone(),
+            layout: blob,
+        },
+        source_version: None,
+        graph: buildspec::plan(&spec, &PlanRequest::default()).unwrap(),
+    }
+}
+
+/// The journal, and the facts in it.
+fn open(path: &Path) -> (Journal, Vec<Fact>) {
+    let mut facts = Vec::new();
+    let journal = Journal::open(path, &mut |replayed| {
+        match replayed {
+            Replayed::State(_) => panic!("no state was put"),
+            Replayed::Record(line) => facts.push(record::decode(line)?),
+        }
+        Ok(())
+    });
+    (journal.unwrap(), facts)
+}
+
+/// What would be found if the power went now.
+fn facts_on_disk(home: &Path) -> Vec<Fact> {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(home.join("journal")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    open(copy.path()).1
+}
+
+#[tokio::test]
+async fn what_a_worker_or_a_client_is_told_is_on_the_disk() {
+    let home = tempfile::tempdir().unwrap();
+    let running = Running::start(home.path());
+    assert!(running.submit().await);
+    let facts = facts_on_disk(home.path());
+    assert!(matches!(facts[..], [Fact::BuildSubmitted { .. }]));
+    let mut worker = running.join(1, 8).await;
+    let joined = worker.recv().await;
+    assert!(matches!(joined, Some(CoordinatorMessage::Joined { .. })));
+    let Some(CoordinatorMessage::Assign(assignment)) = worker.recv().await else {
+        panic!("the first phase should be assigned");
+    };
+    assert_eq!(assignment.grant.signature.len(), 64);
+    let facts = facts_on_disk(home.path());
+    let Some(Fact::LeaseGranted { lease, .. }) = facts.last() else {
+        panic!("the lease should be the last fact");
+    };
+    assert_eq!(*lease, assignment.lease);
+    running.stop().await;
+
+    // The next coordinator knows the build, and does not take it twice.
+    let running = Running::start(home.path());
+    let known = running.dispatcher.ask(scheduler::counts).await.unwrap();
+    assert_eq!((known.builds_active, known.leases), (1, 1));
+    assert!(running.submit().await);
+    assert_eq!(facts_on_disk(home.path()).len(), 2);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_no_messages_is_cut_off_and_holds_up_nobody() {
+    let home = tempfile::tempdir().unwrap();
+    let running = Running::start(home.path());
+    let mut slow = running.join(1, 2).await;
+    let mut quick = running.join(2, 8).await;
+    for sequence in 0..3 {
+        running.renew(1, sequence).await;
+        running.renew(2, sequence).await;
+    }
+    let mut told = Vec::new();
+    while let Some(message) = slow.recv().await {
+        told.push(message);
+    }
+    assert_eq!(told.len(), 2, "what there was room for, and then the end");
+    for expected in 0..4 {
+        let message = quick.recv().await;
+        let sequence = match message {
+            Some(CoordinatorMessage::Joined { .. }) => 0,
+            Some(CoordinatorMessage::Renewed { sequence, .. }) => sequence + 1,
+            other => panic!("unexpected {other:?}"),
+        };
+        assert_eq!(sequence, expected);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_without_a_word_is_noticed() {
+    let home = tempfile::tempdir().unwrap();
+    let running = Running::start(home.path());
+    let mut worker = running.join(1, 8).await;
+    running.dispatcher.left(SessionId(1));
+    // What the session was told before it left, and then the end of its outbox.
+    let joined = worker.recv().await;
+    assert!(matches!(joined, Some(CoordinatorMessage::Joined { .. })));
+    assert_eq!(worker.recv().await, None);
+    let counts = running.dispatcher.ask(scheduler::counts).await.unwrap();
+    assert_eq!(counts.workers, 0);
+    running.stop().await;
+}
