@@ -136,7 +136,7 @@ async fn a_build_that_cannot_be_is_refused_with_every_reason() {
     let client = client.connect(farm.address()).await;
     let refusal = client
         .submit(
-            "version: 0.2\nphases:\n  install:\n    comands: [a]\n  build:\n    comands: [make]\n",
+            "version: 0.2\nphases:\n  pre_build:\n    comands: [a]\n  build:\n    comands: [make]\n",
         )
         .await
         .unwrap_err();

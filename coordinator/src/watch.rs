@@ -131,9 +131,12 @@ impl Watcher {
     /// What is new; `None`: the build is gone, or the coordinator stops.
     async fn look(&self, news: News) -> Option<Look> {
         let build = self.build;
+        // A log can be heard of before the start of its phase is.
+        let mut jobs = news.jobs;
+        jobs.extend(news.logs.iter().map(|key| key.job.index));
         let asked = self.farm.dispatcher.ask(move |state| {
             let summary = scheduler::build_summary(state, build)?;
-            let phases = news.jobs.into_iter().filter_map(|index| {
+            let phases = jobs.into_iter().filter_map(|index| {
                 scheduler::build_phase(state, JobId { build, index }, clock::both())
             });
             Some((phases.collect::<Vec<_>>(), summary))
@@ -216,13 +219,19 @@ impl Watcher {
         Ok(())
     }
 
-    /// Sends what is new in all logs; they take turns.
+    /// Sends what is new in all logs; they take turns. Those of attempts whose start is not shown yet have
+    /// time: their bell rings later.
     async fn all_logs(
         &mut self,
         stream: &mut SendHalf,
         logs: &BTreeMap<LogKey, u64>,
     ) -> Result<(), StreamError> {
+        let is_shown = |key: &LogKey| {
+            let shown = self.shown.get(&key.job.index);
+            shown.is_some_and(|phase| key.attempt <= phase.attempts)
+        };
         let mut left: Vec<_> = logs.iter().map(|(&key, &length)| (key, length)).collect();
+        left.retain(|(key, _)| is_shown(key));
         while !left.is_empty() {
             let mut next = Vec::new();
             for (key, length) in left {

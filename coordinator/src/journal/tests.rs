@@ -200,7 +200,7 @@ fn a_record_that_is_not_understood_stops_the_start() {
 fn a_file_that_may_not_be_read_is_named() {
     let home = tempfile::tempdir().unwrap();
     let path = sample(home.path());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     // The superuser may read everything: then there is nothing to see.
     if File::open(&path).is_ok() {
         return;

@@ -275,14 +275,14 @@ mod tests {
     #[test]
     fn every_mistake_of_a_buildspec_is_named_with_its_place_and_repair() {
         let parsed = buildspec::parse(
-            "version: 0.2\nphases:\n  install:\n    comands: [a]\n  build:\n    comands: [make]\n",
+            "version: 0.2\nphases:\n  pre_build:\n    comands: [a]\n  build:\n    comands: [make]\n",
         );
         let text = described("ci/buildspec.yml", &parsed.diagnostics);
         assert!(
             text.starts_with("`ci/buildspec.yml` cannot be run\n"),
             "{text}"
         );
-        for part in ["line 3", "`install`", "line 5", "add `commands:`"] {
+        for part in ["line 3", "`pre_build`", "line 5", "add `commands:`"] {
             assert!(text.contains(part), "no {part} in: {text}");
         }
     }
