@@ -1,0 +1,374 @@
+//! What can be typed: commands, arguments and their help.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use protocol::{
+    access::Role,
+    name::{ProjectName, Team, WorkerName},
+    worker::Isolation,
+};
+
+/// A build farm for your own machines: runs CodeBuild buildspecs on as many of them as you like.
+#[derive(Debug, Parser)]
+#[command(name = "grange", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The settings file; by default `grange.toml` in the current directory, then in the user's
+    /// settings directory.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// How much to say of what happens inside, like `info` or `scheduler=debug,cache=trace`.
+    #[arg(long, global = true, env = "GRANGE_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a whole farm in one process
+    Up(UpArgs),
+    /// Start the service that takes builds and hands out jobs
+    Coordinator(CoordinatorArgs),
+    /// The service that stores chunks, trees and results
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Start a worker, which runs phases
+    Worker(WorkerArgs),
+    /// Build a source tree
+    Build(BuildArgs),
+    /// List builds, newest first; or delete some
+    Builds(BuildsArgs),
+    /// Show how a build stands, and why its jobs wait
+    Status(OneBuildArgs),
+    /// Print the log of a build
+    Logs(LogsArgs),
+    /// Stop a build
+    Stop(OneBuildArgs),
+    /// Build the same source again
+    Retry(RetryArgs),
+    /// List or fetch the artifacts of a build
+    Artifacts(ArtifactsArgs),
+    /// List the workers
+    Workers(ReadArgs),
+    /// Let a worker end what it runs and give it no more
+    Drain(DrainArgs),
+    /// Join tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Print the settings that are in effect
+    Config(ConfigArgs),
+    /// Print completions for a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which farm, and as whom.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FarmArgs {
+    /// The farm's coordinator; without it, the one of the settings, or an embedded farm.
+    #[arg(long, env = "GRANGE_FARM", value_name = "ADDR")]
+    pub(crate) farm: Option<String>,
+    /// A join token, needed the first time.
+    #[arg(long, env = "GRANGE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `grange up`.
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// Where the farm keeps its data; by default in the user's data directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the coordinator listens.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// How many workers to start.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// How workers keep builds apart; by default the best that this machine can.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// `grange coordinator`.
+#[derive(Args, Debug)]
+pub(crate) struct CoordinatorArgs {
+    /// Where to keep builds, logs and the farm's authority.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where to serve `/metrics` and `/healthz`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+/// `grange cache …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Start the service that stores
+    Serve(CacheServeArgs),
+    /// Show what the cache holds and what it saved
+    Stats(ReadArgs),
+}
+
+/// Joining a farm as a service.
+#[derive(Args, Debug)]
+pub(crate) struct JoinArgs {
+    /// The coordinator to join.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) join: Option<String>,
+    /// A join token of the service's role, needed the first time.
+    #[arg(long, env = "GRANGE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+/// `grange cache serve`.
+#[derive(Args, Debug)]
+pub(crate) struct CacheServeArgs {
+    /// Which farm to join.
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    /// Where to keep the store.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The address that workers and clients reach it at, where that is not the one it listens on.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
+    /// Where to serve `/metrics` and `/healthz`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+}
+
+/// `grange worker`.
+#[derive(Args, Debug)]
+pub(crate) struct WorkerArgs {
+    /// Which farm to join.
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
+    /// Where to keep layers and running attempts.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// The worker's name; by default the machine's.
+    #[arg(long)]
+    pub(crate) name: Option<WorkerName>,
+    /// How many phases to run at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<u32>,
+    /// What builds can ask for; may be given several times.
+    #[arg(long = "label", value_name = "K=V", value_parser = key_value)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// How to keep builds apart; by default the best that this machine can.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// `grange build`.
+#[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that somebody types")]
+pub(crate) struct BuildArgs {
+    /// The source tree.
+    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
+    pub(crate) directory: PathBuf,
+    /// Which farm.
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+    /// The project that the build belongs to; by default the directory's name.
+    #[arg(long)]
+    pub(crate) project: Option<ProjectName>,
+    /// The buildspec, relative to the source tree.
+    #[arg(long, default_value = "buildspec.yml", value_name = "FILE")]
+    pub(crate) buildspec: String,
+    /// A variable that goes over those of the buildspec; may be given several times.
+    #[arg(long = "env", value_name = "K=V", value_parser = key_value)]
+    pub(crate) variables: Vec<(String, String)>,
+    /// Run the buildspec's `batch` section.
+    #[arg(long)]
+    pub(crate) batch: bool,
+    /// Leave `.git` at home.
+    #[arg(long)]
+    pub(crate) no_git: bool,
+    /// Where to put the artifacts.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) artifacts: Option<PathBuf>,
+    /// Print the build's id and leave.
+    #[arg(long, conflicts_with = "artifacts")]
+    pub(crate) detach: bool,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How to print what was read.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct JsonArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A command that only reads.
+#[derive(Args, Debug)]
+pub(crate) struct ReadArgs {
+    /// Which farm.
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `grange builds`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BuildsArgs {
+    /// What to do other than list.
+    #[command(subcommand)]
+    pub(crate) command: Option<BuildsCommand>,
+    /// How to read.
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// Only builds of this project.
+    #[arg(long)]
+    pub(crate) project: Option<ProjectName>,
+    /// How many to list.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: u32,
+}
+
+/// `grange builds …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildsCommand {
+    /// Delete builds that have ended, with their logs and artifacts
+    Delete {
+        /// Which builds: ids, beginnings of ids, or `project#number`.
+        #[arg(required = true)]
+        builds: Vec<String>,
+        /// Which farm.
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+/// A command about one build.
+#[derive(Args, Debug)]
+pub(crate) struct OneBuildArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// How to read.
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `grange logs`.
+#[derive(Args, Debug)]
+pub(crate) struct LogsArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// Wait for more until the build ends.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How to read.
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `grange retry`.
+#[derive(Args, Debug)]
+pub(crate) struct RetryArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// Print the new build's id and leave.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// How to read.
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `grange artifacts`.
+#[derive(Args, Debug)]
+pub(crate) struct ArtifactsArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// Fetch them into this directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) to: Option<PathBuf>,
+    /// How to read.
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// `grange drain`.
+#[derive(Args, Debug)]
+pub(crate) struct DrainArgs {
+    /// The worker's name.
+    pub(crate) worker: WorkerName,
+    /// Which farm.
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+}
+
+/// `grange token …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a join token
+    Create {
+        /// For members of this team.
+        #[arg(long, default_value = "main")]
+        team: Team,
+        /// What its holder may be: worker, cache, developer, ci or admin.
+        #[arg(long)]
+        role: Role,
+        /// How long it can be used, like `90m` or `2days`.
+        #[arg(long, default_value = "1day", value_parser = humantime::parse_duration)]
+        lifetime: std::time::Duration,
+        /// Which farm.
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
+}
+
+/// `grange config`.
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// How to print.
+    #[command(flatten)]
+    pub(crate) read: JsonArgs,
+}
+
+/// Takes `NAME=value`.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form NAME=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_variable_needs_a_name() {
+        assert_eq!(key_value("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(key_value("=b").is_err());
+        assert!(key_value("A").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! `grange artifacts`: what a build published, and fetching it.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::anyhow;
+use cache::{Materialize, materialize_into, progress::Progress};
+use protocol::{
+    job::Artifact,
+    message::client::{ClientReply, ClientRequest},
+};
+
+use crate::{
+    args::ArtifactsArgs,
+    command::Context,
+    error::CommandError,
+    farm::{Farm, unexpected},
+    render::{self, bar},
+};
+
+/// Lists or fetches the artifacts of a build.
+///
+/// # Errors
+///
+/// If the farm cannot be reached, does not know the build, or the files cannot be written.
+pub(crate) async fn run(args: &ArtifactsArgs, context: &Context) -> Result<(), CommandError> {
+    let reached = context.reach(&args.read.farm).await?;
+    match &args.to {
+        Some(directory) => {
+            fetch(&reached.farm, &args.build, directory, args.read.json).await?;
+        }
+        None => render::artifacts(&list(&reached.farm, &args.build).await?, args.read.json)?,
+    }
+    reached.close().await
+}
+
+/// Fetches all artifacts of a build into `directory`; those of batch tasks each below its identifier.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) async fn fetch(
+    farm: &Farm,
+    build: &str,
+    directory: &Path,
+    json: bool,
+) -> Result<(), CommandError> {
+    let artifacts = list(farm, build).await?;
+    if artifacts.is_empty() {
+        render::note("the build has no artifacts");
+        return Ok(());
+    }
+    let (client, _) = farm.cache().await?;
+    for (unit, artifact) in &artifacts {
+        let target = unit.as_ref().map_or(directory.to_owned(), |unit| directory.join(unit));
+        let progress = Arc::new(Progress::default());
+        let options = Materialize::for_people(&progress);
+        let fetching = materialize_into(&client, &artifact.tree, &target, options);
+        bar::show("fetching artifacts", &progress, fetching)
+            .await
+            .map_err(CommandError::farm)?;
+        if !json {
+            render::fetched(artifact, &target);
+        }
+    }
+    Ok(())
+}
+
+/// The artifacts of a build, with the identifiers of the batch tasks that they are of.
+async fn list(
+    farm: &Farm,
+    build: &str,
+) -> Result<Vec<(Option<String>, Artifact)>, CommandError> {
+    let detail = match farm.ask(&ClientRequest::Build(build.to_owned())).await? {
+        ClientReply::Build(detail) => detail,
+        other => return Err(unexpected(&other)),
+    };
+    let mut artifacts = Vec::new();
+    for unit in detail.units {
+        // An identifier becomes the name of a directory.
+        if unit.identifier.as_ref().is_some_and(|name| name.contains('/') || name.starts_with('.')) {
+            return Err(CommandError::farm(anyhow!("a batch task is called {:?}", unit.identifier)));
+        }
+        artifacts.extend(unit.artifact.map(|artifact| (unit.identifier, artifact)));
+    }
+    Ok(artifacts)
+}

@@ -1,0 +1,157 @@
+//! The commands that look, and those that say one word to the farm.
+
+use anyhow::anyhow;
+use protocol::message::client::{ClientReply, ClientRequest};
+
+use crate::{
+    args::{BuildsArgs, DrainArgs, FarmArgs, LogsArgs, OneBuildArgs, ReadArgs},
+    command::{Context, follow},
+    error::CommandError,
+    farm::unexpected,
+    render,
+};
+
+/// `grange builds`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or refuses.
+pub(crate) async fn builds(args: &BuildsArgs, context: &Context) -> Result<(), CommandError> {
+    let request = ClientRequest::Builds {
+        project: args.project.clone(),
+        limit: args.limit,
+    };
+    match ask(&request, &args.read.farm, context).await? {
+        ClientReply::Builds(builds) => render::builds(&builds, args.read.json),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `grange builds delete`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached, or does not know one of the builds; those before it are deleted.
+pub(crate) async fn delete(
+    builds: &[String],
+    farm: &FarmArgs,
+    context: &Context,
+) -> Result<(), CommandError> {
+    let reached = context.reach(farm).await?;
+    for build in builds {
+        expect_done(&reached.farm.ask(&ClientRequest::Delete(build.clone())).await?)?;
+        render::note(&format!("deleted {build}"));
+    }
+    reached.close().await
+}
+
+/// `grange status`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or does not know the build.
+pub(crate) async fn status(args: &OneBuildArgs, context: &Context) -> Result<(), CommandError> {
+    let request = ClientRequest::Build(args.build.clone());
+    match ask(&request, &args.read.farm, context).await? {
+        ClientReply::Build(detail) => render::status(&detail, args.read.json),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `grange logs`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or does not know the build.
+pub(crate) async fn logs(args: &LogsArgs, context: &Context) -> Result<(), CommandError> {
+    let reached = context.reach(&args.read.farm).await?;
+    follow::print_log(&reached.farm, &args.build, args.follow, args.read.json).await?;
+    reached.close().await
+}
+
+/// `grange stop`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or does not know the build.
+pub(crate) async fn stop(args: &OneBuildArgs, context: &Context) -> Result<(), CommandError> {
+    let request = ClientRequest::Stop(args.build.clone());
+    expect_done(&ask(&request, &args.read.farm, context).await?)
+}
+
+/// `grange workers`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or refuses.
+pub(crate) async fn workers(args: &ReadArgs, context: &Context) -> Result<(), CommandError> {
+    match ask(&ClientRequest::Workers, &args.farm, context).await? {
+        ClientReply::Workers(workers) => render::workers(&workers, args.json),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `grange drain`.
+///
+/// # Errors
+///
+/// If the farm cannot be reached or does not know the worker.
+pub(crate) async fn drain(args: &DrainArgs, context: &Context) -> Result<(), CommandError> {
+    let request = ClientRequest::Drain(args.worker.clone());
+    expect_done(&ask(&request, &args.farm, context).await?)
+}
+
+/// `grange token create`.
+///
+/// # Errors
+///
+/// If there is no farm, or it refuses.
+pub(crate) async fn create_token(
+    request: &ClientRequest,
+    farm: &FarmArgs,
+    context: &Context,
+) -> Result<(), CommandError> {
+    if farm.farm.is_none() && context.settings.client.farm.is_none() {
+        let error = anyhow!("no farm was named, and an embedded one cannot be joined");
+        return Err(CommandError::usage(error).hint("name one with `--farm ADDR`"));
+    }
+    match ask(request, farm, context).await? {
+        ClientReply::Token(token) => {
+            render::line(&token);
+            Ok(())
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `grange cache stats`.
+///
+/// # Errors
+///
+/// If the farm or its cache cannot be reached.
+pub(crate) async fn cache_stats(args: &ReadArgs, context: &Context) -> Result<(), CommandError> {
+    let reached = context.reach(&args.farm).await?;
+    let (client, _) = reached.farm.cache().await?;
+    let stats = client.stats().await.map_err(CommandError::farm)?;
+    render::cache_stats(&stats, args.json)?;
+    reached.close().await
+}
+
+/// Asks once, and ends what had to be started for it.
+async fn ask(
+    request: &ClientRequest,
+    farm: &FarmArgs,
+    context: &Context,
+) -> Result<ClientReply, CommandError> {
+    let reached = context.reach(farm).await?;
+    let reply = reached.farm.ask(request).await?;
+    reached.close().await?;
+    Ok(reply)
+}
+
+fn expect_done(reply: &ClientReply) -> Result<(), CommandError> {
+    match reply {
+        ClientReply::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}

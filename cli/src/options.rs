@@ -1,0 +1,78 @@
+//! From settings to what the services take.
+
+use std::{env, net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::Context as _;
+use protocol::name::WorkerName;
+
+use crate::{error::CommandError, settings::File};
+
+/// The coordinator's options; its data lies in `coordinator` below the farm's `directory`.
+pub(crate) fn coordinator(
+    settings: &File,
+    directory: &Path,
+    listen: SocketAddr,
+) -> coordinator::Options {
+    let file = &settings.coordinator;
+    let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
+    coordinator::Options {
+        listen,
+        advertise: None,
+        directory: directory.join("coordinator"),
+        metrics_listen: file.metrics_listen,
+        build_time_limit: minutes(file.build_minutes_max),
+        queue_time_limit: minutes(file.queue_minutes_max),
+        retention: Duration::from_secs(file.retention_days.saturating_mul(24 * 60 * 60)),
+        retention_bytes: file.retention_bytes_max,
+    }
+}
+
+/// The cache's options.
+pub(crate) fn cache(
+    settings: &File,
+    directory: &Path,
+    listen: SocketAddr,
+) -> cache::server::Options {
+    let file = &settings.cache;
+    cache::server::Options {
+        listen,
+        directory: directory.to_owned(),
+        budget: file.bytes_max,
+        free_low_water: file.free_bytes_min,
+        hold: Duration::from_secs(file.hold_minutes.saturating_mul(60)),
+        metrics_listen: file.metrics_listen,
+    }
+}
+
+/// A worker's options.
+///
+/// # Errors
+///
+/// If this program cannot find itself, which it has to start again for every phase.
+pub(crate) fn worker(
+    settings: &File,
+    directory: &Path,
+    coordinator: SocketAddr,
+    name: WorkerName,
+) -> Result<worker::Options, CommandError> {
+    let file = &settings.worker;
+    let program = env::current_exe().context("failed to find this program's own file");
+    Ok(worker::Options {
+        coordinator,
+        name,
+        slots: file.slots,
+        labels: file.labels.clone(),
+        isolation: file.isolation,
+        directory: directory.to_owned(),
+        program: program.map_err(CommandError::farm)?,
+        base_salt: file.base_salt.clone(),
+        path: file.path.clone().unwrap_or_else(own_path),
+        disk_budget: file.bytes_max,
+    })
+}
+
+/// The `PATH` of this process: what its owner can call, builds can call.
+fn own_path() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the one place where PATH is read")]
+    env::var("PATH").unwrap_or_else(|_| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned())
+}

@@ -1,0 +1,56 @@
+//! Where things lie on this machine: settings, data, the identities for each farm.
+
+use std::path::PathBuf;
+
+use etcetera::{AppStrategy, AppStrategyArgs, choose_app_strategy};
+
+use crate::error::CommandError;
+
+/// The user's directories.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// Where data is kept: `~/.local/share/grange`.
+    pub(crate) data: PathBuf,
+    /// Where settings are kept: `~/.config/grange`.
+    pub(crate) settings: PathBuf,
+}
+
+impl Places {
+    /// Finds them.
+    ///
+    /// # Errors
+    ///
+    /// If the user has no home directory.
+    pub(crate) fn find() -> Result<Self, CommandError> {
+        let names = AppStrategyArgs {
+            top_level_domain: "dev".to_owned(),
+            author: "grange".to_owned(),
+            app_name: "grange".to_owned(),
+        };
+        let strategy = choose_app_strategy(names)
+            .map_err(|error| CommandError::usage(error).hint("set HOME, or name every directory"))?;
+        Ok(Self {
+            data: strategy.data_dir(),
+            settings: strategy.config_dir(),
+        })
+    }
+
+    /// Where `grange.toml` is looked for, in order.
+    pub(crate) fn settings_files(&self) -> Vec<PathBuf> {
+        vec![PathBuf::from("grange.toml"), self.settings.join("grange.toml")]
+    }
+
+    /// Where a farm on this machine keeps its data unless told otherwise.
+    pub(crate) fn farm(&self) -> PathBuf {
+        self.data.join("farm")
+    }
+
+    /// Where the identity lies by which commands go to the farm at `address`.
+    pub(crate) fn identity(&self, address: &str) -> PathBuf {
+        let name: String = address
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
+            .collect();
+        self.data.join("identities").join(name)
+    }
+}
