@@ -1,6 +1,7 @@
 //! The `grange` program: every subcommand, arguments, printing, exit codes. The only crate that prints.
 
 mod args;
+mod build_command;
 mod command;
 mod embedded;
 mod error;
@@ -43,8 +44,8 @@ fn other_program(
     mut words: impl Iterator<Item = OsString>,
 ) -> Option<ExitCode> {
     let name = Path::new(called).file_name()?.to_str()?;
-    if worker::commands::NAMES.contains(&name) {
-        return Some(worker::commands::run(name, words));
+    if let Some(code) = build_command::run(name, &mut words) {
+        return Some(code);
     }
     (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main(words))
 }

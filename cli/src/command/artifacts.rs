@@ -1,6 +1,6 @@
 //! `grange artifacts`: what a build published, and fetching it.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use anyhow::anyhow;
 use cache::{Materialize, materialize_into, progress::Progress};
@@ -52,7 +52,7 @@ pub(crate) async fn fetch(
     let (client, _) = farm.cache().await?;
     for (unit, artifact) in &artifacts {
         let target = unit.as_ref().map_or(directory.to_owned(), |unit| directory.join(unit));
-        let progress = Arc::new(Progress::default());
+        let progress = Progress::default();
         let options = Materialize::for_people(&progress);
         let fetching = materialize_into(&client, &artifact.tree, &target, options);
         bar::show("fetching artifacts", &progress, fetching)

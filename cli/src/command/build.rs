@@ -1,6 +1,6 @@
 //! `grange build`: upload, submit, follow, fetch.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use cache::{capture_source, progress::Progress, upload_tree};
@@ -111,7 +111,7 @@ async fn upload(
         .map_err(CommandError::farm)?
         .map_err(CommandError::usage)?;
     let (client, _) = farm.cache().await?;
-    let progress = Arc::new(Progress::default());
+    let progress = Progress::default();
     let upload = upload_tree(&client, captured, &progress);
     let (tree, moved) = bar::show("uploading", &progress, upload).await.map_err(CommandError::farm)?;
     if !args.json {

@@ -52,7 +52,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
 fn read_buildspec(path: &Path) -> Result<String, CommandError> {
     let shown = path.display();
     let bytes = fs::metadata(path).and_then(|metadata| {
-        if BUILDSPEC_BYTES_MAX as u64 < metadata.len() {
+        if (BUILDSPEC_BYTES_MAX as u64) < metadata.len() {
             let message = format!("it has {} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed", metadata.len());
             return Err(io::Error::other(message));
         }

@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     io::{IsTerminal as _, stderr},
-    sync::Arc,
     time::Duration,
 };
 
@@ -17,7 +16,7 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// Shows how far `work` is, by bytes, while it runs.
 pub(crate) async fn show<T>(
     what: &'static str,
-    progress: &Arc<Progress>,
+    progress: &Progress,
     work: impl Future<Output = T>,
 ) -> T {
     let style = ProgressStyle::with_template(
@@ -37,8 +36,9 @@ pub(crate) async fn show<T>(
                 return done;
             }
             _ = due.tick() => {
-                bar.set_length(progress.bytes_total());
-                bar.set_position(progress.bytes_done());
+                let now = progress.now();
+                bar.set_length(now.bytes_total);
+                bar.set_position(now.bytes_done);
             }
         }
     }
