@@ -12,6 +12,9 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
 use protocol::digest::{Hasher, hex};
 
+/// Prints one digest of all files that match its arguments; for cache keys.
+pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
+
 /// Why files could not be hashed.
 #[derive(Debug, thiserror::Error)]
 enum HashError {
@@ -44,7 +47,7 @@ enum HashError {
 
 /// Runs the command `name` if it is one of these.
 pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if name != "codebuild-hash-files" {
+    if name != HASH_FILES {
         return None;
     }
     let patterns = words.map(|word| word.to_string_lossy().into_owned());

@@ -30,7 +30,7 @@ use crate::{
 /// How long a token for a part of this very process is good for.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// The team whose machines the parts are.
-const TEAM: &str = "main";
+pub(crate) const TEAM: &str = "main";
 
 /// What farm to start.
 #[derive(Clone, Debug)]

@@ -47,7 +47,7 @@ fn other_program(
     if let Some(code) = build_command::run(name, &mut words) {
         return Some(code);
     }
-    (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main(words))
+    (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main())
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CommandError> {

@@ -1,11 +1,11 @@
 //! From settings to what the services take.
 
-use std::{env, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, env, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use protocol::name::WorkerName;
 
-use crate::{error::CommandError, settings::File};
+use crate::{build_command, embedded::TEAM, error::CommandError, settings::File};
 
 /// The coordinator's options; its data lies in `coordinator` below the farm's `directory`.
 pub(crate) fn coordinator(
@@ -24,6 +24,7 @@ pub(crate) fn coordinator(
         queue_time_limit: minutes(file.queue_minutes_max),
         retention: Duration::from_secs(file.retention_days.saturating_mul(24 * 60 * 60)),
         retention_bytes: file.retention_bytes_max,
+        team: TEAM.parse().expect("the team's name is a name"),
     }
 }
 
@@ -65,10 +66,23 @@ pub(crate) fn worker(
         isolation: file.isolation,
         directory: directory.to_owned(),
         program: program.map_err(CommandError::farm)?,
+        hidden: Vec::new(),
         base_salt: file.base_salt.clone(),
         path: file.path.clone().unwrap_or_else(own_path),
+        environment: passed_on(&file.pass_environment),
+        commands: vec![build_command::HASH_FILES.to_owned()],
         disk_budget: file.bytes_max,
     })
+}
+
+/// Of the variables `names`, those that this process has.
+fn passed_on(names: &[String]) -> BTreeMap<String, String> {
+    let found = names.iter().filter_map(|name| {
+        #[expect(clippy::disallowed_methods, reason = "passing variables on is a setting")]
+        let value = env::var(name).ok()?;
+        Some((name.clone(), value))
+    });
+    found.collect()
 }
 
 /// The `PATH` of this process: what its owner can call, builds can call.

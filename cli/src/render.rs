@@ -11,7 +11,7 @@ use std::path::Path;
 use anstream::{eprintln, println};
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
-use cache::Transfer;
+use cache::progress::Transfer;
 use protocol::{
     access::Role,
     build::{Outcome, Status},

@@ -18,6 +18,30 @@ use serde::{Deserialize, Serialize};
 const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
 /// Where the cache listens unless told otherwise.
 const CACHE_LISTEN_DEFAULT: &str = "127.0.0.1:7421";
+/// What a build needs to know of its machine to reach the network at all: proxies and certificates, by
+/// the names that curl, git, pip, npm, cargo and the aws CLI read; and where rustup keeps toolchains.
+const PASSED_ON: [&str; 20] = [
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "LANG",
+    "LC_ALL",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "RUSTUP_HOME",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TZ",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
 /// How long a name may be mistyped and still be recognised, in edits.
 const TYPO_EDITS_MAX: usize = 3;
 
@@ -123,6 +147,8 @@ pub(crate) struct WorkerFile {
     pub(crate) base_salt: String,
     /// The `PATH` that builds start with; by default the worker's own.
     pub(crate) path: Option<String>,
+    /// Which of the worker's own variables builds start with, where it has them.
+    pub(crate) pass_environment: Vec<String>,
 }
 
 impl Default for WorkerFile {
@@ -136,6 +162,7 @@ impl Default for WorkerFile {
             bytes_max: 20 << 30,
             base_salt: String::new(),
             path: None,
+            pass_environment: PASSED_ON.map(str::to_owned).into(),
         }
     }
 }

@@ -102,7 +102,7 @@ impl Ground {
             shell,
             state,
             program: site.program.clone(),
-            helpers: Vec::new(),
+            helpers: site.commands.clone(),
         }
     }
 
@@ -111,15 +111,18 @@ impl Ground {
         let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
         let helpers = spec.helpers_directory();
         let path = [site.path.as_bytes(), &bytes(&helpers)].join(&b':');
-        let mut variables: BTreeMap<_, _> = [
+        let given = site.environment.iter();
+        let mut variables: BTreeMap<_, _> = given
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+            .collect();
+        let own = [
             ("PATH", path),
             ("HOME", bytes(&self.home())),
             ("CI", b"true".to_vec()),
             ("CODEBUILD_CI", b"true".to_vec()),
             ("CODEBUILD_SRC_DIR", bytes(&self.source())),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
+        ];
+        variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
         if let Self::Host { unit, .. } = self {
             variables.insert("TMPDIR".to_owned(), bytes(&unit.join(TEMPORARY)));
         }

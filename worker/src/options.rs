@@ -29,6 +29,11 @@ pub struct Options {
     pub base_salt: String,
     /// `PATH` of builds.
     pub path: String,
+    /// What else builds start with, like where this machine keeps its certificates. Variables of the
+    /// build go over these.
+    pub environment: BTreeMap<String, String>,
+    /// The names under which `program` is a command that builds find on their `PATH`.
+    pub commands: Vec<String>,
     /// How many bytes unpacked layers may take before those not in use go.
     pub disk_budget: u64,
 }

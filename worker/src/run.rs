@@ -118,6 +118,8 @@ pub async fn run(
         directory,
         program: options.program.clone(),
         path: options.path.clone(),
+        environment: options.environment.clone(),
+        commands: options.commands.clone(),
         hidden,
         layers,
         cache,

@@ -1,6 +1,6 @@
 //! What all attempts of a worker share.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
@@ -20,6 +20,10 @@ pub(crate) struct Site {
     pub(crate) program: PathBuf,
     /// `PATH` of builds.
     pub(crate) path: String,
+    /// What else builds start with.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// The names under which `program` is a command of builds.
+    pub(crate) commands: Vec<String>,
     /// Directories that commands must not see.
     pub(crate) hidden: Vec<PathBuf>,
     /// Unpacked layers.

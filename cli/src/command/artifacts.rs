@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use cache::{Materialize, materialize_into, progress::Progress};
+use cache::{
+    capture::Dialect,
+    materialize::{Materialize, Owner, materialize_into},
+    progress::Progress,
+};
 use protocol::{
     job::Artifact,
     message::client::{ClientReply, ClientRequest},
@@ -53,7 +57,12 @@ pub(crate) async fn fetch(
     for (unit, artifact) in &artifacts {
         let target = unit.as_ref().map_or(directory.to_owned(), |unit| directory.join(unit));
         let progress = Progress::default();
-        let options = Materialize::for_people(&progress);
+        let options = Materialize {
+            dialect: Dialect::Plain,
+            owner: Owner::Own,
+            default_modified: None,
+            progress: progress.clone(),
+        };
         let fetching = materialize_into(&client, &artifact.tree, &target, options);
         bar::show("fetching artifacts", &progress, fetching)
             .await

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use cache::{capture_source, progress::Progress, upload_tree};
+use cache::{progress::Progress, source::capture_source, upload::upload_tree};
 use protocol::{
     blob::TreeRef,
     build::{BuildId, Outcome, Status},
