@@ -74,7 +74,12 @@ pub(crate) struct FarmArgs {
     #[arg(long, env = "GRANGE_FARM", value_name = "ADDR")]
     pub(crate) farm: Option<String>,
     /// A join token, needed the first time.
-    #[arg(long, env = "GRANGE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GRANGE_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 
@@ -125,7 +130,12 @@ pub(crate) struct JoinArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) join: Option<String>,
     /// A join token of the service's role, needed the first time.
-    #[arg(long, env = "GRANGE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "GRANGE_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
     pub(crate) token: Option<String>,
 }
 
@@ -174,7 +184,10 @@ pub(crate) struct WorkerArgs {
 
 /// `grange build`.
 #[derive(Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag that somebody types")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that somebody types"
+)]
 pub(crate) struct BuildArgs {
     /// The source tree.
     #[arg(default_value = ".", value_hint = ValueHint::DirPath)]

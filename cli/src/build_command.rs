@@ -56,7 +56,11 @@ pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<E
         Ok(digest) => (writeln!(stdout(), "{digest}"), ExitCode::SUCCESS),
         Err(error) => (writeln!(stderr(), "{name}: {error}"), ExitCode::FAILURE),
     };
-    Some(if text.is_ok() { code } else { ExitCode::FAILURE })
+    Some(if text.is_ok() {
+        code
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// One digest of the names and contents of all files below `root` that match a pattern: 64 hex digits.
@@ -105,7 +109,10 @@ fn globs(patterns: &[String]) -> Result<GlobSet, HashError> {
             source,
         };
         let plain = pattern.trim_start_matches("./");
-        let glob = GlobBuilder::new(plain).literal_separator(true).build().map_err(error)?;
+        let glob = GlobBuilder::new(plain)
+            .literal_separator(true)
+            .build()
+            .map_err(error)?;
         set.add(glob);
     }
     set.build().map_err(|source| HashError::Pattern {
@@ -133,14 +140,20 @@ mod tests {
     fn content_and_names_count_and_nothing_else() {
         let one = hash(&[("a/lock", "1"), ("other", "x")], &["**/lock"]).unwrap();
         assert_eq!(one.len(), 64);
-        assert_eq!(hash(&[("a/lock", "1"), ("other", "y")], &["**/lock"]), Ok(one.clone()));
+        assert_eq!(
+            hash(&[("a/lock", "1"), ("other", "y")], &["**/lock"]),
+            Ok(one.clone())
+        );
         assert_ne!(hash(&[("a/lock", "2")], &["**/lock"]), Ok(one.clone()));
         assert_ne!(hash(&[("b/lock", "1")], &["**/lock"]), Ok(one));
     }
 
     #[test]
     fn a_pattern_that_matches_nothing_is_refused() {
-        assert_eq!(hash(&[("a/lock", "1")], &["lock"]), Err("no file matches lock".to_owned()));
+        assert_eq!(
+            hash(&[("a/lock", "1")], &["lock"]),
+            Err("no file matches lock".to_owned())
+        );
         assert!(hash(&[], &[]).is_err());
     }
 }

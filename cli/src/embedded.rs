@@ -126,7 +126,9 @@ impl EmbeddedFarm {
 
     async fn start_cache(&mut self, plan: &FarmPlan, settings: &File) -> Result<(), CommandError> {
         let directory = plan.directory.join("cache");
-        let credentials = self.identity(Role::Cache, &directory.join("identity")).await?;
+        let credentials = self
+            .identity(Role::Cache, &directory.join("identity"))
+            .await?;
         let options = options::cache(settings, &directory, plan.cache_listen);
         let announce = credentials.clone();
         let (ready, started) = oneshot::channel();
@@ -148,7 +150,9 @@ impl EmbeddedFarm {
         number: u32,
     ) -> Result<(), CommandError> {
         let directory = plan.directory.join(format!("worker-{number}"));
-        let credentials = self.identity(Role::Worker, &directory.join("identity")).await?;
+        let credentials = self
+            .identity(Role::Worker, &directory.join("identity"))
+            .await?;
         let name = worker_name(&format!("{}-{number}", host_name()))?;
         let mut options = options::worker(settings, &directory, self.address, name)?;
         options.isolation = plan.isolation.or(options.isolation);
@@ -219,10 +223,17 @@ pub(crate) async fn announce_cache(
 pub(crate) fn worker_name(text: &str) -> Result<WorkerName, CommandError> {
     let name: String = text
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || matches!(c, '.' | '_') {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     let name = name.trim_start_matches(['-', '.', '_']);
-    name.parse().map_err(|error| CommandError::usage(error).hint("give one with `--name`"))
+    name.parse()
+        .map_err(|error| CommandError::usage(error).hint("give one with `--name`"))
 }
 
 /// Why the first part that ended did so.

@@ -134,7 +134,9 @@ impl Farm {
 
 /// An answer of a kind that the request does not have.
 pub(crate) fn unexpected(reply: &ClientReply) -> CommandError {
-    CommandError::farm(anyhow!("the coordinator gave an unexpected answer: {reply:?}"))
+    CommandError::farm(anyhow!(
+        "the coordinator gave an unexpected answer: {reply:?}"
+    ))
 }
 
 /// The address behind a name, with the default port if it has none.

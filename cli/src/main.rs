@@ -39,15 +39,12 @@ fn main() -> ExitCode {
 
 /// This file is also the keeper of a phase's processes, and the commands that builds find on their
 /// `PATH`. Both must not start a runtime.
-fn other_program(
-    called: &OsString,
-    mut words: impl Iterator<Item = OsString>,
-) -> Option<ExitCode> {
+fn other_program(called: &OsString, mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let name = Path::new(called).file_name()?.to_str()?;
     if let Some(code) = build_command::run(name, &mut words) {
         return Some(code);
     }
-    (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main())
+    (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main(words))
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CommandError> {
@@ -65,8 +62,8 @@ fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         .init();
 
     let places = Places::find()?;
-    let (settings, settings_file) = File::load(cli.config.as_deref(), &places.settings_files())
-        .map_err(CommandError::usage)?;
+    let (settings, settings_file) =
+        File::load(cli.config.as_deref(), &places.settings_files()).map_err(CommandError::usage)?;
     let context = Context {
         places,
         settings,

@@ -78,7 +78,10 @@ pub(crate) fn worker(
 /// Of the variables `names`, those that this process has.
 fn passed_on(names: &[String]) -> BTreeMap<String, String> {
     let found = names.iter().filter_map(|name| {
-        #[expect(clippy::disallowed_methods, reason = "passing variables on is a setting")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "passing variables on is a setting"
+        )]
         let value = env::var(name).ok()?;
         Some((name.clone(), value))
     });
@@ -87,6 +90,11 @@ fn passed_on(names: &[String]) -> BTreeMap<String, String> {
 
 /// The `PATH` of this process: what its owner can call, builds can call.
 fn own_path() -> String {
-    #[expect(clippy::disallowed_methods, reason = "the one place where PATH is read")]
-    env::var("PATH").unwrap_or_else(|_| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned())
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where PATH is read"
+    )]
+    env::var("PATH").unwrap_or_else(|_| {
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()
+    })
 }

@@ -27,8 +27,9 @@ impl Places {
             author: "grange".to_owned(),
             app_name: "grange".to_owned(),
         };
-        let strategy = choose_app_strategy(names)
-            .map_err(|error| CommandError::usage(error).hint("set HOME, or name every directory"))?;
+        let strategy = choose_app_strategy(names).map_err(|error| {
+            CommandError::usage(error).hint("set HOME, or name every directory")
+        })?;
         Ok(Self {
             data: strategy.data_dir(),
             settings: strategy.config_dir(),
@@ -37,7 +38,10 @@ impl Places {
 
     /// Where `grange.toml` is looked for, in order.
     pub(crate) fn settings_files(&self) -> Vec<PathBuf> {
-        vec![PathBuf::from("grange.toml"), self.settings.join("grange.toml")]
+        vec![
+            PathBuf::from("grange.toml"),
+            self.settings.join("grange.toml"),
+        ]
     }
 
     /// Where a farm on this machine keeps its data unless told otherwise.
@@ -49,7 +53,13 @@ impl Places {
     pub(crate) fn identity(&self, address: &str) -> PathBuf {
         let name: String = address
             .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || c == '.' {
+                    c
+                } else {
+                    '_'
+                }
+            })
             .collect();
         self.data.join("identities").join(name)
     }

@@ -70,7 +70,9 @@ fn status_style(status: Status) -> Style {
     let color = match status {
         Status::Ended(Outcome::Succeeded) => AnsiColor::Green,
         Status::Ended(Outcome::Failed | Outcome::Fault | Outcome::TimedOut) => AnsiColor::Red,
-        Status::Ended(Outcome::Stopped | Outcome::Skipped) | Status::Queued => AnsiColor::BrightBlack,
+        Status::Ended(Outcome::Stopped | Outcome::Skipped) | Status::Queued => {
+            AnsiColor::BrightBlack
+        }
         Status::InProgress => AnsiColor::Cyan,
     };
     Style::new().fg_color(Some(color.into()))
@@ -85,7 +87,9 @@ pub(crate) fn farm_is_up(address: &str, worker: &str, client: &str) {
     println!("add a worker:");
     println!("  grange worker --join {address} --token {worker}");
     println!();
-    println!("the tokens are good for a day; `grange token create` makes more. Ctrl-C ends the farm.");
+    println!(
+        "the tokens are good for a day; `grange token create` makes more. Ctrl-C ends the farm."
+    );
 }
 
 /// How to join a coordinator that has come up.
@@ -104,14 +108,12 @@ pub(crate) fn coordinator_is_up(address: &str, tokens: &[(Role, String)]) {
 
 /// What an upload moved.
 pub(crate) fn uploaded(moved: &Transfer) {
-    let known = moved.chunks - moved.chunks_moved;
     note(&format!(
-        "source: {} files, {}; sent {} in {} of {} chunks, {known} were there",
+        "source: {} files, {}; sent {} in {} chunks, the rest was there",
         moved.files,
         bytes(moved.bytes),
         bytes(moved.bytes_moved),
         moved.chunks_moved,
-        moved.chunks,
     ));
 }
 
@@ -119,7 +121,10 @@ pub(crate) fn uploaded(moved: &Transfer) {
 pub(crate) fn submitted_detached(submitted: &Submitted, project: &ProjectName, json: bool) {
     if json {
         let id = submitted.build.to_string();
-        println!("{}", json!({"build": id, "project": project, "number": submitted.number}));
+        println!(
+            "{}",
+            json!({"build": id, "project": project, "number": submitted.number})
+        );
     } else {
         println!("{}", submitted.build);
     }
@@ -132,7 +137,10 @@ pub(crate) fn builds(builds: &[BuildSummary], json: bool) -> Result<(), CommandE
     }
     let mut table = Table::new(["BUILD", "PROJECT", "STATUS", "SUBMITTED", "TOOK", "BY"]);
     for build in builds {
-        let took = build.started.zip(build.ended).map(|(from, to)| span(to.since(from)));
+        let took = build
+            .started
+            .zip(build.ended)
+            .map(|(from, to)| span(to.since(from)));
         table.row([
             build.build.to_string(),
             format!("{}#{}", build.project, build.number),
@@ -176,13 +184,23 @@ fn status_of_unit(unit: &UnitDetail) {
     }
     let mut table = Table::new(["PHASE", "STATUS", "TOOK", "WORKER", "TRIES", ""]);
     for phase in &unit.phases {
-        let took = phase.started.zip(phase.ended).map(|(from, to)| span(to.since(from)));
-        let context = phase.context.as_ref().map(|context| context.message.clone());
+        let took = phase
+            .started
+            .zip(phase.ended)
+            .map(|(from, to)| span(to.since(from)));
+        let context = phase
+            .context
+            .as_ref()
+            .map(|context| context.message.clone());
         table.row([
             phase.phase.to_string(),
             table::styled(phase.status.as_str(), status_style(phase.status)),
             took.unwrap_or_default(),
-            phase.worker.as_ref().map(ToString::to_string).unwrap_or_default(),
+            phase
+                .worker
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             phase.attempts.to_string(),
             phase.waits.clone().or(context).unwrap_or_default(),
         ]);
@@ -200,7 +218,12 @@ fn status_of_unit(unit: &UnitDetail) {
         );
     }
     if let Some(artifact) = &unit.artifact {
-        println!("artifact `{}`: {} files, {}", artifact.name, artifact.files, bytes(artifact.bytes));
+        println!(
+            "artifact `{}`: {} files, {}",
+            artifact.name,
+            artifact.files,
+            bytes(artifact.bytes)
+        );
     }
 }
 
@@ -249,7 +272,11 @@ pub(crate) fn workers(workers: &[WorkerSummary], json: bool) -> Result<(), Comma
     }
     let mut table = Table::new(["WORKER", "SLOTS", "RUNS", "ISOLATION", "BASE", "LABELS", ""]);
     for worker in workers {
-        let labels = worker.offer.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let labels = worker
+            .offer
+            .labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"));
         table.row([
             worker.offer.name.to_string(),
             worker.offer.capacity.to_string(),
@@ -257,7 +284,11 @@ pub(crate) fn workers(workers: &[WorkerSummary], json: bool) -> Result<(), Comma
             worker.offer.isolation.to_string(),
             worker.offer.base.short(),
             labels.collect::<Vec<_>>().join(","),
-            if worker.draining { "draining".to_owned() } else { String::new() },
+            if worker.draining {
+                "draining".to_owned()
+            } else {
+                String::new()
+            },
         ]);
     }
     table.print();
@@ -276,7 +307,9 @@ pub(crate) fn cache_stats(stats: &Stats, json: bool) -> Result<(), CommandError>
         bytes(stats.bytes_stored),
         bytes(stats.bytes_free),
     );
-    let mut table = Table::new(["TEAM", "PROJECT", "KEY", "HITS", "MISSES", "SAVED", "RESTORED"]);
+    let mut table = Table::new([
+        "TEAM", "PROJECT", "KEY", "HITS", "MISSES", "SAVED", "RESTORED",
+    ]);
     for used in &stats.uses {
         table.row([
             used.team.to_string(),
@@ -298,7 +331,9 @@ pub(crate) fn settings(context: &Context, json: bool) -> Result<(), CommandError
         return json_line(&context.settings);
     }
     let from = context.settings_file.as_ref();
-    let from = from.map_or("no file, all defaults".to_owned(), |path| path.display().to_string());
+    let from = from.map_or("no file, all defaults".to_owned(), |path| {
+        path.display().to_string()
+    });
     println!("# from {from}");
     let text = toml::to_string(&context.settings).context("failed to write the settings");
     print_block(&text.map_err(CommandError::farm)?);

@@ -116,7 +116,9 @@ pub(crate) struct CacheFile {
 impl Default for CacheFile {
     fn default() -> Self {
         Self {
-            listen: CACHE_LISTEN_DEFAULT.parse().expect("the default is an address"),
+            listen: CACHE_LISTEN_DEFAULT
+                .parse()
+                .expect("the default is an address"),
             advertise: None,
             directory: None,
             metrics_listen: None,
@@ -224,7 +226,9 @@ impl File {
     /// Reads settings; the error names the key, where it stands, and the nearest known one.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+            let line = error
+                .span()
+                .map_or(0, |span| text[..span.start].lines().count().max(1));
             let message = error.message();
             match nearest(message) {
                 Some(known) => format!("line {line}: {message}; did you mean `{known}`?"),
@@ -237,7 +241,9 @@ impl File {
 /// Of the keys that a message about an unknown one lists, the one that was probably meant.
 fn nearest(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message.starts_with("unknown field").then(|| quoted.next())??;
+    let unknown = message
+        .starts_with("unknown field")
+        .then(|| quoted.next())??;
     quoted
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .filter(|(edits, _)| *edits <= TYPO_EDITS_MAX)
@@ -276,16 +282,26 @@ mod tests {
         let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
         let document = fs::read_to_string(document).unwrap();
         // Options that are not set are left out of TOML, so they are named here.
-        let mut keys: Vec<String> =
-            ["directory", "metrics_listen", "advertise", "name", "isolation", "path", "farm"]
-                .map(str::to_owned)
-                .into();
+        let mut keys: Vec<String> = [
+            "directory",
+            "metrics_listen",
+            "advertise",
+            "name",
+            "isolation",
+            "path",
+            "farm",
+        ]
+        .map(str::to_owned)
+        .into();
         let table = toml::Table::try_from(File::default()).unwrap();
         for (_, section) in &table {
             keys.extend(section.as_table().unwrap().keys().cloned());
         }
         for key in keys {
-            assert!(document.contains(&format!("`{key}`")), "`{key}` is not documented");
+            assert!(
+                document.contains(&format!("`{key}`")),
+                "`{key}` is not documented"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `grange artifacts`: what a build published, and fetching it.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use cache::{
     capture::Dialect,
     materialize::{Materialize, Owner, materialize_into},
@@ -55,7 +55,12 @@ pub(crate) async fn fetch(
     }
     let (client, _) = farm.cache().await?;
     for (unit, artifact) in &artifacts {
-        let target = unit.as_ref().map_or(directory.to_owned(), |unit| directory.join(unit));
+        let target = unit
+            .as_ref()
+            .map_or(directory.to_owned(), |unit| directory.join(unit));
+        fs::create_dir_all(&target)
+            .with_context(|| format!("failed to make the directory `{}`", target.display()))
+            .map_err(CommandError::usage)?;
         let progress = Progress::default();
         let options = Materialize {
             dialect: Dialect::Plain,
@@ -75,10 +80,7 @@ pub(crate) async fn fetch(
 }
 
 /// The artifacts of a build, with the identifiers of the batch tasks that they are of.
-async fn list(
-    farm: &Farm,
-    build: &str,
-) -> Result<Vec<(Option<String>, Artifact)>, CommandError> {
+async fn list(farm: &Farm, build: &str) -> Result<Vec<(Option<String>, Artifact)>, CommandError> {
     let detail = match farm.ask(&ClientRequest::Build(build.to_owned())).await? {
         ClientReply::Build(detail) => detail,
         other => return Err(unexpected(&other)),
@@ -86,8 +88,15 @@ async fn list(
     let mut artifacts = Vec::new();
     for unit in detail.units {
         // An identifier becomes the name of a directory.
-        if unit.identifier.as_ref().is_some_and(|name| name.contains('/') || name.starts_with('.')) {
-            return Err(CommandError::farm(anyhow!("a batch task is called {:?}", unit.identifier)));
+        if unit
+            .identifier
+            .as_ref()
+            .is_some_and(|name| name.contains('/') || name.starts_with('.'))
+        {
+            return Err(CommandError::farm(anyhow!(
+                "a batch task is called {:?}",
+                unit.identifier
+            )));
         }
         artifacts.extend(unit.artifact.map(|artifact| (unit.identifier, artifact)));
     }

@@ -29,7 +29,8 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
     let mut reached = context.reach(&args.farm).await?;
     if args.detach && reached.embedded.is_some() {
         let error = anyhow!("an embedded farm ends with this command, and cannot build on its own");
-        return Err(CommandError::usage(error).hint("start one with `grange up`, and name it with `--farm`"));
+        return Err(CommandError::usage(error)
+            .hint("start one with `grange up`, and name it with `--farm`"));
     }
     let uploaded = upload(&args, &reached.farm).await?;
     let submission = source::submission(&args, project.clone(), buildspec, uploaded);
@@ -40,11 +41,20 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
         return Ok(ExitCode::SUCCESS);
     }
     if !args.json {
-        render::note(&format!("build {} ({project}#{})", submitted.build, submitted.number));
+        render::note(&format!(
+            "build {} ({project}#{})",
+            submitted.build, submitted.number
+        ));
     }
     let code = to_the_end(&mut reached, submitted.build, args.json).await?;
     if let Some(directory) = &args.artifacts {
-        artifacts::fetch(&reached.farm, &submitted.build.to_string(), directory, args.json).await?;
+        artifacts::fetch(
+            &reached.farm,
+            &submitted.build.to_string(),
+            directory,
+            args.json,
+        )
+        .await?;
     }
     reached.close().await?;
     Ok(code)
@@ -59,7 +69,10 @@ pub(crate) async fn retry(args: &RetryArgs, context: &Context) -> Result<ExitCod
     let mut reached = context.reach(&args.read.farm).await?;
     let request = ClientRequest::Retry(args.build.clone());
     let submitted = submit(&reached.farm, &request).await?;
-    render::note(&format!("build {} (number {})", submitted.build, submitted.number));
+    render::note(&format!(
+        "build {} (number {})",
+        submitted.build, submitted.number
+    ));
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
@@ -98,10 +111,7 @@ async fn submit(farm: &Farm, request: &ClientRequest) -> Result<Submitted, Comma
 }
 
 /// Uploads the source tree, as far as the cache does not have it.
-async fn upload(
-    args: &BuildArgs,
-    farm: &Farm,
-) -> Result<(TreeRef, Option<String>), CommandError> {
+async fn upload(args: &BuildArgs, farm: &Farm) -> Result<(TreeRef, Option<String>), CommandError> {
     let directory = args.directory.clone();
     let with_git = !args.no_git;
     let captured = tokio::task::spawn_blocking(move || capture_source(&directory, with_git));
@@ -113,7 +123,9 @@ async fn upload(
     let (client, _) = farm.cache().await?;
     let progress = Progress::default();
     let upload = upload_tree(&client, captured, &progress);
-    let (tree, moved) = bar::show("uploading", &progress, upload).await.map_err(CommandError::farm)?;
+    let (tree, moved) = bar::show("uploading", &progress, upload)
+        .await
+        .map_err(CommandError::farm)?;
     if !args.json {
         render::uploaded(&moved);
     }

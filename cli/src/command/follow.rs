@@ -6,9 +6,7 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use protocol::{
     build::BuildId,
-    message::client::{
-        BuildSummary, ClientReply, ClientRequest, LogPosition, WatchEvent,
-    },
+    message::client::{BuildSummary, ClientReply, ClientRequest, LogPosition, WatchEvent},
     message::work::LOG_PIECE_BYTES_MAX,
 };
 use tokio::{signal, sync::mpsc, time::sleep};
@@ -115,7 +113,11 @@ impl Watch {
                 Err(_) if failures == 0 => render::note("lost the farm; trying to reach it again"),
                 Err(_) => {}
             }
-            failures = if printed == self.printed { failures + 1 } else { 1 };
+            failures = if printed == self.printed {
+                failures + 1
+            } else {
+                1
+            };
             sleep(RECONNECT_PAUSE).await;
             // Whether that worked shows when the build is asked for again.
             let _tried = farm.reconnect().await;
@@ -127,11 +129,14 @@ impl Watch {
         farm: &Farm,
         stop_wanted: &mut mpsc::Receiver<()>,
     ) -> Result<BuildSummary, CommandError> {
-        let from = self.printed.iter().map(|(&(job, attempt), &offset)| LogPosition {
-            job,
-            attempt,
-            offset,
-        });
+        let from = self
+            .printed
+            .iter()
+            .map(|(&(job, attempt), &offset)| LogPosition {
+                job,
+                attempt,
+                offset,
+            });
         let request = ClientRequest::Watch {
             build: self.build.to_string(),
             from: from.collect(),
@@ -154,7 +159,9 @@ impl Watch {
                 }
             };
             let Some((event, bytes)) = event.map_err(CommandError::farm)? else {
-                return Err(CommandError::farm(anyhow!("the coordinator stopped sending events")));
+                return Err(CommandError::farm(anyhow!(
+                    "the coordinator stopped sending events"
+                )));
             };
             self.note_position(&event);
             self.transcript.event(&event, &bytes);
@@ -196,6 +203,9 @@ async fn next(stream: &mut Stream) -> Result<Option<(WatchEvent, Bytes)>, Stream
 impl CommandError {
     /// Somebody pressed Ctrl-C twice.
     fn left_at_once() -> Self {
-        Self::with_code(exit::STOPPED, anyhow!("left; the build may still be ending"))
+        Self::with_code(
+            exit::STOPPED,
+            anyhow!("left; the build may still be ending"),
+        )
     }
 }

@@ -39,7 +39,12 @@ pub(crate) async fn delete(
 ) -> Result<(), CommandError> {
     let reached = context.reach(farm).await?;
     for build in builds {
-        expect_done(&reached.farm.ask(&ClientRequest::Delete(build.clone())).await?)?;
+        expect_done(
+            &reached
+                .farm
+                .ask(&ClientRequest::Delete(build.clone()))
+                .await?,
+        )?;
         render::note(&format!("deleted {build}"));
     }
     reached.close().await

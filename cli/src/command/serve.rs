@@ -34,7 +34,10 @@ pub(crate) async fn coordinator(
     let settings = &context.settings;
     let listen = args.listen.unwrap_or(settings.coordinator.listen);
     let configured = settings.coordinator.directory.clone();
-    let directory = args.data.or(configured).unwrap_or_else(|| context.places.farm());
+    let directory = args
+        .data
+        .or(configured)
+        .unwrap_or_else(|| context.places.farm());
     let mut options = options::coordinator(settings, &directory, listen);
     options.metrics_listen = args.metrics.or(options.metrics_listen);
     let (ready, started) = oneshot::channel();
@@ -98,8 +101,13 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
         ended = &mut run => return ended.map_err(CommandError::farm),
         Ok(listens) = started => listens,
     };
-    let advertised = args.advertise.or(settings.cache.advertise).unwrap_or(listens);
-    render::note(&format!("the cache listens on {listens}, and is reached at {advertised}"));
+    let advertised = args
+        .advertise
+        .or(settings.cache.advertise)
+        .unwrap_or(listens);
+    render::note(&format!(
+        "the cache listens on {listens}, and is reached at {advertised}"
+    ));
     tokio::select! {
         biased;
         ended = &mut run => return ended.map_err(CommandError::farm),

@@ -27,7 +27,10 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
         render::block(&buildspec::render(&text, &args.buildspec, diagnostic));
     }
     let Some(spec) = parsed.spec else {
-        let errors = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        let errors = parsed
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error);
         let count = match errors.count() {
             1 => "a mistake".to_owned(),
             count => format!("{count} mistakes"),
@@ -42,8 +45,10 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
     match buildspec::plan(&spec, &request) {
         Ok(_) => Ok(text),
         Err(error) => {
-            let error = anyhow::Error::new(error)
-                .context(format!("`{}` cannot be run; nothing was submitted", path.display()));
+            let error = anyhow::Error::new(error).context(format!(
+                "`{}` cannot be run; nothing was submitted",
+                path.display()
+            ));
             Err(CommandError::usage(error))
         }
     }
@@ -53,14 +58,18 @@ fn read_buildspec(path: &Path) -> Result<String, CommandError> {
     let shown = path.display();
     let bytes = fs::metadata(path).and_then(|metadata| {
         if (BUILDSPEC_BYTES_MAX as u64) < metadata.len() {
-            let message = format!("it has {} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed", metadata.len());
+            let message = format!(
+                "it has {} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed",
+                metadata.len()
+            );
             return Err(io::Error::other(message));
         }
         fs::read(path)
     });
     let bytes = bytes.with_context(|| format!("failed to read the buildspec `{shown}`"));
     let bytes = bytes.map_err(|error| {
-        CommandError::usage(error).hint("`--buildspec FILE` names another, relative to the source tree")
+        CommandError::usage(error)
+            .hint("`--buildspec FILE` names another, relative to the source tree")
     })?;
     let text = String::from_utf8(bytes)
         .with_context(|| format!("the buildspec `{shown}` is not text in UTF-8"));
@@ -77,7 +86,12 @@ pub(crate) fn project(args: &BuildArgs) -> Result<ProjectName, CommandError> {
         return Ok(project.clone());
     }
     let directory: PathBuf = fs::canonicalize(&args.directory)
-        .with_context(|| format!("failed to find the source tree `{}`", args.directory.display()))
+        .with_context(|| {
+            format!(
+                "failed to find the source tree `{}`",
+                args.directory.display()
+            )
+        })
         .map_err(CommandError::usage)?;
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     name.parse()

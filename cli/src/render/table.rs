@@ -57,7 +57,10 @@ impl<const N: usize> Table<N> {
 
 /// How many characters of a cell are seen: escape sequences are not.
 fn visible(cell: &str) -> usize {
-    anstream::adapter::strip_str(cell).to_string().chars().count()
+    anstream::adapter::strip_str(cell)
+        .to_string()
+        .chars()
+        .count()
 }
 
 #[cfg(test)]

@@ -123,8 +123,15 @@ fn print_bytes(bytes: &[u8]) {
 
 fn print_json(event: &WatchEvent, bytes: &[u8]) {
     let value = match event {
-        WatchEvent::Phase { unit, detail } => json!({"event": "phase", "unit": unit, "detail": detail}),
-        WatchEvent::Log { job, attempt, offset, .. } => json!({
+        WatchEvent::Phase { unit, detail } => {
+            json!({"event": "phase", "unit": unit, "detail": detail})
+        }
+        WatchEvent::Log {
+            job,
+            attempt,
+            offset,
+            ..
+        } => json!({
             "event": "log", "job": job.index, "attempt": attempt, "offset": offset,
             "text": String::from_utf8_lossy(bytes),
         }),
