@@ -1,191 +1,239 @@
-//! A checkout as a source tree: what of it goes along to a build, and what stays at home.
+//! From a checkout to a source tree: what git would take along, and what a build may see of git.
 //!
-//! What `.gitignore` names stays. `.git` goes along, because build scripts ask git for versions; its
-//! settings go through [`git_config`], which keeps what git needs and no credentials.
+//! Ignored files stay behind (`.gitignore` at all levels and `.git/info/exclude`; the user's own global
+//! excludes do not count, or the same checkout would be another source for somebody else), but tracked
+//! files never do. Nothing of who checked out, and when, travels: of attributes only hard links are
+//! kept.
 
-mod git_config;
-mod head;
+mod config;
+mod git;
+mod index;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    os::unix::ffi::OsStrExt as _,
+    io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
-use ignore::WalkBuilder;
+use ignore::{DirEntry, WalkBuilder};
 use protocol::path::{PathError, TreePath};
 
-pub use self::git_config::GitConfigError;
+pub use self::config::ConfigError;
+use self::git::Repository;
 use crate::{
     capture::{Capture, CaptureError, Captured, Detail, Dialect, open_root},
     selection::Selection,
 };
 
-/// The directory in which git keeps what it knows.
-const GIT: &str = ".git";
-
-/// Why a checkout could not be captured.
+/// Why a source could not be captured.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Something cannot be listed: permissions, or the disk.
-    #[error("failed to list the source tree `{}`", directory.display())]
-    Walk {
-        /// The source tree.
-        directory: PathBuf,
-        /// What, and why.
+    /// It cannot be listed.
+    #[error("failed to list source directory `{}`", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the walk says.
         source: ignore::Error,
     },
-    /// A name cannot be in a tree.
-    #[error("failed to name an entry of the source tree")]
-    Name {
-        /// What is wrong with it.
-        source: PathError,
-    },
-    /// `.git` only says where the repository is, and that is not in the tree. Build without git, or
-    /// from the repository's main checkout.
-    #[error(
-        "`{}` is a file, so this is a worktree or submodule whose repository lies elsewhere; build \
-         with `--no-git`, or from the main checkout",
-        path.display()
-    )]
-    GitElsewhere {
-        /// The file.
+    /// The directory itself cannot be found.
+    #[error("failed to open source directory `{}`", path.display())]
+    Open {
+        /// The directory.
         path: PathBuf,
-    },
-    /// Git's settings cannot be read, and so cannot be cleaned.
-    #[error("failed to read git's settings in `{}`", path.display())]
-    ReadConfig {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
-    /// Git's settings make no sense, and so cannot be cleaned. Build without git, or mend them.
-    #[error("failed to clean git's settings in `{}`", path.display())]
-    CleanConfig {
-        /// Which file.
+    /// A path is longer than a tree allows.
+    #[error("failed to name an entry of `{directory}`")]
+    Name {
+        /// Where the entry is.
+        directory: String,
+        /// What is wrong with its path.
+        source: PathError,
+    },
+    /// The git repository is not in the source directory: this is an additional worktree or a
+    /// submodule. Build from the main checkout, or leave git out (`--no-git`).
+    #[error("the git repository of this checkout is elsewhere, in `{}`", path.display())]
+    GitElsewhere {
+        /// Where.
         path: PathBuf,
-        /// Why.
-        source: GitConfigError,
     },
-    /// The files cannot be read.
-    #[error("failed to read the source tree `{}`", directory.display())]
-    Capture {
-        /// The source tree.
-        directory: PathBuf,
-        /// What, and why.
-        source: CaptureError,
+    /// A git directory cannot be read.
+    #[error("failed to read `{path}`")]
+    Git {
+        /// What.
+        path: TreePath,
+        /// What the system says.
+        source: io::Error,
     },
+    /// A git configuration cannot be understood, so that nobody can say what secrets it holds. Mend it,
+    /// or leave git out (`--no-git`).
+    #[error("failed to take credentials out of `{path}`")]
+    Config {
+        /// Which.
+        path: TreePath,
+        /// What is wrong with it.
+        source: ConfigError,
+    },
+    /// Something in it cannot be read, or changes.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
 }
 
-/// Captures the checkout in `directory`, with or without `.git`, and says which commit is checked out;
-/// `None` if there is no git or no commit. Blocks.
+/// Captures the source in `directory`, with what a build may see of its git repository if `with_git`.
+/// Blocks. Gives the commit that is checked out, too; `None` if there is none.
 ///
-/// Links are taken as they are and never followed, so none can lead outside or in a circle.
+/// In a checkout, directories without files are left out as git does; elsewhere they are kept. Git
+/// directories go along as they are, but that credentials, headers, rewrites of URLs and everything
+/// that names programs or files of this machine are taken out of their configurations. Without
+/// `with_git` nothing called `.git` goes along.
 ///
 /// # Errors
 ///
-/// If anything of it cannot be read, or changes while it is read.
+/// If something cannot be read or changes meanwhile, if a configuration of git cannot be understood, or
+/// if the repository is outside of the directory.
 pub fn capture_source(
     directory: &Path,
     with_git: bool,
 ) -> Result<(Captured, Option<String>), SourceError> {
-    let git = directory.join(GIT);
-    let git_directory = git.is_dir();
-    if with_git && !git_directory && git.exists() {
-        return Err(SourceError::GitElsewhere { path: git });
+    let directory = directory
+        .canonicalize()
+        .map_err(|source| SourceError::Open {
+            path: directory.to_owned(),
+            source,
+        })?;
+    let repository = git::find(&directory);
+    let mut listed = list(&directory, repository.as_ref())?;
+    if let Some(repository) = &repository {
+        add_tracked(&directory, repository, &mut listed.paths);
     }
-    let mut paths = BTreeSet::new();
-    list(directory, &checkout_walk(directory), &mut paths)?;
     let mut replaced = BTreeMap::new();
-    if with_git && git_directory {
-        let mut of_git = BTreeSet::new();
-        list(
-            directory,
-            WalkBuilder::new(&git).standard_filters(false),
-            &mut of_git,
-        )?;
-        replaced = cleaned_configs(directory, &of_git)?;
-        paths.extend(of_git);
+    let mut whole = BTreeSet::new();
+    if with_git {
+        check_git_is_inside(&directory)?;
+        for git in listed.git {
+            if directory
+                .join(as_path(&git))
+                .symlink_metadata()
+                .is_ok_and(|of| of.is_dir())
+            {
+                replaced.append(&mut git::replacements(&directory, &git)?);
+            }
+            whole.insert(git);
+        }
     }
-    let error = |source| SourceError::Capture {
-        directory: directory.to_owned(),
-        source,
-    };
     let capture = Capture {
-        roots: vec![open_root(directory).map_err(error)?],
-        selection: &Selection::paths(paths),
+        roots: vec![open_root(&directory)?],
+        selection: &Selection::Listed {
+            paths: listed.paths,
+            whole,
+        },
         dialect: Dialect::Plain,
         detail: Detail::Checkout,
         replaced,
     };
-    Ok((capture.run().map_err(error)?, head::commit(&git)))
+    let captured = capture.run()?;
+    Ok((captured, repository.and_then(|of| of.commit())))
 }
 
-/// Everything but `.git` and what the tree's own ignore files name.
-fn checkout_walk(directory: &Path) -> WalkBuilder {
-    let mut walk = WalkBuilder::new(directory);
-    walk.standard_filters(false)
-        .git_ignore(true)
-        .git_exclude(true)
-        .require_git(false)
-        .filter_entry(|entry| entry.depth() != 1 || entry.file_name() != GIT);
-    walk
+/// What a walk of a source finds.
+struct Listed {
+    paths: BTreeSet<TreePath>,
+    /// Everything called `.git`: directories, and files that say where the repository is.
+    git: Vec<TreePath>,
 }
 
-/// Adds what a walk finds to `paths`, relative to `directory`.
-fn list(
-    directory: &Path,
-    walk: &WalkBuilder,
-    paths: &mut BTreeSet<TreePath>,
-) -> Result<(), SourceError> {
-    for entry in walk.build() {
-        let entry = entry.map_err(|source| SourceError::Walk {
-            directory: directory.to_owned(),
-            source,
-        })?;
-        let relative = entry.path().strip_prefix(directory).unwrap_or(entry.path());
-        if relative.as_os_str().is_empty() {
-            continue;
-        }
-        let path = TreePath::new(relative.as_os_str().as_bytes());
-        paths.insert(path.map_err(|source| SourceError::Name { source })?);
-    }
-    Ok(())
-}
-
-/// What stands in the place of each of git's files of settings.
-fn cleaned_configs(
-    directory: &Path,
-    of_git: &BTreeSet<TreePath>,
-) -> Result<BTreeMap<TreePath, Bytes>, SourceError> {
-    let is_config = |path: &&TreePath| {
-        // `.git/config`, those of submodules in `.git/modules`, and those of worktrees.
-        let in_refs = path.as_bytes().starts_with(b".git/refs/")
-            || path.as_bytes().starts_with(b".git/logs/")
-            || path.as_bytes().starts_with(b".git/objects/");
-        matches!(path.name(), b"config" | b"config.worktree") && !in_refs
+fn list(directory: &Path, repository: Option<&Repository>) -> Result<Listed, SourceError> {
+    let in_git = repository.is_some();
+    let walk = WalkBuilder::new(directory)
+        .hidden(false)
+        .ignore(false)
+        .git_global(false)
+        // Above a repository's topmost directory, and above what is no checkout, nothing counts.
+        .parents(in_git)
+        .require_git(in_git)
+        .filter_entry(|entry| entry.depth() == 0 || entry.file_name() != ".git")
+        .build();
+    let mut listed = Listed {
+        paths: BTreeSet::new(),
+        git: Vec::new(),
     };
-    let mut cleaned = BTreeMap::new();
-    for path in of_git.iter().filter(is_config) {
-        let on_disk = directory.join(Path::new(std::ffi::OsStr::from_bytes(path.as_bytes())));
-        let is_file = fs::symlink_metadata(&on_disk).is_ok_and(|metadata| metadata.is_file());
-        if !is_file {
-            continue;
+    for entry in walk {
+        let entry = entry.map_err(|source| SourceError::List {
+            path: directory.to_owned(),
+            source,
+        })?;
+        let is_directory = entry.file_type().is_some_and(|of| of.is_dir());
+        let path = relative(directory, &entry)?;
+        if is_directory && entry.path().join(".git").symlink_metadata().is_ok() {
+            let git = match &path {
+                Some(path) => path.join(b".git"),
+                None => TreePath::new(".git"),
+            };
+            listed.git.push(git.map_err(|source| SourceError::Name {
+                directory: entry.path().display().to_string(),
+                source,
+            })?);
         }
-        let text = fs::read(&on_disk).map_err(|source| SourceError::ReadConfig {
-            path: on_disk.clone(),
-            source,
-        })?;
-        let clean = git_config::clean(&text).map_err(|source| SourceError::CleanConfig {
-            path: on_disk.clone(),
-            source,
-        })?;
-        cleaned.insert(path.clone(), Bytes::from(clean));
+        if let Some(path) = path
+            && !(in_git && is_directory)
+        {
+            listed.paths.insert(path);
+        }
     }
-    Ok(cleaned)
+    Ok(listed)
+}
+
+/// The path of an entry below `directory`; `None` for that itself.
+fn relative(directory: &Path, entry: &DirEntry) -> Result<Option<TreePath>, SourceError> {
+    let path = entry.path().strip_prefix(directory);
+    let path = path.expect("the walk stays below where it starts");
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let path = TreePath::new(path.as_os_str().as_bytes());
+    path.map(Some).map_err(|source| SourceError::Name {
+        directory: directory.display().to_string(),
+        source,
+    })
+}
+
+/// Adds what git tracks, also where a pattern would have it ignored.
+fn add_tracked(directory: &Path, repository: &Repository, paths: &mut BTreeSet<TreePath>) {
+    let Ok(prefix) = directory.strip_prefix(&repository.top) else {
+        return;
+    };
+    let prefix = prefix.as_os_str().as_bytes();
+    for path in repository.tracked() {
+        if prefix.is_empty() {
+            paths.insert(path);
+        } else if let Some(below) = path.as_bytes().strip_prefix(prefix)
+            && let Some(below) = below.strip_prefix(b"/")
+        {
+            paths.extend(TreePath::new(below));
+        }
+    }
+}
+
+/// Refuses a topmost `.git` that only says where the repository is: git would not work without it.
+/// Inner ones may: those of submodules lead into the topmost one.
+fn check_git_is_inside(directory: &Path) -> Result<(), SourceError> {
+    let git = directory.join(".git");
+    match git.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => Err(SourceError::GitElsewhere {
+            path: git::elsewhere(&git).unwrap_or(git),
+        }),
+        Ok(metadata) if metadata.is_symlink() => Err(SourceError::GitElsewhere {
+            path: git.read_link().unwrap_or(git),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn as_path(path: &TreePath) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
 #[cfg(test)]

@@ -331,9 +331,10 @@ pub(crate) fn settings(context: &Context, json: bool) -> Result<(), CommandError
         return json_line(&context.settings);
     }
     let from = context.settings_file.as_ref();
-    let from = from.map_or("no file, all defaults".to_owned(), |path| {
-        path.display().to_string()
-    });
+    let from = match from {
+        Some(path) => path.display().to_string(),
+        None => "no file, all defaults".to_owned(),
+    };
     println!("# from {from}");
     let text = toml::to_string(&context.settings).context("failed to write the settings");
     print_block(&text.map_err(CommandError::farm)?);

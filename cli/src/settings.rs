@@ -209,7 +209,7 @@ impl File {
         candidates: &[PathBuf],
     ) -> Result<(Self, Option<PathBuf>), SettingsError> {
         let found = candidates.iter().find(|path| path.exists());
-        let Some(path) = named.or(found.map(PathBuf::as_path)) else {
+        let Some(path) = named.or_else(|| found.map(PathBuf::as_path)) else {
             return Ok((Self::default(), None));
         };
         let text = fs::read_to_string(path).map_err(|source| SettingsError::Read {

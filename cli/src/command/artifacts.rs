@@ -55,9 +55,10 @@ pub(crate) async fn fetch(
     }
     let (client, _) = farm.cache().await?;
     for (unit, artifact) in &artifacts {
-        let target = unit
-            .as_ref()
-            .map_or(directory.to_owned(), |unit| directory.join(unit));
+        let target = match unit {
+            Some(unit) => directory.join(unit),
+            None => directory.to_owned(),
+        };
         fs::create_dir_all(&target)
             .with_context(|| format!("failed to make the directory `{}`", target.display()))
             .map_err(CommandError::usage)?;

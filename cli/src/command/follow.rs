@@ -13,6 +13,7 @@ use tokio::{signal, sync::mpsc, time::sleep};
 use transport::{Stream, StreamError};
 
 use crate::{
+    args::LogsArgs,
     error::{CommandError, exit},
     farm::{Farm, unexpected},
     render::{self, transcript::Transcript},
@@ -62,19 +63,14 @@ pub(crate) async fn to_the_end(
 /// # Errors
 ///
 /// If the farm cannot be reached or does not know the build.
-pub(crate) async fn print_log(
-    farm: &Farm,
-    build: &str,
-    follow: bool,
-    json: bool,
-) -> Result<(), CommandError> {
+pub(crate) async fn print_log(farm: &Farm, args: &LogsArgs) -> Result<(), CommandError> {
     let request = ClientRequest::Watch {
-        build: build.to_owned(),
+        build: args.build.clone(),
         from: Vec::new(),
-        follow,
+        follow: args.follow,
     };
     let (_, mut stream) = farm.open(&request).await?;
-    let mut transcript = Transcript::new(json);
+    let mut transcript = Transcript::new(args.read.json);
     while let Some((event, bytes)) = next(&mut stream).await.map_err(CommandError::farm)? {
         transcript.event(&event, &bytes);
     }

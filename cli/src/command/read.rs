@@ -70,7 +70,7 @@ pub(crate) async fn status(args: &OneBuildArgs, context: &Context) -> Result<(),
 /// If the farm cannot be reached or does not know the build.
 pub(crate) async fn logs(args: &LogsArgs, context: &Context) -> Result<(), CommandError> {
     let reached = context.reach(&args.read.farm).await?;
-    follow::print_log(&reached.farm, &args.build, args.follow, args.read.json).await?;
+    follow::print_log(&reached.farm, args).await?;
     reached.close().await
 }
 
