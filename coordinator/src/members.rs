@@ -217,12 +217,12 @@ impl Members {
         kept.tokens.iter().map(|token| token.team.clone()).collect()
     }
 
-    /// Remembers where the cache is, and tells all who follow it. Waits for the disk.
+    /// Remembers where the cache is, and tells all who follow it; whether that is new. Waits for the disk.
     ///
     /// # Errors
     ///
     /// If the disk refuses; then nobody is told.
-    pub(crate) fn set_cache(&self, address: SocketAddr) -> io::Result<()> {
+    pub(crate) fn set_cache(&self, address: SocketAddr) -> io::Result<bool> {
         let mut kept = self.lock();
         if kept.cache != Some(address) {
             let changed = Kept {
@@ -232,12 +232,11 @@ impl Members {
             self.write(&changed)?;
             *kept = changed;
         }
-        self.cache.send_if_modified(|known| {
+        Ok(self.cache.send_if_modified(|known| {
             let changed = *known != Some(address);
             *known = Some(address);
             changed
-        });
-        Ok(())
+        }))
     }
 
     /// Where the cache is, now and later; `None`: none has ever announced itself.
@@ -333,10 +332,10 @@ mod tests {
         let address = "10.0.0.1:7000".parse().unwrap();
         let mut cache = members.cache();
         assert_eq!(*cache.borrow_and_update(), None);
-        members.set_cache(address).unwrap();
+        assert!(members.set_cache(address).unwrap());
         assert!(cache.has_changed().unwrap());
         assert_eq!(*cache.borrow_and_update(), Some(address));
-        members.set_cache(address).unwrap();
+        assert!(!members.set_cache(address).unwrap());
         assert!(!cache.has_changed().unwrap());
         let again = Members::open(path).unwrap();
         assert_eq!(*again.cache().borrow(), Some(address));

@@ -178,6 +178,37 @@ async fn what_a_worker_or_a_client_is_told_is_on_the_disk() {
 }
 
 #[tokio::test]
+async fn what_comes_at_once_is_synced_at_once() {
+    const COUNT: u128 = 50;
+    let home = tempfile::tempdir().unwrap();
+    let running = Running::start(home.path());
+    // The dispatcher shares this thread, and has no turn before the queue is full.
+    for number in 1..=COUNT {
+        let submission = Submission {
+            build: BuildId(number),
+            ..submission()
+        };
+        let submit = Event::Submit(Box::new(submission));
+        running.dispatcher.tell(submit).await.unwrap();
+    }
+    let counts = running.dispatcher.ask(scheduler::counts).await.unwrap();
+    assert_eq!(counts.builds_active, 50);
+    let facts = facts_on_disk(home.path());
+    assert_eq!(facts.len(), 50);
+    // Whatever is on the disk besides the facts and their line ends is headers, 32 bytes for the file and
+    // for each group.
+    let lines: usize = facts
+        .iter()
+        .map(|fact| record::encode(fact).len() + 1)
+        .sum();
+    let mut files = fs::read_dir(home.path().join("journal")).unwrap();
+    let file = files.next().unwrap().unwrap();
+    let headers = file.metadata().unwrap().len() - lines as u64;
+    assert!(headers <= 32 * (1 + 3), "{} groups", headers / 32 - 1);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_takes_no_messages_is_cut_off_and_holds_up_nobody() {
     let home = tempfile::tempdir().unwrap();
     let running = Running::start(home.path());

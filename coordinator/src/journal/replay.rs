@@ -269,7 +269,8 @@ fn list(directory: &Path, kind: &str) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Removes the files whose records are all in the state before the record with the number `state_at`.
+/// Removes the files whose records are all in the state before the record with the number `state_at`, and
+/// states that were not written to their end.
 pub(super) fn remove_before(directory: &Path, state_at: u64) -> io::Result<()> {
     let facts = list(directory, FACTS)?;
     let old_facts = facts.iter().zip(facts.iter().skip(1));
@@ -279,6 +280,12 @@ pub(super) fn remove_before(directory: &Path, state_at: u64) -> io::Result<()> {
     for next in list(directory, STATE)? {
         if next < state_at {
             fs::remove_file(directory.join(state_name(next)))?;
+        }
+    }
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "new") {
+            fs::remove_file(path)?;
         }
     }
     Ok(())

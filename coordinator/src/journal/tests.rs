@@ -138,6 +138,11 @@ fn a_stop_at_any_step_of_putting_the_state_loses_nothing() {
     let next = journal.path.clone();
     fs::write(&next, &fs::read(&next).unwrap()[..7]).unwrap();
     assert_eq!(open(home.path()).unwrap().1, records(0..6));
+    // Half of the state is there.
+    let half = home.path().join("state-00000000000000000006.new");
+    fs::write(&half, b"grst").unwrap();
+    assert_eq!(open(home.path()).unwrap().1, records(0..6));
+    assert!(!half.exists());
     // The state is there, and the old file is still.
     let (mut journal, _) = open(home.path()).unwrap();
     journal.put_state(b"6").unwrap();

@@ -26,6 +26,8 @@ const OPEN_MAX: usize = 1_000;
 pub(crate) struct LogFiles {
     logs: Arc<Logs>,
     open: BTreeMap<LogKey, OpenLog>,
+    /// How many may be open at once.
+    open_max: usize,
     /// Counts appends, to know who was used last.
     clock: u64,
 }
@@ -46,6 +48,7 @@ impl LogFiles {
         Self {
             logs,
             open: BTreeMap::new(),
+            open_max: OPEN_MAX,
             clock: 0,
         }
     }
@@ -159,7 +162,7 @@ impl LogFiles {
 
     /// Makes room for one more.
     fn close_idle(&mut self) -> io::Result<()> {
-        if self.open.len() < OPEN_MAX {
+        if self.open.len() < self.open_max {
             return Ok(());
         }
         let idle = self.open.iter().min_by_key(|(_, log)| log.used);
@@ -327,11 +330,12 @@ mod tests {
             },
             attempt: 1,
         };
-        let count = u32::try_from(OPEN_MAX).unwrap() + 10;
+        files.open_max = 4;
+        let count = 12;
         for index in 0..count {
             files.append(key(index), 0, b"a").unwrap();
         }
-        assert_eq!(files.open.len(), OPEN_MAX);
+        assert_eq!(files.open.len(), 4);
         for index in 0..count {
             files.append(key(index), 1, b"b").unwrap();
             assert_eq!(files.sync(key(index)).unwrap(), 2);

@@ -259,9 +259,13 @@ impl Request {
         }
         let farm = Arc::clone(&self.farm);
         let set = spawn_blocking(move || farm.members.set_cache(address)).await;
-        set.expect("writing the members does not panic")
+        let is_new = set
+            .expect("writing the members does not panic")
             .map_err(|error| refusal::internal("remember where the cache is", &error))?;
-        info!(%address, "cache announced itself");
+        // The cache says it every now and then.
+        if is_new {
+            info!(%address, "cache announced itself");
+        }
         Ok(ClientReply::Done)
     }
 }
