@@ -6,9 +6,9 @@
 # examples/PROJECT/differences, each line `PATTERN: reason`. Prints the differences, the times of the three
 # builds, and what the dependency cache restored.
 #
-# Each build has a checkout of its own, with new times. The farm is embedded, with its data in a scratch
-# directory, at isolation level `namespace` (paths get into programs, and must be the same). Needs root,
-# because building by hand mounts.
+# Each build has a checkout of its own, with new times. The farm is one of `grange up`, with its data in a
+# scratch directory and isolation level `namespace` (paths get into programs, and must be the same). Needs
+# root, because building by hand mounts.
 #
 # Exit code: 0 no difference without a reason, 1 there is one, 2 usage, 3 a build failed.
 set -euo pipefail
@@ -29,21 +29,40 @@ fi
 
 scratch=$(mktemp -d)
 running=
+farm=
 # Leaves nothing behind: no process, no file.
 clean_up() {
-  if [ -n "$running" ]; then
-    kill "$running" 2>/dev/null || true
-    wait "$running" 2>/dev/null || true
-  fi
+  local process
+  for process in $running $farm; do
+    kill "$process" 2>/dev/null || true
+    wait "$process" 2>/dev/null || true
+  done
   rm -rf "$scratch"
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM
 
-# `grange` with an embedded farm that nobody else uses, and nobody's settings.
-printf '[worker]\nisolation = "namespace"\n' >"$scratch/grange.toml"
+# `grange` with nobody's settings and nobody's identities.
+: >"$scratch/grange.toml"
 grange=(env -u GRANGE_FARM "XDG_DATA_HOME=$scratch/data" "XDG_CONFIG_HOME=$scratch/config"
   "$(realpath "$found")" --config "$scratch/grange.toml")
+
+# Starts a farm, and waits until it can be reached.
+start_farm() {
+  local tries=0
+  "${grange[@]}" up --data "$scratch/farm" --listen 127.0.0.1:0 --isolation namespace \
+    >"$scratch/farm.log" 2>&1 </dev/null &
+  farm=$!
+  until address=$(grep -oP '^the farm is up at \K.+' "$scratch/farm.log"); do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 300 ] || ! kill -0 "$farm" 2>/dev/null; then
+      cat "$scratch/farm.log" >&2
+      echo "error: the farm does not start; above is its log" >&2
+      exit 3
+    fi
+    sleep 0.1
+  done
+}
 
 # Runs a build: `timed NAME COMMAND…`. Its output goes to NAME.log, its seconds to NAME.seconds.
 timed() {
@@ -121,11 +140,13 @@ if [ ! -s "$scratch/hand.list" ]; then
   exit 3
 fi
 
+start_farm
 differ=0
 for run in 1 2; do
   echo "$project: building with grange, run $run"
   checkout "$run"
-  timed "run-$run" "${grange[@]}" build "$scratch/checkout-$run" --project "$project" --artifacts "$scratch/out-run-$run"
+  timed "run-$run" "${grange[@]}" build "$scratch/checkout-$run" --farm "$address" --project "$project" \
+    --artifacts "$scratch/out-run-$run"
   list "run-$run"
   compare "run-$run" || differ=1
 done
@@ -137,7 +158,7 @@ cat "$scratch/hand.list"
 for run in 1 2; do
   echo
   echo "run $run:"
-  "${grange[@]}" status "$project#$run" </dev/null
+  "${grange[@]}" status "$project#$run" --farm "$address" </dev/null
 done
 echo
 echo "seconds: by hand $(<"$scratch/hand.seconds"), run 1 $(<"$scratch/run-1.seconds"), run 2 $(<"$scratch/run-2.seconds")"
