@@ -20,4 +20,5 @@ pub mod selection;
 pub mod server;
 pub mod source;
 mod store;
+pub mod times;
 pub mod upload;
