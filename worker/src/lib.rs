@@ -24,6 +24,7 @@ pub mod sandbox;
 mod scene;
 mod session;
 mod site;
+mod source_times;
 
 pub use directory::DirectoryError;
 pub use options::Options;

@@ -20,6 +20,7 @@ use protocol::{
     job::PhaseCommands,
     snapshot::{Layer, Snapshot},
 };
+use tracing::warn;
 
 use super::{PhaseEnd, Work, newest, save, state};
 use crate::{
@@ -121,8 +122,10 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
     if is_plain {
         // What is there is what unpacking would give; the next phase finds it.
         let key = LayerKey::of(&layer);
-        let adopted = work.site.layers.adopt(&key, upper, facts).await;
-        adopted.or_fault("keep the layer of the phase")?;
+        if let Err(error) = work.site.layers.adopt(&key, upper, facts).await {
+            // It is stored, so the next phase can fetch it.
+            warn!(%key, error = %error, "a captured layer cannot be kept unpacked");
+        }
     }
     snapshot.layers.push(layer);
     Ok(())

@@ -7,7 +7,6 @@ use cache::{
     client::CacheClient,
     download::{fetch_outline, fetch_tree},
     materialize::{Owner, materialize, materialize_contents_into},
-    times::with_times,
     upload::upload_attributes,
 };
 use protocol::{
@@ -33,6 +32,7 @@ use crate::{
     ground::{Ground, HOME, SOURCE, TEMPORARY},
     layers::remove,
     report::Chain,
+    source_times::stamp,
 };
 
 /// When a unit's directory at level `host` is of no use any more, below it: milliseconds since 1970.
@@ -121,14 +121,14 @@ impl Source<'_> {
         let stamped = match restored {
             Some(restored) => {
                 let fresh = now.max(restored.newest.saturating_add(1));
-                with_times(tree, attributes, &restored.made_from, fresh)
+                stamp(tree, attributes, &restored.made_from, fresh)
             }
             None => {
                 // Nothing is older than the source, so a time that it had here before does as well, and
                 // the layer that was unpacked then is found again.
                 let fresh = work.site.layers.source_time(&digest).unwrap_or(now);
                 work.site.layers.remember_source_time(digest, fresh);
-                with_times(tree, attributes, &[], fresh)
+                stamp(tree, attributes, &[], fresh)
             }
         };
         let request =

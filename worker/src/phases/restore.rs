@@ -6,7 +6,6 @@ use cache::{
     client::CacheClient,
     download::{fetch_outline, fetch_tree},
     materialize::Contents,
-    times::MadeFrom,
 };
 use protocol::{
     blob::TreeRef,
@@ -18,7 +17,9 @@ use protocol::{
 use tracing::debug;
 
 use super::{Work, millis, newest};
-use crate::{clock, fault::Fault, ground::Ground, report::Chain, sandbox::Expansion};
+use crate::{
+    clock, fault::Fault, ground::Ground, report::Chain, sandbox::Expansion, source_times::Outline,
+};
 
 /// A dependency cache that is at hand, and what the source has to know of it.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Restored {
     /// What it is.
     pub(super) held: Held,
     /// What it was made from.
-    pub(super) made_from: Vec<MadeFrom>,
+    pub(super) made_from: Vec<Outline>,
     /// The latest time of anything in it, in nanoseconds since 1970.
     pub(super) newest: i64,
 }
@@ -172,11 +173,11 @@ async fn restore(
     let mut made_from = Vec::new();
     for outline in &outlines {
         let request = async |client: CacheClient| fetch_outline(&client, outline).await;
-        let (tree, attributes) = work
+        let outline = work
             .cache
             .with("fetch what the cache was made from", request)
             .await?;
-        made_from.push(MadeFrom { tree, attributes });
+        made_from.push(outline);
     }
     Ok(Some(match ground {
         Ground::Namespace => {

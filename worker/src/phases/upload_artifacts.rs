@@ -139,6 +139,7 @@ async fn select(
         work.say(&format!("Expanding {pattern}")).await?;
     }
     let root = root_of(work, ground)?;
+    let files = spec.files.clone();
     let looked_up = blocking("look up the files of the artifact", move || {
         Ok::<_, Infallible>(find(&root, &spec))
     });
@@ -152,9 +153,14 @@ async fn select(
                 .await?;
             Ok(Ok(found.files))
         }
-        Err(error @ (GlobError::NoArtifacts | GlobError::NoBaseDirectory { .. })) => {
+        Err(error @ GlobError::NoArtifacts) => {
+            for pattern in &files {
+                work.say(&format!("Skipping invalid file path {pattern}"))
+                    .await?;
+            }
             Ok(Err(error.to_string()))
         }
+        Err(error @ GlobError::NoBaseDirectory { .. }) => Ok(Err(error.to_string())),
         Err(error) => Ok(Err(format!(
             "Error in UPLOAD_ARTIFACTS phase: {}",
             Chain(&error)

@@ -137,3 +137,99 @@ impl Book {
         self.running.is_empty() && self.ended.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        build::{BuildId, Outcome, PhaseContext},
+        time::WallTime,
+    };
+
+    use super::*;
+
+    const A: LeaseId = LeaseId(1);
+    const B: LeaseId = LeaseId(2);
+
+    fn running() -> (Running, watch::Receiver<Option<Interrupt>>) {
+        let (interrupt, interrupts) = watch::channel(None);
+        let job = JobId {
+            build: BuildId(7),
+            index: 3,
+        };
+        let task = task::JoinSet::new().spawn(async {}).id();
+        (
+            Running {
+                job,
+                attempt: 1,
+                interrupt,
+                task,
+            },
+            interrupts,
+        )
+    }
+
+    fn result() -> Box<AttemptResult> {
+        Box::new(AttemptResult {
+            outcome: Outcome::Succeeded,
+            context: PhaseContext::default(),
+            snapshot: None,
+            artifact: None,
+            cache_uses: Vec::new(),
+            log_bytes: 0,
+            started: WallTime(1),
+            ended: WallTime(2),
+        })
+    }
+
+    /// A book in which `A` has ended and `B` runs.
+    fn book() -> (Book, watch::Receiver<Option<Interrupt>>) {
+        let mut book = Book::default();
+        let (ended, _) = running();
+        book.begin(A, ended);
+        let ended = book.end(A).unwrap();
+        book.keep_result(A, &ended, result());
+        let (goes_on, interrupts) = running();
+        book.begin(B, goes_on);
+        (book, interrupts)
+    }
+
+    #[tokio::test]
+    async fn a_result_is_said_until_it_is_acknowledged() {
+        let (mut book, _interrupts) = book();
+        for _ in 0..2 {
+            let said = book.finished();
+            assert!(matches!(
+                said[..],
+                [WorkerMessage::Finished { lease: A, .. }]
+            ));
+        }
+        book.forget_result(A);
+        assert_eq!(book.finished(), []);
+        assert!(!book.is_empty(), "an attempt still runs");
+    }
+
+    #[tokio::test]
+    async fn a_new_stream_hears_of_results_and_of_attempts_whose_leases_are_held() {
+        let (book, _interrupts) = book();
+        let leases = |holds: Vec<HeldLease>| -> Vec<_> {
+            holds.into_iter().map(|held| held.lease).collect()
+        };
+        assert_eq!(leases(book.holds(|_| true)), [B, A]);
+        assert_eq!(
+            leases(book.holds(|_| false)),
+            [A],
+            "a result outlives its lease"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_lease_overrides_why_an_attempt_ends_and_nothing_else_does() {
+        let (mut book, interrupts) = book();
+        book.interrupt(B, Interrupt::Stopped);
+        book.interrupt(B, Interrupt::TimedOut);
+        assert_eq!(*interrupts.borrow(), Some(Interrupt::Stopped));
+        book.interrupt(B, Interrupt::Lost);
+        book.interrupt(B, Interrupt::Stopped);
+        assert_eq!(*interrupts.borrow(), Some(Interrupt::Lost));
+    }
+}
