@@ -11,13 +11,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use transport::{Client, Connection, back_off};
+use transport::{BACK_OFF_MAX, Client, Connection, back_off};
 
 use crate::report::Chain;
 
-/// How long a request waits for the cache to come back before it is refused. A cache that was restarted
-/// is found within one or two tries.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request waits for the cache to come back before it is refused: a little longer than the
+/// longest pause between two tries, so that a cache that is there again is always found.
+const PATIENCE: Duration = BACK_OFF_MAX.saturating_add(Duration::from_secs(2));
 
 /// The connection to the cache, as long as there is one.
 #[derive(Clone, Debug)]
@@ -78,9 +78,16 @@ pub(crate) async fn keep_up(
             () = stop.cancelled() => return,
             connected = connect(&client, &mut address, failures) => connected,
         };
-        let Some(connection) = connected else {
-            failures = failures.saturating_add(1);
-            continue;
+        let connection = match connected {
+            Tried::Connected(connection) => connection,
+            Tried::Failed => {
+                failures = failures.saturating_add(1);
+                continue;
+            }
+            Tried::Moved => {
+                failures = 0;
+                continue;
+            }
         };
         failures = 1;
         link.send_replace(Some(connection.clone()));
@@ -96,29 +103,45 @@ pub(crate) async fn keep_up(
     }
 }
 
+/// What came of trying to connect.
+enum Tried {
+    Connected(Connection),
+    Failed,
+    /// The cache has moved meanwhile: the new address is worth a try at once.
+    Moved,
+}
+
 /// Waits as long as `failures` tries demand, and for an address, and tries once.
 async fn connect(
     client: &Client,
     address: &mut watch::Receiver<Option<SocketAddr>>,
     failures: u32,
-) -> Option<Connection> {
+) -> Tried {
     // One coordinator per farm: no other waits in step with it.
+    let pause = sleep(back_off(failures, 0));
     tokio::select! {
-        () = sleep(back_off(failures, 0)) => {}
-        _ = address.changed() => {}
+        () = pause => {}
+        _ = address.changed(), if 0 < failures => return Tried::Moved,
     }
     // The sender lives as long as the coordinator.
     let known = address.wait_for(Option::is_some).await.ok();
-    let found = known.and_then(|known| *known)?;
-    address.mark_unchanged();
-    match client.connect(found, Role::Cache).await {
+    let Some(found) = known.and_then(|known| *known) else {
+        return Tried::Failed;
+    };
+    let connected = tokio::select! {
+        biased;
+        // A cache that has moved does not answer at its old address; no need to wait until that is certain.
+        _ = address.changed() => return Tried::Moved,
+        connected = client.connect(found, Role::Cache) => connected,
+    };
+    match connected {
         Ok(connection) => {
             info!(address = %found, "connected to the cache");
-            Some(connection)
+            Tried::Connected(connection)
         }
         Err(error) => {
             warn!(address = %found, error = %Chain(&error), "failed to connect to the cache");
-            None
+            Tried::Failed
         }
     }
 }

@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct DataDirectory {
+pub(crate) struct Directory {
     path: PathBuf,
     /// Held for its lock.
     _lock: File,
@@ -61,7 +61,7 @@ pub enum DirectoryError {
     },
 }
 
-impl DataDirectory {
+impl Directory {
     /// Takes the directory at `path`, making it if need be.
     ///
     /// # Errors
@@ -193,27 +193,27 @@ mod tests {
     fn a_directory_has_one_coordinator_at_a_time() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("farm/coordinator");
-        let first = DataDirectory::open(&path).unwrap();
+        let first = Directory::open(&path).unwrap();
         assert!(matches!(
-            DataDirectory::open(&path),
+            Directory::open(&path),
             Err(DirectoryError::Locked { .. })
         ));
         drop(first);
-        DataDirectory::open(&path).unwrap();
+        Directory::open(&path).unwrap();
     }
 
     #[test]
     fn a_directory_of_a_newer_version_is_refused_and_both_are_named() {
         let home = tempfile::tempdir().unwrap();
-        drop(DataDirectory::open(home.path()).unwrap());
+        drop(Directory::open(home.path()).unwrap());
         fs::write(home.path().join("version"), "7\n").unwrap();
-        let message = DataDirectory::open(home.path()).unwrap_err().to_string();
+        let message = Directory::open(home.path()).unwrap_err().to_string();
         assert!(
             message.contains("version 7") && message.contains("up to 1"),
             "{message}"
         );
         fs::write(home.path().join("version"), "new").unwrap();
-        let message = DataDirectory::open(home.path()).unwrap_err().to_string();
+        let message = Directory::open(home.path()).unwrap_err().to_string();
         assert!(message.contains("\"new\""), "{message}");
     }
 

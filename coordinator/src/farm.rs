@@ -14,7 +14,7 @@ use transport::{Authority, GrantSigner};
 use crate::{
     bells::Bells,
     cache_link::CacheLink,
-    directory::DataDirectory,
+    directory::Directory,
     dispatcher::Dispatcher,
     logs::{Logs, writer::LogWriter},
     members::Members,
@@ -43,7 +43,7 @@ pub(crate) struct Farm {
     /// Who deletes what is not needed any more.
     pub chores: Chores,
     /// Where all of it is kept.
-    pub directory: Arc<DataDirectory>,
+    pub directory: Arc<Directory>,
     /// Counts the sessions of workers.
     pub sessions: AtomicU64,
 }

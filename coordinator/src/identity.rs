@@ -16,7 +16,7 @@ use transport::{
 
 use crate::{
     clock,
-    directory::{self, DataDirectory, DirectoryError},
+    directory::{self, Directory, DirectoryError},
     farm::Farm,
     report::Chain,
 };
@@ -81,7 +81,7 @@ pub(crate) struct OwnIdentity {
 /// # Errors
 ///
 /// If something is there and cannot be used, or nothing can be made.
-pub(crate) fn open(directory: &DataDirectory, team: &Team) -> Result<OwnIdentity, IdentityError> {
+pub(crate) fn open(directory: &Directory, team: &Team) -> Result<OwnIdentity, IdentityError> {
     let [authority, grants, identity] =
         ["authority", "grants", "identity"].map(|name| directory.join(name));
     for path in [&authority, &grants, &identity] {

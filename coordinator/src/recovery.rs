@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::{
     clock,
-    directory::{DataDirectory, DirectoryError},
+    directory::{Directory, DirectoryError},
     identity::{self, IdentityError, OwnIdentity},
     journal::{Journal, OpenJournalError, Replayed},
     logs::Logs,
@@ -37,7 +37,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(crate) struct Kept {
     /// The directory of all of it.
-    pub directory: DataDirectory,
+    pub directory: Directory,
     /// Who the coordinator is.
     pub identity: OwnIdentity,
     /// Who may join.
@@ -56,7 +56,7 @@ pub(crate) struct Kept {
 ///
 /// If anything cannot be used as it is; nothing is guessed.
 pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
-    let directory = DataDirectory::open(&options.directory)?;
+    let directory = Directory::open(&options.directory)?;
     let identity = identity::open(&directory, &options.team)?;
     let members = Members::open(directory.join("members"))?;
     let logs = Logs::open(directory.join("logs"))?;

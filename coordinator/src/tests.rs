@@ -251,6 +251,20 @@ async fn a_worker_that_comes_back_keeps_its_lease_and_goes_on_with_its_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cache_that_moves_is_followed_by_coordinator_and_workers() {
+    let mut farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let developer = farm.enrol(Role::Developer, "anna").await;
+    let mut session = TestWorker::join(&worker, farm.address()).await;
+    farm.move_cache().await;
+    assert_eq!(session.told().await, None, "the session ends");
+    TestWorker::join(&worker, farm.address()).await;
+    let client = developer.connect(farm.address()).await;
+    client.submit(BUILDSPEC).await.unwrap();
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_told_to_drain_and_numbers_are_shown() {
     let farm = TestFarm::start().await;
     let worker = farm.enrol(Role::Worker, "w1").await;

@@ -105,6 +105,14 @@ impl TestFarm {
         assert_eq!(announced, Ok(ClientReply::Done));
     }
 
+    /// Stops the cache and starts it at another address.
+    pub(super) async fn move_cache(&mut self) {
+        if let Some(cache) = self.cache.take() {
+            cache.stop().await;
+        }
+        self.start_cache().await;
+    }
+
     /// Stops the coordinator and starts it on what it has kept.
     pub(super) async fn restart(&mut self) {
         let stopping = Running {
