@@ -20,5 +20,4 @@ pub mod selection;
 pub mod server;
 pub mod source;
 mod store;
-pub mod times;
 pub mod upload;

@@ -41,7 +41,7 @@ const PURE_MODULES: &[&str] = &[
     "cache/src/chunking.rs",
     "cache/src/eviction.rs",
     "cache/src/packing.rs",
-    "cache/src/times.rs",
+    "worker/src/source_times.rs",
     "transport/src/reconnect.rs",
     "worker/src/attempt.rs",
     "worker/src/leases.rs",
