@@ -127,7 +127,7 @@ impl EmbeddedFarm {
     async fn start_cache(&mut self, plan: &FarmPlan, settings: &File) -> Result<(), CommandError> {
         let directory = plan.directory.join("cache");
         let credentials = self
-            .identity(Role::Cache, &directory.join("identity"))
+            .identity(Role::Cache, &directory.join("identity"), "cache")
             .await?;
         let options = options::cache(settings, &directory, plan.cache_listen);
         let announce = credentials.clone();
@@ -150,10 +150,11 @@ impl EmbeddedFarm {
         number: u32,
     ) -> Result<(), CommandError> {
         let directory = plan.directory.join(format!("worker-{number}"));
-        let credentials = self
-            .identity(Role::Worker, &directory.join("identity"))
-            .await?;
         let name = worker_name(&format!("{}-{number}", host_name()))?;
+        let identity = directory.join("identity");
+        let credentials = self
+            .identity(Role::Worker, &identity, name.as_str())
+            .await?;
         let mut options = options::worker(settings, &directory, self.address, name)?;
         options.isolation = plan.isolation.or(options.isolation);
         let until = self.stop.clone();
@@ -165,14 +166,19 @@ impl EmbeddedFarm {
     }
 
     /// The identity of a part: kept from before, or new.
-    async fn identity(&self, role: Role, directory: &Path) -> Result<Credentials, CommandError> {
+    async fn identity(
+        &self,
+        role: Role,
+        directory: &Path,
+        name: &str,
+    ) -> Result<Credentials, CommandError> {
         if let Some(known) = Credentials::load(directory).map_err(CommandError::farm)? {
             return Ok(known);
         }
         let admin = Farm::connect(self.address, &self.admin).await?;
         let token = create_token(&admin, role, TOKEN_LIFETIME).await?;
         let token = token.parse().map_err(CommandError::farm)?;
-        enrol(self.address, &token, directory).await
+        enrol(self.address, &token, directory, name).await
     }
 }
 

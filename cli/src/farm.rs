@@ -43,7 +43,8 @@ impl Farm {
         };
         let address = resolve(name).await?;
         let directory = places.identity(name);
-        let credentials = credentials(address, args.token.as_deref(), &directory).await?;
+        let credentials =
+            credentials(address, args.token.as_deref(), &directory, &host_name()).await?;
         Self::connect(address, &credentials).await.map(Some)
     }
 
@@ -160,7 +161,7 @@ pub(crate) async fn resolve(name: &str) -> Result<SocketAddr, CommandError> {
     first.ok_or_else(|| CommandError::usage(anyhow!("the name `{name}` has no address")))
 }
 
-/// The identity kept in `directory`, or a new one for `token`.
+/// The identity kept in `directory`, or a new one for `token`, called `name`.
 ///
 /// # Errors
 ///
@@ -169,6 +170,7 @@ pub(crate) async fn credentials(
     address: SocketAddr,
     token: Option<&str>,
     directory: &Path,
+    name: &str,
 ) -> Result<Credentials, CommandError> {
     if let Some(credentials) = Credentials::load(directory).map_err(CommandError::farm)? {
         return Ok(credentials);
@@ -179,10 +181,11 @@ pub(crate) async fn credentials(
             .hint("get a token from `grange token create` and give it with `--token`"));
     };
     let token: JoinToken = token.parse().map_err(CommandError::usage)?;
-    enrol(address, &token, directory).await
+    enrol(address, &token, directory, name).await
 }
 
-/// Joins the farm at `address` and keeps the identity in `directory`.
+/// Joins the farm at `address` as `name` and keeps the identity in `directory`. A worker's certificate
+/// carries the worker's own name, so that no other can pose as it.
 ///
 /// # Errors
 ///
@@ -191,8 +194,9 @@ pub(crate) async fn enrol(
     address: SocketAddr,
     token: &JoinToken,
     directory: &Path,
+    name: &str,
 ) -> Result<Credentials, CommandError> {
-    let credentials = transport::enrol(address, token, &host_name())
+    let credentials = transport::enrol(address, token, name)
         .await
         .map_err(CommandError::farm)?;
     credentials.save(directory).map_err(CommandError::farm)?;

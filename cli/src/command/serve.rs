@@ -87,7 +87,7 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
     let configured = settings.cache.directory.clone();
     let directory = args.data.or(configured);
     let directory = directory.unwrap_or_else(|| context.places.farm().join("cache"));
-    let (address, identity) = join(&args.join, &directory).await?;
+    let (address, identity) = join(&args.join, &directory, &host_name()).await?;
     expect_role(&identity, Role::Cache)?;
     let listen = args.listen.unwrap_or(settings.cache.listen);
     let mut options = options::cache(settings, &directory, listen);
@@ -132,7 +132,7 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
     let configured = settings.worker.directory.clone();
     let directory = args.data.or(configured);
     let directory = directory.unwrap_or_else(|| context.places.data.join(format!("worker-{name}")));
-    let (address, identity) = join(&args.join, &directory).await?;
+    let (address, identity) = join(&args.join, &directory, name.as_str()).await?;
     expect_role(&identity, Role::Worker)?;
     let mut options = options::worker(settings, &directory, address, name)?;
     options.slots = args.slots.unwrap_or(options.slots);
@@ -159,15 +159,16 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
 async fn join(
     args: &JoinArgs,
     directory: &Path,
+    name: &str,
 ) -> Result<(SocketAddr, Credentials), CommandError> {
-    let Some(name) = &args.join else {
+    let Some(farm) = &args.join else {
         let error = anyhow!("no farm to join was named");
         return Err(CommandError::usage(error)
             .hint("give `--join ADDR --token T`; `grange coordinator` prints both at its start"));
     };
-    let address = resolve(name).await?;
+    let address = resolve(farm).await?;
     let identity = directory.join("identity");
-    let credentials = credentials(address, args.token.as_deref(), &identity).await?;
+    let credentials = credentials(address, args.token.as_deref(), &identity, name).await?;
     Ok((address, credentials))
 }
 
