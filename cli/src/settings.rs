@@ -228,7 +228,7 @@ impl File {
         toml::from_str(text).map_err(|error| {
             let line = error
                 .span()
-                .map_or(0, |span| text[..span.start].lines().count().max(1));
+                .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             let message = error.message();
             match nearest(message) {
                 Some(known) => format!("line {line}: {message}; did you mean `{known}`?"),

@@ -21,3 +21,12 @@ pub mod wait;
 pub fn skip(why: &str) {
     eprintln!("skipped: {why}");
 }
+
+/// Whether slow tests are to run: `GRANGE_SLOW_TESTS=1`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one variable that tests read"
+)]
+pub fn slow_tests() -> bool {
+    std::env::var("GRANGE_SLOW_TESTS").is_ok_and(|value| value == "1")
+}

@@ -203,7 +203,7 @@ phases:
 fn a_full_disk_refuses_writes_and_loses_nothing() {
     let small = tempfile::tempdir().unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"])
+        .args(["-t", "tmpfs", "-o", "size=256m", "tmpfs"])
         .arg(small.path())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
@@ -222,7 +222,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
     // Bytes that do not compress, more than there is room for.
     let noise = Command::new("head")
-        .args(["-c", "100M", "/dev/urandom"])
+        .args(["-c", "250M", "/dev/urandom"])
         .output()
         .unwrap();
     std::fs::write(source.path().join("noise"), &noise.stdout).unwrap();
@@ -233,7 +233,7 @@ fn a_full_disk_refuses_writes_and_loses_nothing() {
     std::fs::remove_file(source.path().join("noise")).unwrap();
     // A larger file system: there is room again.
     let grown = Command::new("mount")
-        .args(["-o", "remount,size=512m"])
+        .args(["-o", "remount,size=1g"])
         .arg(small.path())
         .status()
         .unwrap();

@@ -97,7 +97,7 @@ phases:
   install:
     commands:
       - mkdir -p /opt/tool && printf '#!/bin/sh\\necho the tool runs\\n' > /opt/tool/run
-      - chmod 4755 /opt/tool/run && chown 1234:5678 /opt/tool/run
+      - chown 1234:5678 /opt/tool/run && chmod 4755 /opt/tool/run
       - ln /opt/tool/run /opt/tool/again && ln -s run /opt/tool/link
       - touch -d @1000000000.123456789 /opt/tool/run
       - mv /usr/share/doc /usr/share/moved && mkdir /usr/share/doc && echo new > /usr/share/doc/only

@@ -7,6 +7,7 @@
 
 mod batch;
 mod building;
+mod builds;
 mod caching;
 mod cli;
 mod hostile;

@@ -1,3 +1,5 @@
+//! What a capture keeps, and what it refuses.
+
 use std::{
     fs,
     os::unix::{fs::symlink, net::UnixListener},

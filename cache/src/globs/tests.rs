@@ -1,3 +1,5 @@
+//! Which files patterns choose.
+
 use std::{fs, os::unix::fs::symlink};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Trees put back as they were, and nowhere else.
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, symlink},

@@ -1,3 +1,5 @@
+//! What of a checkout goes along.
+
 use std::{fs, os::unix::fs::symlink, process::Command};
 
 use protocol::tree::EntryKind;

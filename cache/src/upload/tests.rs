@@ -1,3 +1,5 @@
+//! Trees there and back over a real server.
+
 use std::{fs, path::Path};
 
 use super::*;

@@ -45,6 +45,9 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
     match buildspec::plan(&spec, &request) {
         Ok(_) => Ok(text),
         Err(error) => {
+            for diagnostic in error.diagnostics() {
+                render::block(&buildspec::render(&text, &args.buildspec, &diagnostic));
+            }
             let error = anyhow::Error::new(error).context(format!(
                 "`{}` cannot be run; nothing was submitted",
                 path.display()
