@@ -104,7 +104,7 @@ mod tests {
             bytes.extend_from_slice(prefix);
             bytes.extend_from_slice(path);
             bytes.push(0);
-            while version < 4 && (bytes.len() - start) % 8 != 0 {
+            while version < 4 && !(bytes.len() - start).is_multiple_of(8) {
                 bytes.push(0);
             }
         }
