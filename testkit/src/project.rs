@@ -42,7 +42,7 @@ pub fn write(directory: &Path, text: &str) {
 ///
 /// # Panics
 ///
-/// As [`write`].
+/// As [`write()`].
 pub fn write_buildspec(directory: &Path, buildspec: &str) {
     write(directory, &format!("=== buildspec.yml\n{buildspec}"));
 }
