@@ -1,7 +1,7 @@
 //! One attempt at a phase, as a machine: which command comes next, and what came of it all.
 //!
 //! Pure. Whoever runs the commands asks for the [`next`](Attempt::next) one, says how it
-//! [`exited`](Attempt::exited), and [`interrupt`](Attempt::interrupt)s the attempt when the world wants
+//! [`exited`](Attempt::exited), and interrupts the attempt when the world wants
 //! it to end. The commands run in order up to the first that fails, and those of `finally` run in any
 //! case, up to the first of them that fails.
 

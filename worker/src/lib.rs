@@ -1,6 +1,6 @@
 //! The worker: leases jobs, runs phases apart from each other, and brings home what they made.
 //!
-//! [`run`] keeps one session with the coordinator over however many connections it takes.
+//! [`run()`] keeps one session with the coordinator over however many connections it takes.
 
 mod agent_line;
 mod attempt;

@@ -7,7 +7,7 @@
 //! only place of the farm with `unsafe` code.
 //!
 //! At level `namespace` the keeper forks the init of a PID namespace, which mounts an overlay over the
-//! worker's own root (see [`namespace`]) and runs the commands. At level `host` the keeper itself runs
+//! worker's own root (see `namespace`) and runs the commands. At level `host` the keeper itself runs
 //! them, and finds all their descendants as their subreaper. There a keeper that is itself killed takes
 //! only the shell of the running command with it, and a process that ran as another user may be beyond
 //! its reach; at level `namespace` the kernel ends all of them with the init, always.
