@@ -17,7 +17,7 @@ use crate::{event::SessionId, fact::Fact, state::State};
 /// Something to be done in the world.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Effect {
-    /// Send the assignment that [`assignment`](crate::assignment) gives for `lease`; nothing, if it
+    /// Send the assignment that [`assignment`](crate::assignment()) gives for `lease`; nothing, if it
     /// gives none by then.
     Assign {
         /// To whom.
