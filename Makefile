@@ -36,3 +36,4 @@ lint: setup
 
 bench: build
 	cargo run $(CARGO_FLAGS) -p benches -- farm
+	cargo run $(CARGO_FLAGS) -p benches -- batch

@@ -3,6 +3,7 @@
 //! Figures are medians; a figure with a ceiling is measured in alternation with its floor, and judged by
 //! the median of the pairs' ratios, because the machine may be shared (see `docs/benchmarks.md`).
 
+mod batch;
 mod clock;
 mod farm;
 mod report;
@@ -26,7 +27,16 @@ enum Benchmark {
         #[arg(long)]
         json: bool,
         /// How many pairs to measure.
-        #[arg(long, default_value_t = 9)]
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(2..))]
+        pairs: u32,
+    },
+    /// A batch on one worker and on three
+    Batch {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many pairs to measure; one takes half a minute.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         pairs: u32,
     },
 }
@@ -34,5 +44,6 @@ enum Benchmark {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Farm { json, pairs } => report::print(&farm::measure(pairs)?, json),
+        Benchmark::Batch { json, pairs } => report::print(&batch::measure(pairs)?, json),
     }
 }

@@ -7,6 +7,8 @@ use testkit::{
     project,
 };
 
+use crate::levels::has_namespaces;
+
 fn printed(built: &Built) -> Vec<&str> {
     built
         .stdout
@@ -15,18 +17,9 @@ fn printed(built: &Built) -> Vec<&str> {
         .collect()
 }
 
-/// Whether this machine can do the level `namespace`; says so if not.
-fn namespaces() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        testkit::skip("phases of level `namespace` need root");
-    }
-    root
-}
-
 #[test]
 fn a_build_changes_its_own_root_and_not_the_hosts() {
-    if !namespaces() {
+    if !has_namespaces() {
         return;
     }
     let farm = Farm::start(FarmPlan {
@@ -80,7 +73,7 @@ phases:
 
 #[test]
 fn a_phase_goes_on_where_another_worker_stopped() {
-    if !namespaces() {
+    if !has_namespaces() {
         return;
     }
     let farm = Farm::start(FarmPlan {
@@ -200,7 +193,7 @@ artifacts:
 #[test]
 fn processes_left_in_the_background_end_with_their_phase() {
     for isolation in ["namespace", "host"] {
-        if isolation == "namespace" && !namespaces() {
+        if isolation == "namespace" && !has_namespaces() {
             continue;
         }
         let farm = Farm::start(FarmPlan {
@@ -236,7 +229,7 @@ phases:
 #[test]
 fn everything_dies_with_its_worker() {
     for isolation in ["namespace", "host"] {
-        if isolation == "namespace" && !namespaces() {
+        if isolation == "namespace" && !has_namespaces() {
             continue;
         }
         let mut farm = Farm::start(FarmPlan {

@@ -12,6 +12,8 @@ mod caching;
 mod cli;
 mod hostile;
 mod isolation;
+mod levels;
+mod packages;
 mod recovery;
 mod sandbox;
 mod tidy;

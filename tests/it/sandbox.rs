@@ -17,7 +17,9 @@ use protocol::{
 use tempfile::TempDir;
 use testkit::program;
 use tokio::{io::AsyncReadExt, runtime::Runtime};
-use worker::sandbox::{Carried, Command, CommandExit, Sandbox, SandboxSpec, probe};
+use worker::sandbox::{Carried, Command, CommandExit, Sandbox, SandboxSpec};
+
+use crate::levels::levels;
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread()
@@ -25,19 +27,6 @@ fn runtime() -> Runtime {
         .enable_all()
         .build()
         .unwrap()
-}
-
-/// The levels that this machine can do; says so if it is only one.
-async fn levels() -> Vec<Isolation> {
-    let directory = tempfile::tempdir().unwrap();
-    let probe = probe(directory.path(), &program::grange(), "").await;
-    match probe.namespace {
-        Ok(()) => vec![Isolation::Host, Isolation::Namespace],
-        Err(why) => {
-            testkit::skip(&format!("level `namespace` does not work here: {why}"));
-            vec![Isolation::Host]
-        }
-    }
 }
 
 /// Whether this machine can do level `namespace`; says so if not.

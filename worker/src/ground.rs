@@ -28,12 +28,14 @@ pub(crate) const HOME: &str = "root";
 pub(crate) enum Ground {
     /// On the worker's own root, through an overlay.
     Namespace,
-    /// In a directory of its own.
+    /// In a directory that no other unit has meanwhile.
     Host {
         /// The directory.
         unit: PathBuf,
         /// The same as text: patterns are text.
         text: String,
+        /// Its number.
+        place: u32,
     },
 }
 
@@ -43,10 +45,10 @@ impl Ground {
         match site.isolation {
             Isolation::Namespace => Self::Namespace,
             Isolation::Host => {
-                let name = format!("{}-{}", assignment.job.build, assignment.unit);
-                let unit = site.directory.units().join(name);
+                let place = site.places.of(assignment.job.build, assignment.unit);
+                let unit = site.directory.units().join(place.to_string());
                 let text = unit.to_string_lossy().into_owned();
-                Self::Host { unit, text }
+                Self::Host { unit, text, place }
             }
         }
     }

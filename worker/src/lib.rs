@@ -18,6 +18,7 @@ mod log;
 mod options;
 mod patterns;
 mod phases;
+mod places;
 mod report;
 mod run;
 pub mod sandbox;

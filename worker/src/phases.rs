@@ -272,9 +272,11 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A clean-up that failed is no reason to fail; the next one, or the next start, does it.
-fn never_mind(result: io::Result<()>) {
-    if let Err(error) = result {
+/// Whether a clean-up succeeded. That it failed is no reason to fail; the next one, or the next start,
+/// does it.
+fn never_mind(result: io::Result<()>) -> bool {
+    if let Err(error) = &result {
         warn!(error = %error, "failed to clean up");
     }
+    result.is_ok()
 }

@@ -22,6 +22,7 @@ mod message;
 mod mounts;
 mod namespace;
 mod output;
+mod own_root;
 mod probe;
 mod redirect;
 mod script;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
 
-use crate::{cache_link::CacheLink, directory::DataDirectory, layers::Layers};
+use crate::{cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places};
 
 /// What all attempts of a worker share.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Site {
     pub(crate) commands: Vec<String>,
     /// Directories that commands must not see.
     pub(crate) hidden: Vec<PathBuf>,
+    /// Where units stand at level `host`.
+    pub(crate) places: Places,
     /// Unpacked layers.
     pub(crate) layers: Layers,
     /// The way to the cache.

@@ -63,7 +63,8 @@ impl Access {
     pub(crate) fn chunks(&self, team: &Team, now: WallTime) -> Result<(), Refusal> {
         let granted = self.live(now).any(|grant| grant.team == *team);
         let all = matches!(self.identity.role, Role::Coordinator | Role::Admin);
-        if all || granted || self.identity.team == *team {
+        let own = self.identity.role.is_client() && self.identity.team == *team;
+        if all || granted || own {
             Ok(())
         } else {
             Err(self.deny(&format!("use chunks of team {team}")))
@@ -261,6 +262,8 @@ mod tests {
         assert!(worker.read(&key("red", "dependency/app/x"), NOW).is_err());
         assert!(worker.chunks(&team("blue"), NOW).is_ok());
         assert!(worker.chunks(&team("green"), NOW).is_err());
+        let own = worker.chunks(&team("red"), NOW);
+        assert!(own.is_err(), "its own team is no grant");
         assert!(worker.record(&team("blue"), NOW).is_ok());
         assert!(
             worker

@@ -215,20 +215,27 @@ async fn make_unit(work: &Work<'_>, unit: &Path) -> Result<(), Fault> {
     let expires = now + work.assignment.time_left;
     let units = work.site.directory.units();
     let unit = unit.to_owned();
-    blocking("make the directory of the unit", move || {
+    let over = blocking("make the directory of the unit", move || {
+        let mut over = Vec::new();
         for entry in fs::read_dir(&units)? {
             let path = entry?.path();
-            if is_over(&path, now) {
-                never_mind(remove(&path));
+            if is_over(&path, now) && never_mind(remove(&path)) {
+                over.extend(path.file_name().map(ToOwned::to_owned));
             }
         }
         remove(&unit)?;
         for directory in [HOME, TEMPORARY] {
             fs::create_dir_all(unit.join(directory))?;
         }
-        fs::write(unit.join(EXPIRES), expires.0.to_string())
+        fs::write(unit.join(EXPIRES), expires.0.to_string()).map(|()| over)
     })
-    .await
+    .await?;
+    for name in over {
+        if let Some(place) = name.to_str().and_then(|name| name.parse().ok()) {
+            work.site.places.free(place);
+        }
+    }
+    Ok(())
 }
 
 /// Whether the build of a unit has ended by its time limit, so that no phase of it follows.

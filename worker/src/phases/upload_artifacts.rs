@@ -52,10 +52,11 @@ pub(super) async fn run(
             }
         }
     };
-    if let Ground::Host { unit, .. } = ground {
+    if let Ground::Host { unit, place, .. } = ground {
         // No phase of the unit follows.
         let unit = unit.clone();
         blocking("remove the directory of the unit", move || remove(&unit)).await?;
+        work.site.places.free(*place);
     }
     Ok(PhaseEnd {
         snapshot: state::unchanged(work),

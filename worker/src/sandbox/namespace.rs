@@ -23,7 +23,7 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 use rustix::{
     io::Errno,
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{chdir, pivot_root},
 };
 
@@ -31,7 +31,7 @@ use super::{
     SandboxSpec, devices,
     message::Trouble,
     mounts::{self, Mount},
-    skeleton,
+    own_root, skeleton,
 };
 
 /// How large the files of shells, and what else is kept in memory for a sandbox, may become together.
@@ -44,8 +44,7 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
     let program = devices::copy(Path::new("/proc/self/exe"), false)?;
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(flags).map_err(|errno| Trouble::io("make namespaces for", "init", &errno.into()))?;
-    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    mount_change("/", private).map_err(|errno| Trouble::new("make private", "/", errno))?;
+    own_root::make_private(&spec.work)?;
     let table =
         mounts::read().map_err(|error| Trouble::io("read the table of mounts", "/proc", &error))?;
     if let Some(point) = mounts::not_covered(&table) {
