@@ -48,11 +48,17 @@ for number in 1 2 3; do
     --data "$scratch/worker-$number" >"$scratch/worker-$number.log" 2>&1 &
   pids+=($!)
 done
+joined() { "$grange" workers --json | wc -l; }
 for _ in $(seq 300); do
-  [ "$("$grange" workers --json | wc -l)" -eq 3 ] && break
+  [ "$(joined)" -eq 3 ] && break
   sleep 0.1
 done
 "$grange" workers
+if [ "$(joined)" -ne 3 ]; then
+  echo 'error: three workers should have joined:' >&2
+  tail -n 5 "$scratch"/worker-*.log >&2
+  exit 3
+fi
 
 seconds=()
 for run in first second; do

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -107,6 +106,11 @@ impl Farm {
         self.directory.path().join(format!("worker-{index}"))
     }
 
+    /// Where a service's output goes.
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(format!("{name}.log"))
+    }
+
     /// The process id of the coordinator.
     pub fn coordinator_pid(&self) -> u32 {
         self.coordinator
@@ -131,7 +135,8 @@ impl Farm {
         };
         let mut command = self.grange(&["coordinator", "--listen", listen, "--data"]);
         command.arg(self.directory.path().join("farm"));
-        let (service, line) = start(command, "coordinator", "listens on ");
+        let log = self.log_file("coordinator");
+        let (service, line) = start(command, &log, "listens on ");
         self.address = line;
         self.coordinator = Some(service);
     }
@@ -145,7 +150,8 @@ impl Farm {
         if !data.exists() {
             command.arg("--token").arg(self.token("cache"));
         }
-        let (service, _) = start(command, "cache", "reached at ");
+        let log = self.log_file("cache");
+        let (service, _) = start(command, &log, "reached at ");
         self.cache = Some(service);
     }
 
@@ -162,8 +168,7 @@ impl Farm {
         if !data.exists() {
             command.arg("--token").arg(self.token("worker"));
         }
-        let log = fs::File::create(self.directory.path().join(format!("{name}.log"))).unwrap();
-        let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = logged(command, &self.log_file(&name));
         self.workers[index as usize] = Some(Service { child });
     }
 
@@ -214,6 +219,8 @@ impl Farm {
             .args(arguments)
             .current_dir(self.directory.path())
             .env_remove("GRANGE_FARM")
+            .env_remove("GRANGE_LOG")
+            .env_remove("GRANGE_TOKEN")
             .env("XDG_DATA_HOME", self.directory.path().join("data"))
             .env("XDG_CONFIG_HOME", self.directory.path().join("config"))
             .stdin(Stdio::null());
@@ -308,39 +315,75 @@ impl From<Output> for Built {
     }
 }
 
-/// Starts a service and waits for the word after `sign` on one of its lines.
-fn start(mut command: Command, name: &str, sign: &str) -> (Service, String) {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdout = child.stdout.take().expect("it is piped");
-    let stderr = child.stderr.take().expect("it is piped");
-    let service = Service { child };
-    let (said, lines) = std::sync::mpsc::channel();
-    for pipe in [Box::new(stdout) as Box<dyn Read + Send>, Box::new(stderr)] {
-        let said = said.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-                // Nobody listens once the sign was seen; the pipe is still to be emptied.
-                let _heard = said.send(line);
-            }
-        });
-    }
-    drop(said);
-    let mut heard = Vec::new();
-    for line in lines {
-        if let Some((_, word)) = line.split_once(sign) {
-            return (
-                service,
-                word.split_whitespace()
+/// Starts a service whose output goes to the end of a file.
+fn logged(mut command: Command, log: &Path) -> Child {
+    let file = || {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).append(true).open(log).unwrap()
+    };
+    command.stdout(file()).stderr(file()).spawn().unwrap()
+}
+
+/// Starts a service and waits for the word after `sign` on a line that it writes to `log`.
+fn start(command: Command, log: &Path, sign: &str) -> (Service, String) {
+    let before = fs::metadata(log).map_or(0, |metadata| metadata.len());
+    let mut service = Service {
+        child: logged(command, log),
+    };
+    let word = wait::until("the service is up", || {
+        let text = fs::read(log).unwrap();
+        let new = text.get(usize::try_from(before).unwrap()..)?;
+        let new = String::from_utf8_lossy(new);
+        // A line that is still being written may lack the end of the word.
+        let lines = new
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        let mut words = lines.filter_map(|line| line.split_once(sign));
+        if let Some((_, rest)) = words.next() {
+            return Some(
+                rest.split_whitespace()
                     .next()
                     .unwrap_or_default()
                     .to_owned(),
             );
         }
-        heard.push(line);
+        let ended = service.child.try_wait().unwrap();
+        assert!(
+            ended.is_none(),
+            "{} ended before it was up:\n{new}",
+            log.display()
+        );
+        None
+    });
+    (service, word)
+}
+
+/// How many lines of each service's log are shown when a test fails.
+const LOG_LINES_SHOWN: usize = 20;
+
+impl Drop for Farm {
+    /// Who reads why a test failed wants to know what its farm said.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        for entry in fs::read_dir(self.directory.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "log") {
+                let text = fs::read(&path).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let lines: Vec<_> = text.lines().collect();
+                let shown = lines.len().saturating_sub(LOG_LINES_SHOWN);
+                crate::tell(&format!(
+                    "== {}\n{}",
+                    path.display(),
+                    lines[shown..].join("\n")
+                ));
+            }
+        }
     }
-    panic!("the {name} ended before it was up:\n{}", heard.join("\n"));
 }

@@ -14,12 +14,17 @@ pub mod project;
 pub mod wait;
 
 /// Says that a test cannot be run on this machine, and why; it counts as passed.
+pub fn skip(why: &str) {
+    tell(&format!("skipped: {why}"));
+}
+
+/// Tells whoever reads the test's output.
 #[expect(
     clippy::print_stderr,
     reason = "who reads the test's output has to know"
 )]
-pub fn skip(why: &str) {
-    eprintln!("skipped: {why}");
+pub fn tell(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Whether slow tests are to run: `GRANGE_SLOW_TESTS=1`.

@@ -42,7 +42,7 @@ phases:
       - mkdir -p out/deep
       - echo made > out/deep/file.txt
       - install -m 755 run.sh out/run.sh
-      - echo the build ran in $CODEBUILD_SRC_DIR
+      - test $PWD = $CODEBUILD_SRC_DIR && echo the build ran in its source
 artifacts:
   files: ['**/*']
   base-directory: out
@@ -56,10 +56,7 @@ echo running
         &["--project", "sample", "--artifacts", to.to_str().unwrap()],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(
-        printed(&built),
-        ["the build ran in /codebuild/output/src/src"]
-    );
+    assert_eq!(printed(&built), ["the build ran in its source"]);
     assert_eq!(
         fs::read_to_string(to.join("deep/file.txt")).unwrap(),
         "made\n"
@@ -105,7 +102,7 @@ phases:
   build:
     commands:
       - cd most
-      - pwd
+      - echo ${PWD#$CODEBUILD_SRC_DIR}
       - echo \"$SET\"
       - sh -c 'echo child sees $GIVEN'
       - command -v forgotten || echo functions are forgotten
@@ -114,7 +111,7 @@ phases:
   post_build:
     commands:
       - echo ${GIVEN-still unset}
-      - pwd
+      - echo ${PWD#$CODEBUILD_SRC_DIR}
 ",
         &[],
     );
@@ -122,13 +119,13 @@ phases:
     assert_eq!(
         printed(&built),
         [
-            "/codebuild/output/src/src/inner/most",
+            "/inner/most",
             "in \"install\", 2 lines or so",
             "child sees from the buildspec",
             "functions are forgotten",
             "unset",
             "still unset",
-            "/codebuild/output/src/src/inner/most",
+            "/inner/most",
         ]
     );
 }
@@ -145,13 +142,13 @@ phases:
   build:
     commands:
       - cd /tmp && SET=1
-      - pwd
+      - test $PWD = $CODEBUILD_SRC_DIR && echo in the source
       - echo ${SET-unset} $GIVEN
 ",
         &[],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["/codebuild/output/src/src", "unset here"]);
+    assert_eq!(printed(&built), ["in the source", "unset here"]);
 }
 
 #[test]
@@ -162,7 +159,8 @@ version: 0.2
 phases:
   build:
     commands:
-      - echo $CI $CODEBUILD_BUILD_SUCCEEDING $HOME $CODEBUILD_BUILD_NUMBER
+      - echo $CI $CODEBUILD_BUILD_SUCCEEDING $CODEBUILD_BUILD_NUMBER
+      - test -d $HOME && test -w $HOME && echo at home
       - echo $CODEBUILD_BUILD_ID | grep -cE '^sample:[0-9a-f-]{36}$'
       - echo $CODEBUILD_START_TIME | grep -cE '^[0-9]{13}$'
       - echo $GIVEN
@@ -172,7 +170,7 @@ phases:
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     assert_eq!(
         printed(&built),
-        ["true 1 /root 1", "1", "1", "by the command"]
+        ["true 1 1", "at home", "1", "1", "by the command"]
     );
 }
 
@@ -425,6 +423,7 @@ phases:
 #[test]
 fn a_build_over_its_time_limit_is_timed_out() {
     if !testkit::slow_tests() {
+        testkit::skip("the shortest time limit is a minute: GRANGE_SLOW_TESTS=1");
         return;
     }
     let farm = Farm::start(FarmPlan {

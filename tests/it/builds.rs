@@ -67,6 +67,8 @@ artifacts:
             .current_dir(source.path())
             .env("HOME", home.path())
             .env_remove("GRANGE_FARM")
+            .env_remove("GRANGE_LOG")
+            .env_remove("GRANGE_TOKEN")
             .env_remove("XDG_DATA_HOME")
             .output()
             .unwrap();

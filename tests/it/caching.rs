@@ -28,10 +28,10 @@ version: 0.2
 phases:
   build:
     commands:
-      - cat deps/file /root/.store/file 2>/dev/null || echo nothing
-      - mkdir -p deps /root/.store
+      - cat deps/file ~/.store/file 2>/dev/null || echo nothing
+      - mkdir -p deps ~/.store
       - echo kept > deps/file
-      - echo at home > /root/.store/file
+      - echo at home > ~/.store/file
 cache:
   key: deps-$(codebuild-hash-files lock)
   paths: ['deps/**/*', '/root/.store/**/*']

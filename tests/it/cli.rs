@@ -24,6 +24,8 @@ fn run_in(directory: &std::path::Path, arguments: &[&str]) -> Built {
         .env_remove("XDG_DATA_HOME")
         .env_remove("XDG_CONFIG_HOME")
         .env_remove("GRANGE_FARM")
+        .env_remove("GRANGE_LOG")
+        .env_remove("GRANGE_TOKEN")
         .output()
         .unwrap();
     Built::from(output)
@@ -153,11 +155,25 @@ fn completions_are_there_for_the_common_shells() {
 
 #[test]
 fn a_farm_that_is_not_there_is_the_farms_fault() {
+    let mut farm = Farm::start(FarmPlan {
+        workers: 0,
+        ..FarmPlan::default()
+    });
+    assert!(farm.client(&["builds"]).status().unwrap().success());
+    farm.kill_coordinator();
+    let output = farm.client(&["builds"]).output().unwrap();
+    let built = Built::from(output);
+    assert_eq!(built.code, 3, "{}", built.stderr);
+    assert!(built.stderr.contains(&farm.address), "{}", built.stderr);
+}
+
+#[test]
+fn a_token_that_is_none_is_refused() {
     let built = run(
-        "=== buildspec.yml\nversion: 0.2\nphases: {build: {commands: [make]}}\n",
+        "",
         &["builds", "--farm", "127.0.0.1:1", "--token", "grange1-00"],
     );
-    assert_eq!(built.code, 2, "the token is none: {}", built.stderr);
+    assert_eq!(built.code, 2, "{}", built.stderr);
 }
 
 #[test]

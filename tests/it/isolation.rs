@@ -42,6 +42,7 @@ phases:
       - rm -r /etc/apt
       - ls {farm} && echo the farm is seen || true
       - ls /tmp
+      - test $HOME = /root && test $PWD = /codebuild/output/src/src
   build:
     commands:
       - cat /opt/{mark} /root/{mark} /tmp/{mark}

@@ -32,7 +32,7 @@ pub(super) struct SourceFile {
 impl SourceFile {
     /// The text up to the file's unit tests.
     pub(super) fn without_tests(&self) -> &str {
-        let tests = self.text.find("#[cfg(test)]\nmod tests");
+        let tests = self.text.find("#[cfg(test)]\nmod tests {");
         &self.text[..tests.unwrap_or(self.text.len())]
     }
 
