@@ -46,6 +46,8 @@ pub struct Farm {
     directory: TempDir,
     /// The coordinator's address.
     pub address: String,
+    /// The cache's address.
+    pub cache_address: String,
     plan: FarmPlan,
     coordinator: Option<Service>,
     cache: Option<Service>,
@@ -81,6 +83,7 @@ impl Farm {
         let mut farm = Self {
             directory,
             address: String::new(),
+            cache_address: String::new(),
             plan,
             coordinator: None,
             cache: None,
@@ -151,7 +154,8 @@ impl Farm {
             command.arg("--token").arg(self.token("cache"));
         }
         let log = self.log_file("cache");
-        let (service, _) = start(command, &log, "reached at ");
+        let (service, address) = start(command, &log, "reached at ");
+        self.cache_address = address;
         self.cache = Some(service);
     }
 

@@ -45,6 +45,15 @@ fn resident_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Frames that make no sense.
+const FRAMES: [&[u8]; 5] = [
+    &[0xff; 64],                  // One that says it has four gigabytes.
+    &[8, 0, 0, 0, 0xff, 0xff],    // One that ends before it says.
+    &[4, 0, 0, 0, 0xfe, 1, 2, 3], // One that is no request.
+    &[],                          // Nothing at all.
+    &[0, 0, 0, 0],                // An empty one.
+];
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -85,22 +94,27 @@ fn frames_that_make_no_sense_end_at_most_their_connection() {
     runtime().block_on(async {
         let (address, credentials) = join(&farm, "developer").await;
         let client = Client::new(&credentials).unwrap();
-        let cases: [&[u8]; 4] = [
-            &[0xff; 64],                  // A frame that says it has four gigabytes.
-            &[8, 0, 0, 0, 0xff, 0xff],    // One that ends before it says.
-            &[4, 0, 0, 0, 0xfe, 1, 2, 3], // One that is no request.
-            &[],                          // Nothing at all.
+        let services = [
+            (address, Role::Coordinator),
+            (farm.cache_address.parse().unwrap(), Role::Cache),
         ];
-        for case in cases.iter().cycle().take(200) {
-            let connection = client.connect(address, Role::Coordinator).await.unwrap();
+        // Each frame to each service: their numbers have no common divisor.
+        for round in 0..200 {
+            let case = FRAMES[round % FRAMES.len()];
+            let (address, role) = services[round % services.len()];
+            let connection = client.connect(address, role).await.unwrap();
             let mut stream = connection.open().await.unwrap();
             // The server may hang up while this is written.
             let _sent = stream.send.bytes(bytes::Bytes::from_static(case)).await;
             stream.send.finish();
-            let _refused = stream
+            let answer = stream
                 .receive
                 .message::<Result<ClientReply, Refusal>>()
                 .await;
+            assert!(
+                !matches!(answer, Ok(Some(Ok(_)))),
+                "{case:?} was taken for a request: {answer:?}"
+            );
         }
     });
     check_alive(&farm);
