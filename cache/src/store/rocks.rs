@@ -263,6 +263,7 @@ impl Batch<'_> {
     pub(crate) fn commit(self) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
+        metrics::counter!("grange_cache_syncs_total").increment(1);
         self.rocks.db.write_opt(self.batch, &options)
     }
 }

@@ -173,6 +173,7 @@ fn tell(
     key: LogKey,
     dones: Vec<oneshot::Sender<Result<u64, AppendLogError>>>,
 ) {
+    metrics::counter!("grange_log_syncs_total").increment(1);
     let synced = files.sync(key);
     for done in dones {
         let answer = match &synced {
