@@ -8,15 +8,16 @@
 
 mod frame;
 mod replay;
+mod storage;
 
 use std::{
-    fs::{self, File},
     io,
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::{directory, record::ReplayError};
+use self::storage::Files;
+pub use self::storage::Storage;
+use crate::{directory::DirectoryError, record::ReplayError};
 
 /// How long a file of facts may get, in bytes, before the next one is begun: a start reads a file whole.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -27,11 +28,10 @@ const BYTES_PER_STATE: u64 = 128 * 1024 * 1024;
 
 /// The journal of one coordinator, open for appending.
 #[derive(Debug)]
-pub(crate) struct Journal {
-    directory: PathBuf,
-    /// The last file.
-    file: File,
-    path: PathBuf,
+pub struct Journal {
+    storage: Box<dyn Storage>,
+    /// The name of the last file.
+    file: String,
     /// How much of it is synced.
     length: u64,
     /// The number of the next record.
@@ -44,7 +44,7 @@ pub(crate) struct Journal {
 
 /// What a start gets back, in order.
 #[derive(Debug)]
-pub(crate) enum Replayed<'a> {
+pub enum Replayed<'a> {
     /// The whole state; at most once, before all records.
     State(&'a [u8]),
     /// A record.
@@ -164,7 +164,28 @@ impl Journal {
         directory: &Path,
         replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
     ) -> Result<Self, OpenJournalError> {
-        replay::open(directory, replay)
+        let files = Files::open(directory).map_err(|error| match error {
+            DirectoryError::Io { path, source, .. } => {
+                replay::failed("create directory", path, source)
+            }
+            other => {
+                let path = directory.to_owned();
+                replay::failed("create directory", path, io::Error::other(other))
+            }
+        })?;
+        Self::open_on(Box::new(files), replay)
+    }
+
+    /// Opens the journal that is kept in `storage`, and hands everything in it to `replay`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_on(
+        storage: Box<dyn Storage>,
+        replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
+    ) -> Result<Self, OpenJournalError> {
+        replay::open(storage, replay)
     }
 
     /// Appends records, each a line of JSON without its end, and makes them durable.
@@ -172,14 +193,18 @@ impl Journal {
     /// # Errors
     ///
     /// If they could not be written, or not be synced; see [`AppendError`] for what that means.
-    pub(crate) fn append(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
+    ///
+    /// # Panics
+    ///
+    /// If the records have 4 GiB: the dispatcher's groups are far smaller.
+    pub fn append(&mut self, records: &[Vec<u8>]) -> Result<(), AppendError> {
         if records.is_empty() {
             return Ok(());
         }
         if FILE_BYTES_MAX <= self.length {
             self.begin_file()
                 .map_err(|source| AppendError::NotWritten {
-                    path: self.path.clone(),
+                    path: self.path(),
                     source,
                 })?;
         }
@@ -187,20 +212,20 @@ impl Journal {
         lines.push(b'\n');
         let count = u32::try_from(records.len()).expect("the dispatcher's groups are bounded");
         let bytes = frame::group(self.next, count, &lines);
-        if let Err(source) = self.file.write_all_at(&bytes, self.length) {
-            let path = self.path.clone();
+        let written = self.storage.write_at(&self.file, &bytes, self.length);
+        if let Err(source) = written {
+            let path = self.path();
             // What was written of it must not stand before the next group.
-            return Err(match self.file.set_len(self.length) {
+            return Err(match self.storage.cut(&self.file, self.length) {
                 Ok(()) => AppendError::NotWritten { path, source },
                 Err(_) => AppendError::Uncertain { path, source },
             });
         }
-        self.file
-            .sync_data()
-            .map_err(|source| AppendError::Uncertain {
-                path: self.path.clone(),
-                source,
-            })?;
+        let synced = self.storage.sync(&self.file);
+        synced.map_err(|source| AppendError::Uncertain {
+            path: self.path(),
+            source,
+        })?;
         self.length += bytes.len() as u64;
         self.next += u64::from(count);
         self.since_state.0 += u64::from(count);
@@ -220,50 +245,44 @@ impl Journal {
     /// # Errors
     ///
     /// If the system refuses; the journal is as good as before, only longer.
-    pub(crate) fn put_state(&mut self, state: &[u8]) -> io::Result<()> {
+    pub fn put_state(&mut self, state: &[u8]) -> io::Result<()> {
         // Not again at once if it fails.
         self.since_state = (0, 0);
         self.begin_file()?;
-        let path = self.directory.join(replay::state_name(self.next));
         let mut bytes = frame::file_header(frame::MAGIC_STATE, self.next).to_vec();
         bytes.extend_from_slice(blake3::hash(state).as_bytes());
         bytes.extend_from_slice(state);
-        directory::replace(&path, &bytes)?;
+        let name = replay::state_name(self.next);
+        self.storage.replace(&name, &bytes)?;
         self.state_bytes = bytes.len() as u64;
-        replay::remove_before(&self.directory, self.next)
+        replay::remove_before(self.storage.as_mut(), self.next)
     }
 
     /// Begins the next file, unless the last one is empty.
     fn begin_file(&mut self) -> io::Result<()> {
-        let path = self.directory.join(replay::facts_name(self.next));
-        if path == self.path {
+        let name = replay::facts_name(self.next);
+        if name == self.file {
             return Ok(());
         }
-        let file = match create_file(&path, self.next) {
-            Ok(file) => file,
-            Err(error) => {
-                // A file without records is no harm, but one that is half a header is in the way.
-                let _gone = fs::remove_file(&path);
-                return Err(error);
-            }
-        };
-        self.file = file;
-        self.path = path;
+        if let Err(error) = create_file(self.storage.as_mut(), &name, self.next) {
+            // A file without records is no harm, but one that is half a header is in the way.
+            let _gone = self.storage.remove(&name);
+            return Err(error);
+        }
+        self.file = name;
         self.length = frame::HEADER_BYTES as u64;
         Ok(())
+    }
+
+    /// Where the last file is.
+    fn path(&self) -> PathBuf {
+        self.storage.path(&self.file)
     }
 }
 
 /// Makes a file of facts without records, durably.
-fn create_file(path: &Path, first: u64) -> io::Result<File> {
-    let file = directory::private()
-        .create(true)
-        .truncate(true)
-        .open(path)?;
-    file.write_all_at(&frame::file_header(frame::MAGIC_FACTS, first), 0)?;
-    file.sync_all()?;
-    directory::sync_parent(path)?;
-    Ok(file)
+fn create_file(storage: &mut dyn Storage, name: &str, first: u64) -> io::Result<()> {
+    storage.create(name, &frame::file_header(frame::MAGIC_FACTS, first))
 }
 
 #[cfg(test)]

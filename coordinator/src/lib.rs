@@ -17,7 +17,7 @@ mod journal;
 mod logs;
 mod members;
 mod options;
-mod record;
+pub mod record;
 mod recovery;
 mod report;
 mod retention;
@@ -29,12 +29,11 @@ pub use crate::{
     directory::DirectoryError,
     dispatcher::DispatchError,
     identity::IdentityError,
-    journal::{AppendError, OpenJournalError},
+    journal::{AppendError, Journal, OpenJournalError, Replayed, Storage},
     members::OpenMembersError,
     options::{
         BUILD_TIME_LIMIT, Options, OptionsError, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES,
     },
-    record::ReplayError,
     recovery::OpenError,
     run::{Ready, RunError, run},
 };

@@ -29,7 +29,7 @@ pub enum ReplayError {
 /// # Panics
 ///
 /// If a fact cannot be JSON: facts have text keys only, and JSON escapes every line break.
-pub(crate) fn encode(fact: &Fact) -> Vec<u8> {
+pub fn encode(fact: &Fact) -> Vec<u8> {
     serde_json::to_vec(fact).expect("every fact can be JSON")
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn encode(fact: &Fact) -> Vec<u8> {
 /// # Errors
 ///
 /// If it is none that this program knows.
-pub(crate) fn decode(line: &[u8]) -> Result<Fact, serde_json::Error> {
+pub fn decode(line: &[u8]) -> Result<Fact, serde_json::Error> {
     serde_json::from_slice(line)
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn decode(line: &[u8]) -> Result<Fact, serde_json::Error> {
 /// # Errors
 ///
 /// If the state cannot be JSON.
-pub(crate) fn encode_state(ledger: &Ledger) -> io::Result<Vec<u8>> {
+pub fn encode_state(ledger: &Ledger) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(ledger)?)
 }
 
@@ -56,6 +56,6 @@ pub(crate) fn encode_state(ledger: &Ledger) -> io::Result<Vec<u8>> {
 /// # Errors
 ///
 /// If it is none that this program knows.
-pub(crate) fn decode_state(bytes: &[u8]) -> Result<Ledger, serde_json::Error> {
+pub fn decode_state(bytes: &[u8]) -> Result<Ledger, serde_json::Error> {
     serde_json::from_slice(bytes)
 }

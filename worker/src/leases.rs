@@ -18,7 +18,7 @@ use protocol::{
 
 /// How long before the end of a lease its attempt is killed: what ending a few thousand processes takes
 /// on a busy machine.
-pub(crate) const KILL_ALLOWANCE: Duration = Duration::from_secs(1);
+pub const KILL_ALLOWANCE: Duration = Duration::from_secs(1);
 
 /// How many unanswered renewals are remembered: far more than a lease lives to see.
 const SENT_MAX: usize = 64;
@@ -33,7 +33,7 @@ struct Sent {
 
 /// The leases of one worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Leases {
+pub struct Leases {
     /// When each lease ends.
     ends: BTreeMap<LeaseId, Time>,
     /// When the last message was sent that the coordinator has answered on this stream.
@@ -47,7 +47,7 @@ pub(crate) struct Leases {
 
 impl Leases {
     /// A new stream: everything held is named in its first message, which is sent now.
-    pub(crate) fn joining(&mut self, now: Time) {
+    pub fn joining(&mut self, now: Time) {
         self.sent.clear();
         self.answered = now;
         self.renew_at = None;
@@ -55,21 +55,21 @@ impl Leases {
 
     /// The coordinator has answered the first message: the leases of `kept` live on from when that was
     /// sent. Returns those that are lost.
-    pub(crate) fn joined(&mut self, kept: &[LeaseId], now: Time) -> Vec<LeaseId> {
+    pub fn joined(&mut self, kept: &[LeaseId], now: Time) -> Vec<LeaseId> {
         let named: BTreeSet<_> = self.ends.keys().copied().collect();
         self.renew_at = Some(now);
         self.extend(&named, kept, self.answered)
     }
 
     /// The stream has ended. Leases go on to run out.
-    pub(crate) fn disconnected(&mut self) {
+    pub fn disconnected(&mut self) {
         self.sent.clear();
         self.renew_at = None;
     }
 
     /// A new lease. It was granted after the coordinator had answered the last message that it answered,
     /// so it counts from when that was sent. Returns whether there is time to begin.
-    pub(crate) fn granted(&mut self, lease: LeaseId, now: Time) -> bool {
+    pub fn granted(&mut self, lease: LeaseId, now: Time) -> bool {
         let end = self.answered + LEASE_TTL;
         let in_time = now + KILL_ALLOWANCE < end;
         if in_time {
@@ -79,7 +79,7 @@ impl Leases {
     }
 
     /// The next renewal if it is due: its sequence number and all leases held.
-    pub(crate) fn renewal(&mut self, now: Time) -> Option<(u64, Vec<LeaseId>)> {
+    pub fn renewal(&mut self, now: Time) -> Option<(u64, Vec<LeaseId>)> {
         if now < self.renew_at? {
             return None;
         }
@@ -100,7 +100,7 @@ impl Leases {
 
     /// A renewal was answered. Returns the leases that were in it and are lost. An answer to what was
     /// never sent, or to what was answered before, changes nothing.
-    pub(crate) fn renewed(&mut self, sequence: u64, kept: &[LeaseId]) -> Vec<LeaseId> {
+    pub fn renewed(&mut self, sequence: u64, kept: &[LeaseId]) -> Vec<LeaseId> {
         let Some(at) = self.sent.iter().position(|sent| sent.sequence == sequence) else {
             return Vec::new();
         };
@@ -112,7 +112,7 @@ impl Leases {
     }
 
     /// The leases whose attempts have to be killed now. They are not held any more.
-    pub(crate) fn expired(&mut self, now: Time) -> Vec<LeaseId> {
+    pub fn expired(&mut self, now: Time) -> Vec<LeaseId> {
         let over = |end: &Time| *end <= now + KILL_ALLOWANCE;
         let expired: Vec<_> = self
             .ends
@@ -127,18 +127,23 @@ impl Leases {
     }
 
     /// Whether the lease is held: it has not run out, and was neither lost nor released.
-    pub(crate) fn is_held(&self, lease: LeaseId) -> bool {
+    pub fn is_held(&self, lease: LeaseId) -> bool {
         self.ends.contains_key(&lease)
     }
 
+    /// When a lease ends; `None`: it is not held.
+    pub fn end(&self, lease: LeaseId) -> Option<Time> {
+        self.ends.get(&lease).copied()
+    }
+
     /// The lease is not needed any more. Doing it twice changes nothing.
-    pub(crate) fn release(&mut self, lease: LeaseId) {
+    pub fn release(&mut self, lease: LeaseId) {
         self.ends.remove(&lease);
     }
 
     /// When [`renewal`](Self::renewal) or [`expired`](Self::expired) has something next; `None`: never,
     /// as it stands.
-    pub(crate) fn deadline(&self) -> Option<Time> {
+    pub fn deadline(&self) -> Option<Time> {
         let allowance = u64::try_from(KILL_ALLOWANCE.as_micros()).unwrap_or(0);
         let kill = self.ends.values().min();
         let kill = kill.map(|end| Time(end.0.saturating_sub(allowance)));
@@ -238,6 +243,7 @@ mod tests {
         let mut leases = with_one();
         assert!(leases.granted(B, at(100)));
         leases.disconnected();
+        assert_eq!(leases.end(A), Some(at(115)));
         assert_eq!(leases.deadline(), Some(at(114)), "it goes on to run out");
         leases.joining(at(110));
         assert_eq!(leases.joined(&[A], at(112)), [B]);

@@ -12,7 +12,7 @@ mod expand;
 mod fault;
 mod ground;
 mod layers;
-mod leases;
+pub mod leases;
 mod link;
 mod log;
 mod options;

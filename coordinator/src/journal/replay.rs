@@ -1,7 +1,6 @@
 //! Opening a journal: which files are there, whether they follow each other, and what stands in them.
 
 use std::{
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
@@ -9,8 +8,9 @@ use std::{
 use super::{
     Journal, OpenJournalError, Replayed, create_file,
     frame::{self, HEADER_BYTES, Wrong},
+    storage::Storage,
 };
-use crate::{directory, record::ReplayError};
+use crate::record::ReplayError;
 
 const FACTS: &str = "facts-";
 const STATE: &str = "state-";
@@ -25,24 +25,18 @@ pub(super) fn state_name(next: u64) -> String {
     format!("{STATE}{next:020}")
 }
 
-/// What [`Journal::open`] does.
+/// What [`Journal::open_on`] does.
 pub(super) fn open(
-    directory: &Path,
+    storage: Box<dyn Storage>,
     replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
 ) -> Result<Journal, OpenJournalError> {
-    directory::create(directory).map_err(|error| match error {
-        directory::DirectoryError::Io { path, source, .. } => {
-            failed("create directory", &path, source)
-        }
-        other => failed("create directory", directory, io::Error::other(other)),
-    })?;
     let list = |what| {
-        let names = list(directory, what);
-        names.map_err(|source| failed("read directory", directory, source))
+        let names = list(storage.as_ref(), what);
+        names.map_err(|source| failed("read directory", storage.path(""), source))
     };
     let (states, facts) = (list(STATE)?, list(FACTS)?);
     let mut reader = Reader {
-        directory,
+        storage,
         replay,
         next: 0,
         since_state: (0, 0),
@@ -55,17 +49,16 @@ pub(super) fn open(
     // Files whose records are all in the state are left over from a stop in the middle of removing them.
     let start = facts.iter().rposition(|&first| first <= state_at);
     let facts = &facts[start.unwrap_or(0)..];
-    let (mut last, mut length) = (None, 0);
+    let mut last = None;
     for (index, &first) in facts.iter().enumerate() {
         let is_last = index + 1 == facts.len();
         let chained = first == reader.next || (index == 0 && first < reader.next);
         if !chained {
             return Err(reader.missing());
         }
-        length = reader.facts(first, is_last)?;
-        last = Some(first);
+        last = Some((first, reader.facts(first, is_last)?));
     }
-    let Some(first) = last else {
+    let Some((first, read)) = last else {
         if state_at != 0 {
             return Err(reader.missing());
         }
@@ -74,19 +67,23 @@ pub(super) fn open(
     if reader.next < state_at {
         return Err(reader.missing());
     }
-    if length == 0 {
+    if read.whole == 0 {
         return reader.begin(first);
     }
-    let path = directory.join(facts_name(first));
-    let file = open_file(&path)?;
-    cut(&file, length).map_err(|source| failed("cut the torn end of", &path, source))?;
-    remove_before(directory, state_at).map_err(|source| failed("clean", directory, source))?;
-    Ok(reader.finish(file, path, length))
+    reader.go_on(first, read, state_at)
+}
+
+/// What was found of a file of facts, in bytes.
+struct Read {
+    /// How much of it is whole; 0 if not even its header is.
+    whole: u64,
+    /// How much there is.
+    length: u64,
 }
 
 /// The way through the files of a journal.
 struct Reader<'a> {
-    directory: &'a Path,
+    storage: Box<dyn Storage>,
     replay: &'a mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
     /// The number of the next record.
     next: u64,
@@ -96,8 +93,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn state(&mut self, next: u64) -> Result<(), OpenJournalError> {
-        let path = self.directory.join(state_name(next));
-        let bytes = read(&path)?;
+        let (path, bytes) = self.read(&state_name(next))?;
         let found = frame::read_file_header(frame::MAGIC_STATE, &bytes)
             .map_err(|wrong| refuse(&path, 0, wrong))?;
         let body = bytes[HEADER_BYTES..].split_at_checked(blake3::OUT_LEN);
@@ -119,15 +115,18 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Replays a file of facts; gives how much of it is whole, 0 if not even its header is.
-    fn facts(&mut self, first: u64, is_last: bool) -> Result<u64, OpenJournalError> {
-        let path = self.directory.join(facts_name(first));
-        let bytes = read(&path)?;
+    /// Replays a file of facts.
+    fn facts(&mut self, first: u64, is_last: bool) -> Result<Read, OpenJournalError> {
+        let (path, bytes) = self.read(&facts_name(first))?;
+        let read = |whole: usize| Read {
+            whole: whole as u64,
+            length: bytes.len() as u64,
+        };
         match frame::read_file_header(frame::MAGIC_FACTS, &bytes) {
             Ok(found) if found == first => {}
             Ok(_) => return Err(refuse(&path, 16, Wrong::Damaged(MISNAMED))),
-            Err(Wrong::Torn) if is_last => return Ok(0),
-            Err(_) if is_last && bytes.iter().all(|&byte| byte == 0) => return Ok(0),
+            Err(Wrong::Torn) if is_last => return Ok(read(0)),
+            Err(_) if is_last && bytes.iter().all(|&byte| byte == 0) => return Ok(read(0)),
             Err(wrong) => return Err(refuse(&path, 0, wrong)),
         }
         let (mut at, mut number) = (HEADER_BYTES, first);
@@ -164,7 +163,7 @@ impl Reader<'_> {
             at = group.records.end;
         }
         self.since_state.1 += at as u64;
-        Ok(at as u64)
+        Ok(read(at))
     }
 
     fn record(&mut self, path: &Path, at: usize, line: &[u8]) -> Result<(), OpenJournalError> {
@@ -180,23 +179,45 @@ impl Reader<'_> {
 
     fn missing(&self) -> OpenJournalError {
         OpenJournalError::Missing {
-            path: self.directory.to_owned(),
+            path: self.storage.path(""),
             from: self.next,
         }
     }
 
-    /// Begins the file whose first record has the number `first`, anew if it is there.
-    fn begin(self, first: u64) -> Result<Journal, OpenJournalError> {
-        let path = self.directory.join(facts_name(first));
-        let file = create_file(&path, first).map_err(|source| failed("create", &path, source))?;
-        Ok(self.finish(file, path, HEADER_BYTES as u64))
+    fn read(&self, name: &str) -> Result<(PathBuf, Vec<u8>), OpenJournalError> {
+        let path = self.storage.path(name);
+        match self.storage.read(name) {
+            Ok(bytes) => Ok((path, bytes)),
+            Err(source) => Err(failed("read", path, source)),
+        }
     }
 
-    fn finish(self, file: File, path: PathBuf, length: u64) -> Journal {
+    /// Begins the file whose first record has the number `first`, anew if it is there.
+    fn begin(mut self, first: u64) -> Result<Journal, OpenJournalError> {
+        let name = facts_name(first);
+        create_file(self.storage.as_mut(), &name, first)
+            .map_err(|source| failed("create", self.storage.path(&name), source))?;
+        Ok(self.finish(name, HEADER_BYTES as u64))
+    }
+
+    /// Goes on behind what is whole of the file whose first record has the number `first`.
+    fn go_on(mut self, first: u64, read: Read, state_at: u64) -> Result<Journal, OpenJournalError> {
+        let name = facts_name(first);
+        let storage = self.storage.as_mut();
+        if read.whole < read.length {
+            let cut = storage.cut(&name, read.whole);
+            cut.and_then(|()| storage.sync(&name))
+                .map_err(|source| failed("cut the torn end of", storage.path(&name), source))?;
+        }
+        remove_before(storage, state_at)
+            .map_err(|source| failed("clean", storage.path(""), source))?;
+        Ok(self.finish(name, read.whole))
+    }
+
+    fn finish(self, file: String, length: u64) -> Journal {
         Journal {
-            directory: self.directory.to_owned(),
+            storage: self.storage,
             file,
-            path,
             length,
             next: self.next,
             since_state: self.since_state,
@@ -225,8 +246,7 @@ fn refuse(path: &Path, offset: usize, wrong: Wrong) -> OpenJournalError {
     }
 }
 
-fn failed(action: &'static str, path: &Path, source: io::Error) -> OpenJournalError {
-    let path = path.to_owned();
+pub(super) fn failed(action: &'static str, path: PathBuf, source: io::Error) -> OpenJournalError {
     if source.kind() == io::ErrorKind::PermissionDenied {
         OpenJournalError::Permission { path, source }
     } else {
@@ -238,54 +258,32 @@ fn failed(action: &'static str, path: &Path, source: io::Error) -> OpenJournalEr
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, OpenJournalError> {
-    fs::read(path).map_err(|source| failed("read", path, source))
-}
-
-fn open_file(path: &Path) -> Result<File, OpenJournalError> {
-    let file = directory::private().open(path);
-    file.map_err(|source| failed("open", path, source))
-}
-
-/// Cuts a file to `length` bytes, durably; does nothing if it is no longer than that.
-fn cut(file: &File, length: u64) -> io::Result<()> {
-    if length < file.metadata()?.len() {
-        file.set_len(length)?;
-        file.sync_all()?;
-    }
-    Ok(())
-}
-
 /// The numbers in the names of the files of a kind, ascending.
-fn list(directory: &Path, kind: &str) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix(kind));
-        // Others, such as what was being written when the program stopped, are none of ours.
-        numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
-    }
+fn list(storage: &dyn Storage, kind: &str) -> io::Result<Vec<u64>> {
+    let names = storage.list()?;
+    // Others, such as what was being written when the program stopped, are none of ours.
+    let numbers = names.iter().filter_map(|name| name.strip_prefix(kind));
+    let mut numbers: Vec<u64> = numbers.filter_map(|number| number.parse().ok()).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
 
 /// Removes the files whose records are all in the state before the record with the number `state_at`, and
 /// states that were not written to their end.
-pub(super) fn remove_before(directory: &Path, state_at: u64) -> io::Result<()> {
-    let facts = list(directory, FACTS)?;
+pub(super) fn remove_before(storage: &mut dyn Storage, state_at: u64) -> io::Result<()> {
+    let facts = list(storage, FACTS)?;
     let old_facts = facts.iter().zip(facts.iter().skip(1));
     for (&first, _) in old_facts.filter(|&(_, &following)| following <= state_at) {
-        fs::remove_file(directory.join(facts_name(first)))?;
+        storage.remove(&facts_name(first))?;
     }
-    for next in list(directory, STATE)? {
+    for next in list(storage, STATE)? {
         if next < state_at {
-            fs::remove_file(directory.join(state_name(next)))?;
+            storage.remove(&state_name(next))?;
         }
     }
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(path)?;
+    for name in storage.list()? {
+        if name.ends_with(".new") {
+            storage.remove(&name)?;
         }
     }
     Ok(())
