@@ -11,6 +11,7 @@ pub mod farm;
 pub mod process;
 pub mod program;
 pub mod project;
+pub mod random;
 pub mod wait;
 
 /// Says that a test cannot be run on this machine, and why; it counts as passed.

@@ -33,3 +33,8 @@ pub fn until<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
 pub fn until_true(what: &str, mut state: impl FnMut() -> bool) {
     until(what, || state().then_some(()));
 }
+
+/// Lets a moment pass, where it is the moment that is tested and not a state: who dies when.
+pub fn moment(length: Duration) {
+    thread::sleep(length); // not a poll interval, but what is tested
+}

@@ -16,4 +16,5 @@ mod levels;
 mod packages;
 mod recovery;
 mod sandbox;
+mod survival;
 mod tidy;

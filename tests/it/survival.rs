@@ -1,0 +1,193 @@
+//! Any process may die, at any moment: `kill -9` costs time and nothing else.
+
+mod story;
+
+use std::{sync::Mutex, thread, time::Duration};
+
+use testkit::{
+    farm::{Farm, FarmPlan},
+    project,
+    random::Random,
+    wait,
+};
+
+use crate::{
+    levels::has_namespaces,
+    survival::story::{LINES, PHASES, Story},
+};
+
+/// How many moments of each death are tried.
+fn moments() -> u64 {
+    if testkit::slow_tests() { 20 } else { 2 }
+}
+
+/// How many farms run at once: they wait more than they compute.
+const FARMS_AT_ONCE: usize = 5;
+
+/// Who dies.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    /// The worker that runs the phase; it stays away.
+    Worker,
+    /// The coordinator; it is started again.
+    Coordinator,
+    /// The cache; it is started again.
+    Cache,
+    /// All of them, started again ten seconds later.
+    All,
+}
+
+/// When somebody dies: after a line of a phase was seen, and a little more.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    phase: usize,
+    line: u32,
+    later: Duration,
+}
+
+impl Moment {
+    /// A moment of the first three phases.
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            phase: usize::try_from(random.below(3)).unwrap(),
+            line: 1 + u32::try_from(random.below(u64::from(LINES))).unwrap(),
+            // Longer than the last line takes, so that phases are hit while they are stored, too.
+            later: Duration::from_millis(random.below(400)),
+        }
+    }
+}
+
+/// Kills `victim` at as many moments as are to be tried.
+fn kill_at_random_moments(victim: Victim, seed: u64) {
+    if !has_namespaces() {
+        return;
+    }
+    let mut random = Random::new(seed);
+    let drawn = (0..moments()).map(|_| Moment::draw(&mut random));
+    let left = Mutex::new(drawn.collect::<Vec<_>>());
+    thread::scope(|scope| {
+        for _ in 0..FARMS_AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    // Not held while the moment is tried.
+                    let moment = left.lock().unwrap().pop();
+                    let Some(moment) = moment else { break };
+                    testkit::tell(&format!("{victim:?} dies at {moment:?}"));
+                    kill_once(victim, moment);
+                }
+            });
+        }
+    });
+}
+
+fn kill_once(victim: Victim, moment: Moment) {
+    let mut farm = Farm::start(FarmPlan {
+        workers: 2,
+        isolation: Some("namespace"),
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    let mark = story::unique_mark();
+    project::write_buildspec(source.path(), &story::buildspec(&mark));
+    let mut follow = farm.client(&["build", "--project", "sample", "--json"]);
+    follow.current_dir(source.path());
+    let follower = thread::spawn(move || follow.output().unwrap());
+    let seen = format!("{} line {}\n", PHASES[moment.phase], moment.line);
+    wait::until_true("the moment has come", || {
+        farm.client(&["logs", "sample#1"])
+            .output()
+            .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&seen))
+    });
+    wait::moment(moment.later);
+    kill(&mut farm, victim, &mark);
+    let ended = farm.wait_for_end("sample#1");
+    let followed = follower.join().unwrap();
+    let what = format!("{victim:?} at {moment:?}: {ended:#}");
+    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{what}");
+    assert_eq!(followed.status.code(), Some(0), "{what}");
+    let log = farm
+        .client(&["logs", "sample#1", "--json"])
+        .output()
+        .unwrap();
+    for text in [&log.stdout, &followed.stdout] {
+        Story::read(&String::from_utf8_lossy(text)).check(&ended, &what);
+    }
+    let again = story::tries(&ended)
+        .iter()
+        .filter(|tries| **tries > 1)
+        .count();
+    assert!(again <= 1, "only the phase that was hit ran again: {what}");
+    assert!(!testkit::process::any_with_argument(&mark), "{what}");
+}
+
+/// Kills, checks that what it started is gone before anything is started again, and starts what comes
+/// back.
+fn kill(farm: &mut Farm, victim: Victim, mark: &str) {
+    let gone = || {
+        wait::until_true("the processes of the lost attempt are gone", || {
+            !testkit::process::any_with_argument(mark)
+        });
+    };
+    match victim {
+        Victim::Worker => {
+            let Some(worker) = running_on(farm) else {
+                // Between two phases nothing runs; whoever ran the last one will run the next.
+                return;
+            };
+            farm.kill_worker(worker);
+            gone();
+        }
+        Victim::Coordinator => {
+            farm.kill_coordinator();
+            farm.start_coordinator();
+        }
+        Victim::Cache => {
+            farm.kill_cache();
+            farm.start_cache();
+        }
+        Victim::All => {
+            farm.kill_coordinator();
+            farm.kill_cache();
+            farm.kill_worker(0);
+            farm.kill_worker(1);
+            gone();
+            wait::moment(Duration::from_secs(10));
+            farm.start_coordinator();
+            farm.start_cache();
+            farm.start_worker(0);
+            farm.start_worker(1);
+        }
+    }
+}
+
+/// The worker that runs a phase of the build now.
+fn running_on(farm: &Farm) -> Option<u32> {
+    let workers = farm.json(&["workers"]);
+    let busy = workers.iter().find(|worker| {
+        worker["runs"]
+            .as_array()
+            .is_some_and(|runs| !runs.is_empty())
+    })?;
+    let name = busy["offer"]["name"].as_str().unwrap();
+    name.strip_prefix("worker-").unwrap().parse().ok()
+}
+
+#[test]
+fn a_worker_may_die_at_any_moment() {
+    kill_at_random_moments(Victim::Worker, 1);
+}
+
+#[test]
+fn the_coordinator_may_die_at_any_moment() {
+    kill_at_random_moments(Victim::Coordinator, 2);
+}
+
+#[test]
+fn the_cache_may_die_at_any_moment() {
+    kill_at_random_moments(Victim::Cache, 3);
+}
+
+#[test]
+fn all_of_them_may_die_at_any_moment() {
+    kill_at_random_moments(Victim::All, 4);
+}
