@@ -17,15 +17,23 @@ use protocol::{
 };
 
 pub use self::error::{PlanError, TaskMistake};
-use crate::spec::{
-    BatchTask, BuildSpec, CacheAction, OnFailure, PhaseSpec, Phases, Tasks, Version,
+use self::order::Placed;
+pub(crate) use self::order::mistakes;
+use crate::{
+    diagnostic::Place,
+    spec::{BatchTask, BuildSpec, CacheAction, OnFailure, PhaseSpec, Phases, Tasks, Version},
 };
 
 /// How many jobs a unit has.
 const JOBS_PER_UNIT: usize = 6;
-/// How many bytes the texts of all jobs may have together. Each task of a batch carries the commands of
-/// the whole file, so a small file could become a huge graph; real files stay a thousand times below.
+/// How many bytes the texts of all jobs may take together. Each task of a batch carries the commands of
+/// the whole file, so a small file could become a huge graph; real files stay a hundred times below.
 const GRAPH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How many bytes a text takes besides its own: in memory its length and place, in the journal quotes and a
+/// comma, so that a quarter of a million empty commands are no small thing.
+const TEXT_BYTES: usize = 64;
+/// How many bytes an edge takes, in memory or in the journal, whichever is more.
+const EDGE_BYTES: usize = 32;
 
 /// What is to be planned.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -40,8 +48,10 @@ pub struct PlanRequest {
 ///
 /// # Errors
 ///
-/// If the buildspec cannot be run in this way; the error says what to change in the file or the request.
+/// If the buildspec cannot be run in this way; the error says all that is to change in the file or the
+/// request.
 pub fn plan(spec: &BuildSpec, request: &PlanRequest) -> Result<JobGraph, PlanError> {
+    let mut errors = Vec::new();
     let secrets = spec
         .secrets
         .iter()
@@ -50,12 +60,34 @@ pub fn plan(spec: &BuildSpec, request: &PlanRequest) -> Result<JobGraph, PlanErr
         .map(|(name, of)| (name.clone(), of.clone()))
         .collect();
     if !secrets.is_empty() {
-        return Err(PlanError::Secrets { secrets });
+        errors.push(PlanError::Secrets { secrets });
     }
-    if request.batch {
-        return plan_batch(spec, request);
+    let graph = if request.batch {
+        plan_batch(spec, request, &mut errors)
+    } else {
+        plan_build(spec, request, &mut errors)
+    };
+    match (graph, errors.len()) {
+        (Some(graph), 0) => Ok(graph),
+        (_, 1) => Err(errors.remove(0)),
+        (_, _) => Err(PlanError::Several { errors }),
     }
-    let phases = spec.phases.as_ref().ok_or(PlanError::OnlyBatch)?;
+}
+
+/// Plans a build that is no batch; `None` only after an error.
+fn plan_build(
+    spec: &BuildSpec,
+    request: &PlanRequest,
+    errors: &mut Vec<PlanError>,
+) -> Option<JobGraph> {
+    let Some(phases) = &spec.phases else {
+        errors.push(PlanError::OnlyBatch);
+        return None;
+    };
+    errors.extend(check_size(spec, phases, None, request).err());
+    if !errors.is_empty() {
+        return None;
+    }
     let mut graph = JobGraph {
         units: vec![UnitNode {
             identifier: None,
@@ -64,54 +96,40 @@ pub fn plan(spec: &BuildSpec, request: &PlanRequest) -> Result<JobGraph, PlanErr
         ..JobGraph::default()
     };
     let variables = merged([&spec.variables, &request.variables]);
-    add_unit(
-        &mut graph,
-        0,
-        unit_tasks(spec, phases, variables),
-        Vec::new(),
-    );
-    Ok(graph)
+    let planned = unit_tasks(spec, phases, variables);
+    add_unit(&mut graph, 0, planned, Vec::new());
+    Some(graph)
 }
 
-fn plan_batch(spec: &BuildSpec, request: &PlanRequest) -> Result<JobGraph, PlanError> {
-    let batch = spec.batch.as_ref().ok_or(PlanError::NoBatch)?;
-    let tasks = match &batch.tasks {
-        Tasks::List(tasks) | Tasks::Graph(tasks) => tasks,
-        Tasks::Matrix(place) => {
-            return Err(PlanError::Form {
-                key: "build-matrix",
-                place: *place,
-            });
-        }
-        Tasks::Fanout(place) => {
-            return Err(PlanError::Form {
-                key: "build-fanout",
-                place: *place,
-            });
-        }
+/// Plans a batch; `None` only after an error.
+fn plan_batch(
+    spec: &BuildSpec,
+    request: &PlanRequest,
+    errors: &mut Vec<PlanError>,
+) -> Option<JobGraph> {
+    let Some(batch) = &spec.batch else {
+        errors.push(PlanError::NoBatch);
+        return None;
     };
-    let jobs = tasks.len().saturating_mul(JOBS_PER_UNIT);
-    if jobs > JOBS_MAX {
-        return Err(PlanError::TooManyJobs {
-            tasks: tasks.len(),
-            jobs,
-        });
+    let (order, tasks) = match ordered(&batch.tasks, errors) {
+        Some((order, tasks)) => (order, tasks),
+        None => (Vec::new(), &[][..]),
+    };
+    let Some(phases) = &spec.phases else {
+        errors.push(PlanError::NoPhases);
+        return None;
+    };
+    errors.extend(check_size(spec, phases, Some(tasks), request).err());
+    if !errors.is_empty() {
+        return None;
     }
-    let order = order::order(tasks).map_err(|mistakes| PlanError::Tasks { mistakes })?;
-    let own: Vec<_> = tasks.iter().filter_map(own_buildspec).collect();
-    if !own.is_empty() {
-        return Err(PlanError::TaskBuildspecs { tasks: own });
-    }
-    let phases = spec.phases.as_ref().ok_or(PlanError::NoPhases)?;
-    check_size(spec, phases, tasks, request)?;
-
     let units = tasks.iter().map(|task| UnitNode {
         identifier: Some(task.identifier.clone()),
         ignore_failure: task.ignore_failure,
     });
     let mut graph = JobGraph {
         units: units.collect(),
-        jobs: Vec::with_capacity(jobs),
+        jobs: Vec::with_capacity(tasks.len() * JOBS_PER_UNIT),
         fast_fail: batch.fast_fail,
     };
     // By unit, the index of its first job; what a task depends on comes before it in the order.
@@ -129,10 +147,46 @@ fn plan_batch(spec: &BuildSpec, request: &PlanRequest) -> Result<JobGraph, PlanE
         let unit = index(place.unit);
         add_unit(&mut graph, unit, unit_tasks(spec, phases, variables), needs);
     }
-    Ok(graph)
+    Some(graph)
 }
 
-fn own_buildspec(task: &BatchTask) -> Option<(String, String, crate::Place)> {
+/// The tasks of a batch and the order in which their jobs are numbered; `None` only after an error.
+fn ordered<'a>(
+    tasks: &'a Tasks,
+    errors: &mut Vec<PlanError>,
+) -> Option<(Vec<Placed>, &'a [BatchTask])> {
+    let form = |key, place: Place| PlanError::Form { key, place };
+    let tasks = match tasks {
+        Tasks::List(tasks) | Tasks::Graph(tasks) => tasks,
+        Tasks::Matrix(place) => {
+            errors.push(form("build-matrix", *place));
+            return None;
+        }
+        Tasks::Fanout(place) => {
+            errors.push(form("build-fanout", *place));
+            return None;
+        }
+    };
+    let own: Vec<_> = tasks.iter().filter_map(own_buildspec).collect();
+    if !own.is_empty() {
+        errors.push(PlanError::TaskBuildspecs { tasks: own });
+    }
+    let jobs = tasks.len().saturating_mul(JOBS_PER_UNIT);
+    if JOBS_MAX < jobs {
+        let tasks = tasks.len();
+        errors.push(PlanError::TooManyJobs { tasks, jobs });
+        return None;
+    }
+    match order::order(tasks) {
+        Ok(order) => Some((order, tasks)),
+        Err(mistakes) => {
+            errors.push(PlanError::Tasks { mistakes });
+            None
+        }
+    }
+}
+
+fn own_buildspec(task: &BatchTask) -> Option<(String, String, Place)> {
     let (path, place) = task.buildspec.as_ref()?;
     Some((task.identifier.clone(), path.clone(), *place))
 }
@@ -151,42 +205,55 @@ fn edges_to_all(first: usize, ignore_failure: bool) -> impl Iterator<Item = Edge
     })
 }
 
-/// Refuses what would become too large a graph, before it is one.
+/// Refuses what would become too large a graph, before it is one. `tasks` are those of a batch.
 fn check_size(
     spec: &BuildSpec,
     phases: &Phases,
-    tasks: &[BatchTask],
+    tasks: Option<&[BatchTask]>,
     request: &PlanRequest,
 ) -> Result<(), PlanError> {
-    let bytes_of = |variables: &BTreeMap<String, String>| -> usize {
-        variables
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum()
-    };
     let commands: usize = phases
         .in_order()
         .iter()
         .flat_map(|(_, phase)| phase.commands.iter().chain(&phase.finally))
-        .map(String::len)
+        .map(|text| text_bytes(text))
         .sum();
     let artifacts = spec
         .artifacts
         .iter()
         .flat_map(|spec| spec.files.iter().chain(&spec.exclude_paths));
+    let artifacts: usize = artifacts.map(|text| text_bytes(text)).sum();
     let cache = spec.cache.iter().flat_map(|cache| &cache.spec.paths);
-    let patterns: usize = artifacts.chain(cache).map(String::len).sum();
-    let shared = commands + 2 * patterns + bytes_of(&spec.variables) + bytes_of(&request.variables);
-    let own: usize = tasks.iter().map(|task| bytes_of(&task.variables)).sum();
-    let bytes = shared.saturating_mul(tasks.len()).saturating_add(own);
-    if bytes > GRAPH_BYTES_MAX {
+    // It is restored in one job and saved in another.
+    let cache: usize = cache.map(|text| 2 * text_bytes(text)).sum();
+    let variables = variable_bytes(&spec.variables) + variable_bytes(&request.variables);
+    let shared = commands + artifacts + cache + variables;
+    let own = tasks.unwrap_or_default().iter().map(|task| {
+        let edges = JOBS_PER_UNIT * EDGE_BYTES * task.depend_on.len();
+        variable_bytes(&task.variables) + edges
+    });
+    let count = tasks.map_or(1, <[_]>::len);
+    let bytes = shared.saturating_mul(count).saturating_add(own.sum());
+    if GRAPH_BYTES_MAX < bytes {
         return Err(PlanError::TooLarge {
-            tasks: tasks.len(),
+            tasks: count,
             bytes,
             limit: GRAPH_BYTES_MAX,
         });
     }
     Ok(())
+}
+
+/// What a text takes, in bytes.
+const fn text_bytes(text: &str) -> usize {
+    text.len() + TEXT_BYTES
+}
+
+fn variable_bytes(variables: &BTreeMap<String, String>) -> usize {
+    let variables = variables.iter();
+    variables
+        .map(|(name, value)| text_bytes(name) + text_bytes(value))
+        .sum()
 }
 
 /// All variables; of those with one name, the one of the later map.

@@ -1,8 +1,11 @@
 //! The section `batch`.
 
+use std::collections::BTreeSet;
+
 use crate::{
     diagnostic::{Diagnostic, Place},
     keys::{BATCH, GRAPH_TASK, LIST_TASK, Level, TASK_ENV},
+    plan,
     reader::Reader,
     spec::{Batch, BatchTask, Tasks},
     yaml::{Content, Entry, Node},
@@ -54,13 +57,26 @@ fn tasks<'a>(reader: &mut Reader<'a>, form: &'a Entry, level: &Level) -> Vec<Bat
             return Vec::new();
         }
     };
-    nodes
-        .iter()
-        .filter_map(|node| task(reader, node, level))
-        .collect()
+    let mut tasks = Vec::with_capacity(nodes.len());
+    let mut unread = BTreeSet::new();
+    for node in nodes {
+        match task(reader, node, level) {
+            Ok(task) => tasks.push(task),
+            Err(name) => unread.extend(name),
+        }
+    }
+    for mistake in plan::mistakes(&tasks, &unread) {
+        reader.say(mistake.diagnostic());
+    }
+    tasks
 }
 
-fn task<'a>(reader: &mut Reader<'a>, node: &'a Node, level: &Level) -> Option<BatchTask> {
+/// Reads a task; after an error gives its name, if it has one that others may depend on.
+fn task<'a>(
+    reader: &mut Reader<'a>,
+    node: &'a Node,
+    level: &Level,
+) -> Result<BatchTask, Option<String>> {
     let fields = reader.fields(node, "a batch task", level);
     let own = reader.some_text(fields.get("buildspec"), "`buildspec` of a task");
     let own_place = fields
@@ -82,7 +98,7 @@ fn task<'a>(reader: &mut Reader<'a>, node: &'a Node, level: &Level) -> Option<Ba
         buildspec: own.map(|path| (path, own_place)),
     };
     if !matches!(node.content, Content::Map(_)) {
-        return None;
+        return Err(None);
     }
     let identifier = fields.get("identifier");
     let place = identifier.map_or(node.place, |node| node.place);
@@ -92,7 +108,7 @@ fn task<'a>(reader: &mut Reader<'a>, node: &'a Node, level: &Level) -> Option<Ba
     if identifier.trim().is_empty() {
         let message = "a batch task has no `identifier`";
         reader.say(Diagnostic::error(place, message).with_hint("add `identifier: NAME`"));
-        return None;
+        return Err(None);
     }
     let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if identifier.chars().count() > IDENTIFIER_CHARS_MAX || !identifier.chars().all(of_name) {
@@ -100,9 +116,9 @@ fn task<'a>(reader: &mut Reader<'a>, node: &'a Node, level: &Level) -> Option<Ba
             "`identifier` has to be at most {IDENTIFIER_CHARS_MAX} letters, digits, `_`, `-` or `.`"
         );
         reader.error(place, message);
-        return None;
+        return Err(Some(identifier));
     }
-    Some(BatchTask {
+    Ok(BatchTask {
         identifier,
         place,
         ..task

@@ -59,17 +59,25 @@ pub enum PlanError {
         /// How many jobs they would be.
         jobs: usize,
     },
-    /// Every task carries all commands, and that is too much: move long commands into scripts.
+    /// Every task carries all commands, and that is too much: move commands into scripts.
     #[error(
-        "the commands and variables of {tasks} tasks have {bytes} bytes, at most {limit} are allowed"
+        "the commands, variables, patterns and dependencies of {} take {bytes} bytes, at most {limit} are \
+         allowed",
+        tasks_or_build(*tasks)
     )]
     TooLarge {
-        /// How many tasks there are.
+        /// How many tasks there are; 1 for a build that is no batch.
         tasks: usize,
-        /// How many bytes of text they would have.
+        /// How many bytes they would take.
         bytes: usize,
-        /// How many they may have.
+        /// How many they may take.
         limit: usize,
+    },
+    /// There are several reasons: mend each.
+    #[error("{}", all(errors))]
+    Several {
+        /// The reasons, at least two, none of them this one.
+        errors: Vec<Self>,
     },
 }
 
@@ -138,14 +146,15 @@ impl PlanError {
             }
             Self::Tasks { mistakes } => mistakes.iter().map(TaskMistake::diagnostic).collect(),
             Self::TooManyJobs { .. } => whole("split the batch into several files"),
-            Self::TooLarge { .. } => whole("move long commands into scripts of the repository"),
+            Self::TooLarge { .. } => whole("move commands into scripts of the repository"),
+            Self::Several { errors } => errors.iter().flat_map(Self::diagnostics).collect(),
         }
     }
 }
 
 impl TaskMistake {
     /// The same for people.
-    fn diagnostic(&self) -> Diagnostic {
+    pub(crate) fn diagnostic(&self) -> Diagnostic {
         let (place, hint) = match self {
             Self::Duplicate { place, .. } => {
                 (place, Some("give each task a name of its own".to_owned()))
@@ -197,6 +206,18 @@ fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
         0 => shown.join(", "),
         _ => format!("{} and {more} more", shown.join(", ")),
     }
+}
+
+fn tasks_or_build(tasks: usize) -> String {
+    match tasks {
+        1 => "the build".to_owned(),
+        _ => format!("{tasks} tasks"),
+    }
+}
+
+fn all(errors: &[PlanError]) -> String {
+    let texts: Vec<String> = errors.iter().map(PlanError::to_string).collect();
+    texts.join("; ")
 }
 
 fn joined(mistakes: &[TaskMistake]) -> String {

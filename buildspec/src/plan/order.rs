@@ -23,11 +23,24 @@ const MISTAKES_MAX: usize = 20;
 ///
 /// All duplicates, unknown names and circles.
 pub(super) fn order(tasks: &[BatchTask]) -> Result<Vec<Placed>, Vec<TaskMistake>> {
+    order_among(tasks, &BTreeSet::new())
+}
+
+/// What [`order`] finds wrong. `unread` are the names of tasks that are there, but have mistakes of their
+/// own: that others depend on them is no mistake of these.
+pub(crate) fn mistakes(tasks: &[BatchTask], unread: &BTreeSet<String>) -> Vec<TaskMistake> {
+    order_among(tasks, unread).err().unwrap_or_default()
+}
+
+fn order_among(
+    tasks: &[BatchTask],
+    unread: &BTreeSet<String>,
+) -> Result<Vec<Placed>, Vec<TaskMistake>> {
     let mut mistakes = Vec::new();
     let by_name = by_name(tasks, &mut mistakes);
     let mut waiting: BTreeMap<usize, BTreeSet<usize>> = tasks
         .iter()
-        .map(|task| dependencies(task, &by_name, &mut mistakes))
+        .map(|task| dependencies(task, (&by_name, unread), &mut mistakes))
         .enumerate()
         .collect();
     let full = waiting.clone();
@@ -83,14 +96,14 @@ fn by_name<'a>(
 /// What `task` depends on, as far as it is there.
 fn dependencies(
     task: &BatchTask,
-    by_name: &BTreeMap<&str, usize>,
+    (by_name, unread): (&BTreeMap<&str, usize>, &BTreeSet<String>),
     mistakes: &mut Vec<TaskMistake>,
 ) -> BTreeSet<usize> {
     let mut known = BTreeSet::new();
     for (name, place) in &task.depend_on {
         if let Some(&unit) = by_name.get(name.as_str()) {
             known.insert(unit);
-        } else if mistakes.len() < MISTAKES_MAX {
+        } else if mistakes.len() < MISTAKES_MAX && !unread.contains(name) {
             mistakes.push(TaskMistake::Unknown {
                 task: task.identifier.clone(),
                 unknown: name.clone(),

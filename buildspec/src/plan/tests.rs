@@ -299,22 +299,42 @@ fn refused(spec: &BuildSpec, request: &PlanRequest) -> String {
 
 #[test]
 fn tasks_that_do_not_fit_together_are_all_named() {
-    let spec = batch(
+    // The parser finds these; a spec that was made otherwise is checked all the same.
+    let mut spec = batch(
         "    - identifier: a
-      depend-on: [c]
-    - {identifier: bild, depend-on: [a]}
-    - {identifier: c, depend-on: [bild, biuld]}
-    - {identifier: self, depend-on: [self]}
-    - {identifier: a}
+    - {identifier: bild}
+    - {identifier: c}
+    - {identifier: self}
+    - {identifier: z}
 ",
     );
+    let Some(Tasks::Graph(tasks) | Tasks::List(tasks)) =
+        spec.batch.as_mut().map(|batch| &mut batch.tasks)
+    else {
+        panic!()
+    };
+    let needs = [
+        vec!["c"],
+        vec!["a"],
+        vec!["bild", "biuld"],
+        vec!["self"],
+        vec![],
+    ];
+    for (task, needs) in tasks.iter_mut().zip(needs) {
+        let place = task.place;
+        task.depend_on = needs
+            .into_iter()
+            .map(|name| (name.to_owned(), place))
+            .collect();
+    }
+    tasks[4].identifier = "a".to_owned();
     assert_eq!(
         refused(&spec, &BATCH()),
         "\
-14:20 identifier `a` is there twice, first on line 9 | give each task a name of its own
-12:41 task `c` depends on `biuld`, which is not there | did you mean `bild`?
+13:20 identifier `a` is there twice, first on line 9 | give each task a name of its own
+11:20 task `c` depends on `biuld`, which is not there | did you mean `bild`?
 9:19 tasks depend on each other in a circle: a -> c -> bild -> a | take one of these `depend-on` out
-13:20 tasks depend on each other in a circle: self -> self | take one of these `depend-on` out
+12:20 tasks depend on each other in a circle: self -> self | take one of these `depend-on` out
 "
     );
 }
@@ -397,6 +417,69 @@ fn a_batch_that_is_too_large_is_refused_before_it_is_made() {
     let error = plan(&spec, &BATCH()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the commands and variables of 500 tasks have 25000000 bytes, at most 8388608 are allowed"
+        "the commands, variables, patterns and dependencies of 500 tasks take 25032000 bytes, at most 8388608 \
+         are allowed"
     );
+}
+
+#[test]
+fn many_small_texts_count_and_so_do_dependencies() {
+    let tasks = |count: usize| -> String {
+        (0..count)
+            .map(|task| format!("    - identifier: t{task}\n"))
+            .collect()
+    };
+    let commands = |count: usize| format!("[{}'']", "'',".repeat(count - 1));
+    let of = |commands: &str, tasks: &str| {
+        spec(&format!(
+            "version: 0.2\nphases: {{build: {{commands: {commands}}}}}\nbatch:\n  build-list:\n{tasks}"
+        ))
+    };
+    let too_large = |graph| matches!(graph, Err(PlanError::TooLarge { .. }));
+    assert!(too_large(plan(
+        &of(&commands(250), &tasks(1_000)),
+        &BATCH()
+    )));
+    assert!(plan(&of(&commands(100), &tasks(1_000)), &BATCH()).is_ok());
+    let single = of(&commands(140_000), &tasks(1));
+    let error = plan(&single, &PlanRequest::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("of the build take 8960000 bytes"),
+        "{error}"
+    );
+
+    // 500 tasks of which each needs each of 90 others would be 270,000 edges.
+    let mut dense = of("[a]", &tasks(590));
+    let Some(Tasks::List(list)) = dense.batch.as_mut().map(|batch| &mut batch.tasks) else {
+        panic!()
+    };
+    for task in &mut list[90..] {
+        let names = (0..90).map(|other| (format!("t{other}"), task.place));
+        task.depend_on = names.collect();
+    }
+    assert!(too_large(plan(&dense, &BATCH())));
+}
+
+#[test]
+fn all_reasons_why_a_batch_cannot_be_run_are_named_at_once() {
+    let text = "
+version: 0.2
+env: {secrets-manager: {TOKEN: y}}
+batch:
+  build-list:
+    - {identifier: x, buildspec: x.yml}
+";
+    let error = plan(&spec(text), &BATCH()).unwrap_err();
+    let remarks: Vec<_> = error.diagnostics().into_iter().map(|d| d.message).collect();
+    let expected = [
+        "variable `TOKEN`",
+        "batch tasks have buildspecs of their own",
+        "has no `phases`",
+    ];
+    assert_eq!(remarks.len(), expected.len(), "{remarks:?}");
+    for (remark, expected) in remarks.iter().zip(expected) {
+        assert!(remark.contains(expected), "{remark}");
+    }
 }

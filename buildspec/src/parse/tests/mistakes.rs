@@ -84,6 +84,43 @@ error 14:18+5 `artifacts.discard-paths` has to be `yes` or `no`, not `maybe`
 }
 
 #[test]
+fn tasks_that_do_not_fit_together_are_found_in_the_same_pass() {
+    check(
+        "\
+version: 0.2
+phases:
+  build:
+    comands: [a]
+batch:
+  build-graph:
+    - identifier: a
+      depend-on: [c]
+    - {identifier: bild, depend-on: [a]}
+    - {identifier: c, depend-on: [bild, biuld]}
+    - {identifier: self, depend-on: [self]}
+    - {identifier: a}
+    - {identifier: no name, depend-on: [a]}
+    - {identifier: late, depend-on: [no name]}
+",
+        "\
+error 3:3+5 phase `build` has no `commands`
+    add `commands:` with a list, or take the phase out
+warning 4:5+7 unknown key `comands` in a phase
+    did you mean `commands`?
+error 7:19+1 tasks depend on each other in a circle: a -> c -> bild -> a
+    take one of these `depend-on` out
+error 10:41+5 task `c` depends on `biuld`, which is not there
+    did you mean `bild`?
+error 11:20+4 tasks depend on each other in a circle: self -> self
+    take one of these `depend-on` out
+error 12:20+1 identifier `a` is there twice, first on line 7
+    give each task a name of its own
+error 13:20+7 `identifier` has to be at most 128 letters, digits, `_`, `-` or `.`
+",
+    );
+}
+
+#[test]
 fn commands_that_are_no_texts_are_shown_in_quotes() {
     check_commands(
         "      - echo \"Target: x\"\n      - fine\n      - [ -z a ]\n      - echo it's: \"x\"\n",
