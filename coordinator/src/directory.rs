@@ -10,6 +10,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::disk;
+
 /// The version of what this program keeps in its data directory.
 const VERSION: u32 = 1;
 
@@ -130,17 +132,22 @@ fn check_version(directory: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-/// Makes the directory at `path`, and those above it, for this user only.
+/// Makes the directory at `path`, and those above it, for this user only and durably.
 ///
 /// # Errors
 ///
 /// If the system refuses.
 pub(crate) fn create(path: &Path) -> Result<(), DirectoryError> {
+    let missing: Vec<_> = path.ancestors().take_while(|path| !path.exists()).collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| failed("create directory", path, source))
+        .map_err(|source| failed("create directory", path, source))?;
+    for made in missing {
+        sync_parent(made).map_err(|source| failed("sync the parent of", made, source))?;
+    }
+    Ok(())
 }
 
 /// Puts `bytes` in place of the file at `path`, so that a reader, and a start after a power cut, finds
@@ -153,7 +160,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = private().create(true).truncate(true).open(&temporary)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
+    disk::sync_all(&file)?;
     fs::rename(&temporary, path)?;
     sync_parent(path)
 }
@@ -167,7 +174,12 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path
         .parent()
         .expect("files of the coordinator are in a directory");
-    File::open(parent)?.sync_all()
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    disk::sync_all(&File::open(parent)?)
 }
 
 /// How files of the coordinator are opened: read and written by this user only.

@@ -3,7 +3,8 @@
 //! An append-only sequence of records, numbered from 0, in files of which each starts at some number. One
 //! call of [`Journal::append`] is one group and one sync. Now and then the whole state is put beside
 //! ([`Journal::put_state`]), and the files before it go. Opening replays the last state and the records
-//! since; a torn end is cut off; any other damage stops the start, because what follows it was promised
+//! since, and makes them durable, because the last program may have been killed between writing and
+//! syncing; a torn end is cut off; any other damage stops the start, because what follows it was promised
 //! to somebody.
 
 mod frame;
@@ -66,7 +67,8 @@ pub enum OpenJournalError {
     },
     /// A file belongs to somebody else. Run the coordinator as its owner, or give it to this user.
     #[error(
-        "no permission to open `{}`; run the coordinator as the user who owns the file, or change its owner",
+        "no permission to open `{}`, and nothing of it was read from byte 0 on; run the coordinator as the user \
+         who owns the file, or change its owner",
         path.display()
     )]
     Permission {
@@ -107,8 +109,10 @@ pub enum OpenJournalError {
     },
     /// A newer program has written a file. Use that one.
     #[error(
-        "journal file `{}` is of version {found}; this program knows versions up to {known}",
-        path.display()
+        "journal file `{}` says at byte {} that it is of version {found}; this program knows versions up to \
+         {known}: use the program that wrote it, or a newer one",
+        path.display(),
+        frame::VERSION_AT
     )]
     Newer {
         /// The file.
@@ -154,7 +158,8 @@ pub enum AppendError {
 }
 
 impl Journal {
-    /// Opens the journal in `directory`, making it if need be, and hands everything in it to `replay`.
+    /// Opens the journal in `directory`, making it if need be, and hands everything in it to `replay`. What
+    /// was handed over is durable when this returns.
     ///
     /// # Errors
     ///

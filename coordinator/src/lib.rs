@@ -9,6 +9,7 @@ mod bells;
 mod cache_link;
 mod clock;
 mod directory;
+mod disk;
 mod dispatcher;
 mod farm;
 mod health;

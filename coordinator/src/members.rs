@@ -134,7 +134,14 @@ impl Members {
     /// If it exists and cannot be understood.
     pub(crate) fn open(path: PathBuf) -> Result<Self, OpenMembersError> {
         let kept = match fs::read(&path) {
-            Ok(bytes) => parse(&path, &bytes)?,
+            Ok(bytes) => {
+                // It may have been put there by a program that was killed before this was durable.
+                directory::sync_parent(&path).map_err(|source| OpenMembersError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
+                parse(&path, &bytes)?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept {
                 version: VERSION,
                 cache: None,

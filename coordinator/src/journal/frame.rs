@@ -19,6 +19,8 @@ pub(super) const MAGIC_FACTS: [u8; 8] = *b"grjourn\n";
 pub(super) const MAGIC_STATE: [u8; 8] = *b"grstate\n";
 /// The version of both.
 pub(super) const VERSION: u32 = 1;
+/// Where the version stands in a file.
+pub(super) const VERSION_AT: usize = 8;
 /// How long the header of a file, and of a group, is.
 pub(super) const HEADER_BYTES: usize = 32;
 /// The most that a disk writes at once or not at all, in bytes. Disks with larger sectors write several
@@ -67,7 +69,7 @@ pub(super) fn read_file_header(magic: [u8; 8], file: &[u8]) -> Result<u64, Wrong
         return Err(Wrong::Header);
     }
     // A newer version may have another header, so its checksum is not looked at.
-    let version = number4(&header[8..]);
+    let version = number4(&header[VERSION_AT..]);
     if VERSION < version {
         return Err(Wrong::Newer(version));
     }

@@ -67,7 +67,7 @@ pub(super) fn open(
     if reader.next < state_at {
         return Err(reader.missing());
     }
-    if read.whole == 0 {
+    if read.whole.is_empty() {
         return reader.begin(first);
     }
     reader.go_on(first, read, state_at)
@@ -75,8 +75,10 @@ pub(super) fn open(
 
 /// What was found of a file of facts, in bytes.
 struct Read {
-    /// How much of it is whole; 0 if not even its header is.
-    whole: u64,
+    /// Its header and its groups; empty if not even the header is whole.
+    whole: Vec<u8>,
+    /// Where the last group starts in that; 0 if there is only the header.
+    last: usize,
     /// How much there is.
     length: u64,
 }
@@ -117,19 +119,21 @@ impl Reader<'_> {
 
     /// Replays a file of facts.
     fn facts(&mut self, first: u64, is_last: bool) -> Result<Read, OpenJournalError> {
-        let (path, bytes) = self.read(&facts_name(first))?;
-        let read = |whole: usize| Read {
-            whole: whole as u64,
-            length: bytes.len() as u64,
+        let (path, mut bytes) = self.read(&facts_name(first))?;
+        let length = bytes.len() as u64;
+        let none = Read {
+            whole: Vec::new(),
+            last: 0,
+            length,
         };
         match frame::read_file_header(frame::MAGIC_FACTS, &bytes) {
             Ok(found) if found == first => {}
             Ok(_) => return Err(refuse(&path, 16, Wrong::Damaged(MISNAMED))),
-            Err(Wrong::Torn) if is_last => return Ok(read(0)),
-            Err(_) if is_last && bytes.iter().all(|&byte| byte == 0) => return Ok(read(0)),
+            Err(Wrong::Torn) if is_last => return Ok(none),
+            Err(_) if is_last && bytes.iter().all(|&byte| byte == 0) => return Ok(none),
             Err(wrong) => return Err(refuse(&path, 0, wrong)),
         }
-        let (mut at, mut number) = (HEADER_BYTES, first);
+        let (mut at, mut last, mut number) = (HEADER_BYTES, 0, first);
         loop {
             let group = match frame::read_group(&bytes, at) {
                 Ok(Some(group)) => group,
@@ -160,10 +164,15 @@ impl Reader<'_> {
             if number != group.first + u64::from(group.count) {
                 return Err(refuse(&path, at, Wrong::Damaged("records are missing")));
             }
-            at = group.records.end;
+            (last, at) = (at, group.records.end);
         }
         self.since_state.1 += at as u64;
-        Ok(read(at))
+        bytes.truncate(at);
+        Ok(Read {
+            whole: bytes,
+            last,
+            length,
+        })
     }
 
     fn record(&mut self, path: &Path, at: usize, line: &[u8]) -> Result<(), OpenJournalError> {
@@ -203,15 +212,17 @@ impl Reader<'_> {
     /// Goes on behind what is whole of the file whose first record has the number `first`.
     fn go_on(mut self, first: u64, read: Read, state_at: u64) -> Result<Journal, OpenJournalError> {
         let name = facts_name(first);
+        let length = read.whole.len() as u64;
         let storage = self.storage.as_mut();
-        if read.whole < read.length {
-            let cut = storage.cut(&name, read.whole);
-            cut.and_then(|()| storage.sync(&name))
-                .map_err(|source| failed("cut the torn end of", storage.path(&name), source))?;
+        if length < read.length {
+            let cut = storage.cut(&name, length);
+            cut.map_err(|source| failed("cut the torn end of", storage.path(&name), source))?;
         }
+        settle(storage, &name, &read)
+            .map_err(|source| failed("sync", storage.path(&name), source))?;
         remove_before(storage, state_at)
             .map_err(|source| failed("clean", storage.path(""), source))?;
-        Ok(self.finish(name, read.whole))
+        Ok(self.finish(name, length))
     }
 
     fn finish(self, file: String, length: u64) -> Journal {
@@ -224,6 +235,16 @@ impl Reader<'_> {
             state_bytes: self.state_bytes,
         }
     }
+}
+
+/// Makes durable what was replayed: the program before may have been killed between writing a group and
+/// syncing it, and what follows from a fact is said as soon as it is known. Files before the last were
+/// synced before that one was begun. Its last group is written again, because after a failed sync the
+/// system takes the bytes in its memory for written.
+fn settle(storage: &mut dyn Storage, name: &str, read: &Read) -> io::Result<()> {
+    storage.write_at(name, &read.whole[read.last..], read.last as u64)?;
+    storage.sync(name)?;
+    storage.sync_names()
 }
 
 const MISNAMED: &str = "the file's name and its first record do not match";

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::directory::{self, DirectoryError};
+use crate::{
+    directory::{self, DirectoryError},
+    disk,
+};
 
 /// Files that a journal is kept in, by name. A name has no directory in it.
 ///
@@ -60,6 +63,17 @@ pub trait Storage: Debug + Send + Sync {
     ///
     /// If the system refuses; nobody knows what is durable then.
     fn sync(&mut self, name: &str) -> io::Result<()>;
+
+    /// Makes durable which files there are, and with what bytes those that were put in place of others: a
+    /// program that was killed may have left them in the system's memory only. Nothing to do for storage
+    /// of which that cannot be said.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    fn sync_names(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Puts `bytes` in place of a file, durably, or makes it: a start finds the old or the new one whole,
     /// and maybe half of the new one under the name with the extension `new`.
@@ -132,7 +146,7 @@ impl Storage for Files {
         let mut options = directory::private();
         let file = options.create(true).truncate(true).open(&path)?;
         file.write_all_at(bytes, 0)?;
-        file.sync_all()?;
+        disk::sync_all(&file)?;
         directory::sync_parent(&path)?;
         self.open = Some((name.to_owned(), file));
         Ok(())
@@ -147,7 +161,11 @@ impl Storage for Files {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_data()
+        disk::sync(self.file(name)?)
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        disk::sync_all(&File::open(&self.directory)?)
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::disk;
 
 /// Opens the journal and gives what it replays, as text.
 fn open(directory: &Path) -> Result<(Journal, Vec<String>), OpenJournalError> {
@@ -67,6 +68,43 @@ fn a_torn_end_is_cut_at_every_byte_and_appending_goes_on() {
         append(&mut journal, &[3]);
         assert_eq!(open(&path).unwrap().1, records(0..4), "cut at {end}");
     }
+}
+
+#[test]
+fn what_a_killed_program_left_unsynced_is_durable_before_it_counts() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    // A program that is killed after it wrote the last group and before it synced leaves the same bytes.
+    disk::seen::forget();
+    let (journal, seen) = open(home.path()).unwrap();
+    assert_eq!(seen, records(0..6));
+    assert!(disk::seen::is_synced(&path));
+    assert!(disk::seen::is_synced(home.path()));
+    assert_eq!(fs::metadata(&path).unwrap().len(), journal.length);
+    drop(journal);
+    // If it cannot be made durable, nothing of it is said.
+    disk::seen::fail(1);
+    let message = open(home.path()).unwrap_err().to_string();
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+    assert_eq!(open(home.path()).unwrap().1, records(0..6));
+}
+
+#[test]
+fn the_last_group_is_written_again_as_after_a_failed_sync_it_may_be_in_memory_only() {
+    let home = tempfile::tempdir().unwrap();
+    let path = sample(home.path());
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let old = before - std::time::Duration::from_secs(60);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+    open(home.path()).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), whole);
+    assert_ne!(fs::metadata(&path).unwrap().modified().unwrap(), old);
 }
 
 #[test]
@@ -188,7 +226,11 @@ fn a_newer_journal_is_refused_and_both_versions_are_named() {
     fs::write(&path, bytes).unwrap();
     let message = open(home.path()).unwrap_err().to_string();
     assert!(
-        message.contains("version 3") && message.contains("up to 1"),
+        message.contains("version 3")
+            && message.contains("up to 1")
+            && message.contains("at byte 8")
+            && message.contains(path.to_str().unwrap())
+            && message.contains("use the program that wrote it"),
         "{message}"
     );
 }
