@@ -1,7 +1,7 @@
 //! The files that logs are written to: the offset rules, and syncing many files at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
@@ -15,11 +15,14 @@ use protocol::{
 };
 
 use super::{AppendLogError, LogKey, Logs};
-use crate::directory;
+use crate::{directory, disk};
 
 /// How many logs are kept open. Past it the ones that are used least are closed, and opened again when
-/// they are written to; a farm of a thousand slots needs no more.
-const OPEN_MAX: usize = 1_000;
+/// they are written to. A quarter of the 1,024 files that a process may usually have open: connections to
+/// the metrics, the journal and readers of logs need some, too.
+const OPEN_MAX: usize = 256;
+/// How many bytes of a log are written again at once.
+const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// The logs that are open for writing. Has one owner, the writer's task.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ pub(crate) struct LogFiles {
     open_max: usize,
     /// Counts appends, to know who was used last.
     clock: u64,
+    /// Logs of which a sync has failed: what the system shows of them may be in its memory only, so they
+    /// are written again before they are used. As many as could be open, or fewer.
+    doubtful: BTreeSet<LogKey>,
 }
 
 #[derive(Debug)]
@@ -50,6 +56,7 @@ impl LogFiles {
             open: BTreeMap::new(),
             open_max: OPEN_MAX,
             clock: 0,
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -106,6 +113,10 @@ impl LogFiles {
     /// If the system refuses; what was appended since the last sync has to be sent again.
     pub(crate) fn sync(&mut self, key: LogKey) -> Result<u64, AppendLogError> {
         let path = self.logs.path(key);
+        if self.doubtful.contains(&key) {
+            let source = io::Error::other("an earlier sync has failed");
+            return Err(AppendLogError::Io { path, source });
+        }
         let Some(log) = self.open.get_mut(&key) else {
             // It was closed to make room, and synced before.
             return match fs::metadata(&path) {
@@ -113,16 +124,26 @@ impl LogFiles {
                 Err(source) => Err(AppendLogError::Io { path, source }),
             };
         };
-        if let Err(source) = log.file.sync_data() {
-            // After a failed sync nobody knows what the file holds behind what was synced before, and a
-            // second sync would not say: it has to come again.
-            let _cut = log.file.set_len(log.durable);
-            self.open.remove(&key);
-            return Err(AppendLogError::Io { path, source });
+        match disk::sync(&log.file) {
+            Ok(()) => {
+                log.durable = log.length;
+                self.logs.lock().insert(key, log.length);
+                Ok(log.length)
+            }
+            Err(source) => {
+                self.doubt(key);
+                Err(AppendLogError::Io { path, source })
+            }
         }
-        log.durable = log.length;
-        self.logs.lock().insert(key, log.length);
-        Ok(log.length)
+    }
+
+    /// Gives up a log whose sync has failed. Nobody knows what the file holds behind what was synced before,
+    /// and a second sync would not say: it has to come again.
+    fn doubt(&mut self, key: LogKey) {
+        if let Some(log) = self.open.remove(&key) {
+            let _cut = log.file.set_len(log.durable);
+            self.doubtful.insert(key);
+        }
     }
 
     /// Closes a log that nobody writes to any more.
@@ -138,6 +159,7 @@ impl LogFiles {
     /// Closes all logs of a build.
     pub(crate) fn close_all(&mut self, build: BuildId) {
         self.open.retain(|key, _| key.job.build != build);
+        self.doubtful.retain(|key| key.job.build != build);
         self.logs.lock().retain(|key, _| key.job.build != build);
     }
 
@@ -145,14 +167,29 @@ impl LogFiles {
         if !self.open.contains_key(&key) {
             self.close_idle()?;
             let file = open(path)?;
+            // What stands behind what was acknowledged was never promised, and comes again.
+            let acknowledged = self.logs.lock().get(&key).copied();
+            if let Some(acknowledged) = acknowledged
+                && acknowledged < file.metadata()?.len()
+            {
+                file.set_len(acknowledged)?;
+            }
             let length = file.metadata()?.len();
             // File systems make a file longer only when its new bytes are written, so what a start finds is
-            // whole; that it is durable, the first sync says.
-            self.logs.lock().entry(key).or_insert(length);
+            // whole. That it is durable is made certain here, before anybody goes by it: the program before
+            // may have been killed between writing and syncing, and what it had acknowledged is never cut.
+            let is_doubtful = self.doubtful.contains(&key);
+            let settled = settle(&file, length, is_doubtful);
+            if settled.is_err() {
+                self.doubtful.insert(key);
+            }
+            settled?;
+            self.doubtful.remove(&key);
+            self.logs.lock().insert(key, length);
             let log = OpenLog {
                 file,
                 length,
-                durable: 0,
+                durable: length,
                 used: self.clock,
             };
             self.open.insert(key, log);
@@ -167,11 +204,33 @@ impl LogFiles {
         }
         let idle = self.open.iter().min_by_key(|(_, log)| log.used);
         let (&key, log) = idle.expect("there are as many as may be");
-        log.file.sync_data()?;
+        if let Err(error) = disk::sync(&log.file) {
+            self.doubt(key);
+            return Err(error);
+        }
         self.logs.lock().remove(&key);
         self.open.remove(&key);
         Ok(())
     }
+}
+
+/// Makes durable what a log holds; one that is in doubt is written again, because after a failed sync the
+/// system takes the bytes in its memory for written.
+fn settle(file: &File, length: u64, is_doubtful: bool) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    let mut at = 0;
+    let mut bytes = vec![0; if is_doubtful { REWRITE_BYTES } else { 0 }];
+    while is_doubtful && at < length {
+        let count = file.read_at(&mut bytes, at)?;
+        if count == 0 {
+            break;
+        }
+        file.write_all_at(&bytes[..count], at)?;
+        at += count as u64;
+    }
+    disk::sync(file)
 }
 
 /// Opens a log, making it and its directory durably if need be.
@@ -210,7 +269,7 @@ mod tests {
         attempt: 1,
     };
 
-    fn logs(home: &Path) -> (Arc<Logs>, LogFiles) {
+    fn opened(home: &Path) -> (Arc<Logs>, LogFiles) {
         let logs = Arc::new(Logs::open(home.join("logs")).unwrap());
         (Arc::clone(&logs), LogFiles::new(logs))
     }
@@ -218,7 +277,7 @@ mod tests {
     #[test]
     fn bytes_are_appended_once_by_their_offset() {
         let home = tempfile::tempdir().unwrap();
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         files.append(KEY, 0, b"hello").unwrap();
         assert_eq!(files.sync(KEY).unwrap(), 5);
         files.append(KEY, 0, b"HELLO").unwrap();
@@ -232,7 +291,7 @@ mod tests {
     #[test]
     fn a_gap_is_refused_and_says_where_to_go_on() {
         let home = tempfile::tempdir().unwrap();
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         files.append(KEY, 0, b"ab").unwrap();
         let error = files.append(KEY, 3, b"d").unwrap_err();
         assert!(matches!(
@@ -249,7 +308,7 @@ mod tests {
     #[test]
     fn what_is_too_much_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let (_, mut files) = logs(home.path());
+        let (_, mut files) = opened(home.path());
         let error = files.append(KEY, LOG_BYTES_MAX, b"x").unwrap_err();
         assert!(matches!(error, AppendLogError::TooLong { .. }));
         let piece = vec![0; usize::try_from(LOG_PIECE_BYTES_MAX).unwrap() + 1];
@@ -260,7 +319,7 @@ mod tests {
     #[test]
     fn readers_see_only_what_is_durable() {
         let home = tempfile::tempdir().unwrap();
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         files.append(KEY, 0, b"abc").unwrap();
         assert_eq!(logs.read(KEY, 0, 10).unwrap(), b"");
         assert_eq!(bytes(&logs, BuildId(7)), 0);
@@ -277,11 +336,11 @@ mod tests {
     #[test]
     fn after_a_start_the_log_is_there_and_goes_on_where_it_was() {
         let home = tempfile::tempdir().unwrap();
-        let (_, mut files) = logs(home.path());
+        let (_, mut files) = opened(home.path());
         files.append(KEY, 0, b"abc").unwrap();
         files.sync(KEY).unwrap();
         drop(files);
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         assert_eq!(logs.read(KEY, 1, 10).unwrap(), b"bc");
         // An empty piece asks how much there is.
         files.append(KEY, 0, b"").unwrap();
@@ -292,9 +351,63 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_that_fails_cuts_nothing_that_was_acknowledged() {
+        let home = tempfile::tempdir().unwrap();
+        let (_, mut files) = opened(home.path());
+        files.append(KEY, 0, b"abc").unwrap();
+        files.sync(KEY).unwrap();
+        drop(files);
+        // Opened again, after a start and after it was closed: its first sync fails.
+        let (logs, mut files) = opened(home.path());
+        for _ in 0..2 {
+            files.append(KEY, 3, b"def").unwrap();
+            disk::seen::fail(1);
+            files.sync(KEY).unwrap_err();
+            assert_eq!(fs::read(logs.path(KEY)).unwrap(), b"abc");
+            assert_eq!(logs.read(KEY, 0, 10).unwrap(), b"abc");
+            // It is written again before it counts.
+            files.append(KEY, 0, b"").unwrap();
+            assert_eq!(files.sync(KEY).unwrap(), 3);
+            files.close(KEY);
+        }
+        files.append(KEY, 3, b"def").unwrap();
+        assert_eq!(files.sync(KEY).unwrap(), 6);
+    }
+
+    #[test]
+    fn what_a_killed_program_left_unsynced_is_synced_before_it_is_acknowledged() {
+        let home = tempfile::tempdir().unwrap();
+        let (logs, mut files) = opened(home.path());
+        files.append(KEY, 0, b"abc").unwrap();
+        drop(files);
+        let path = logs.path(KEY);
+        let (_, mut files) = opened(home.path());
+        disk::seen::fail(1);
+        files.append(KEY, 0, b"").unwrap_err();
+        files.sync(KEY).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"abc");
+        disk::seen::forget();
+        files.append(KEY, 0, b"").unwrap();
+        assert!(disk::seen::is_synced(&path));
+        assert_eq!(files.sync(KEY).unwrap(), 3);
+    }
+
+    #[test]
+    fn a_log_that_is_closed_to_make_room_and_not_synced_is_not_acknowledged() {
+        let home = tempfile::tempdir().unwrap();
+        let (_, mut files) = opened(home.path());
+        files.open_max = 1;
+        files.append(KEY, 0, b"abc").unwrap();
+        disk::seen::fail(1);
+        let other = LogKey { attempt: 2, ..KEY };
+        files.append(other, 0, b"x").unwrap_err();
+        files.sync(KEY).unwrap_err();
+    }
+
+    #[test]
     fn attempts_have_logs_of_their_own_and_go_with_their_build() {
         let home = tempfile::tempdir().unwrap();
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         let second = LogKey { attempt: 2, ..KEY };
         let other = LogKey {
             job: JobId {
@@ -322,7 +435,7 @@ mod tests {
     #[test]
     fn many_logs_can_be_written_at_once_with_few_open_files() {
         let home = tempfile::tempdir().unwrap();
-        let (logs, mut files) = logs(home.path());
+        let (logs, mut files) = opened(home.path());
         let key = |index| LogKey {
             job: JobId {
                 build: BuildId(7),

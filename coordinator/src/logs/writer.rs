@@ -3,15 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io, mem,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use protocol::build::BuildId;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::spawn_blocking,
 };
 use tokio_util::sync::CancellationToken;
@@ -25,12 +25,43 @@ const PIECES_MAX: usize = 64;
 
 /// Hands pieces to the writer.
 #[derive(Clone, Debug)]
-pub(crate) struct LogWriter(mpsc::Sender<Order>);
+pub(crate) struct LogWriter {
+    orders: mpsc::Sender<Order>,
+    closed: Arc<Closed>,
+}
+
+/// Logs that nobody writes to any more. They are told beside the queue, because a session that ends by
+/// being cancelled cannot wait for a place in it. As many as there are sessions at most.
+#[derive(Debug, Default)]
+struct Closed {
+    keys: Mutex<Vec<LogKey>>,
+    added: Notify,
+}
+
+/// Closes a log when it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenLog {
+    key: LogKey,
+    closed: Arc<Closed>,
+}
+
+impl Drop for OpenLog {
+    fn drop(&mut self) {
+        self.closed.lock().push(self.key);
+        self.closed.added.notify_one();
+    }
+}
+
+impl Closed {
+    fn lock(&self) -> MutexGuard<'_, Vec<LogKey>> {
+        // Nothing is done under the lock that could leave the list half done.
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug)]
 enum Order {
     Append(Append),
-    Close(LogKey),
     /// Close all logs of a build.
     Forget(BuildId, oneshot::Sender<()>),
 }
@@ -45,12 +76,24 @@ struct Append {
 
 /// What the task runs on.
 #[derive(Debug)]
-pub(crate) struct Orders(mpsc::Receiver<Order>);
+pub(crate) struct Orders {
+    orders: mpsc::Receiver<Order>,
+    closed: Arc<Closed>,
+}
 
 /// A writer and what its task, [`run`], takes.
 pub(crate) fn channel() -> (LogWriter, Orders) {
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    (LogWriter(sender), Orders(receiver))
+    let closed = Arc::<Closed>::default();
+    let writer = LogWriter {
+        orders: sender,
+        closed: Arc::clone(&closed),
+    };
+    let orders = Orders {
+        orders: receiver,
+        closed,
+    };
+    (writer, orders)
 }
 
 impl LogWriter {
@@ -77,21 +120,21 @@ impl LogWriter {
             bytes,
             done,
         };
-        let sent = self.0.send(Order::Append(append)).await;
+        let sent = self.orders.send(Order::Append(append)).await;
         sent.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Closes a log that nobody writes to any more.
-    pub(crate) async fn close(&self, key: LogKey) {
-        // If the writer has gone, so has the open file.
-        let _sent = self.0.send(Order::Close(key)).await;
+    /// Lets the log be closed when what this gives is dropped.
+    pub(crate) fn opened(&self, key: LogKey) -> OpenLog {
+        let closed = Arc::clone(&self.closed);
+        OpenLog { key, closed }
     }
 
     /// Closes all logs of a build, before they are deleted.
     pub(crate) async fn forget(&self, build: BuildId) {
         let (done, answer) = oneshot::channel();
-        if self.0.send(Order::Forget(build, done)).await.is_ok() {
+        if self.orders.send(Order::Forget(build, done)).await.is_ok() {
             let _closed = answer.await;
         }
     }
@@ -109,13 +152,24 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            count = orders.0.recv_many(&mut batch, PIECES_MAX) => if count == 0 {
+            count = orders.orders.recv_many(&mut batch, PIECES_MAX) => if count == 0 {
                 return;
             },
+            () = orders.closed.added.notified() => {}
         }
-        let work = std::mem::take(&mut batch);
+        let closed = mem::take(&mut *orders.closed.lock());
+        if !closed.is_empty() {
+            // What their sessions sent comes before, and is in the queue by now.
+            let waiting = std::iter::from_fn(|| orders.orders.try_recv().ok());
+            batch.extend(waiting.take(PIECES_MAX));
+        }
+        let work = mem::take(&mut batch);
         let written = spawn_blocking(move || {
             let grown = write(&mut files, work);
+            // One that somebody writes to all the same is opened again.
+            for key in closed {
+                files.close(key);
+            }
             (files, grown)
         });
         let grown;
@@ -145,13 +199,6 @@ fn write(files: &mut LogFiles, batch: Vec<Order>) -> BTreeSet<LogKey> {
                         let _told = append.done.send(Err(error));
                     }
                 }
-            }
-            Order::Close(key) => {
-                if let Some(dones) = waiting.remove(&key) {
-                    grown.insert(key);
-                    tell(files, key, dones);
-                }
-                files.close(key);
             }
             Order::Forget(build, done) => {
                 files.close_all(build);
@@ -231,5 +278,45 @@ mod tests {
         assert!(logs.lengths(build).unwrap().is_empty());
         stop.cancel();
         tasks.join_all().await;
+    }
+
+    #[tokio::test]
+    async fn a_log_is_closed_when_its_session_is_cancelled() {
+        let home = tempfile::tempdir().unwrap();
+        let logs = Arc::new(Logs::open(home.path().join("logs")).unwrap());
+        let (writer, orders) = channel();
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+        let files = LogFiles::new(Arc::clone(&logs));
+        tasks.spawn(run(files, orders, Arc::default(), stop.clone()));
+        let key = |index| LogKey {
+            job: JobId {
+                build: BuildId(7),
+                index,
+            },
+            attempt: 1,
+        };
+        let (told, written) = oneshot::channel();
+        let session = writer.clone();
+        let session = tasks.spawn(async move {
+            let _open = session.opened(key(0));
+            session.append(key(0), 0, Bytes::from("ab")).await.unwrap();
+            told.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        written.await.unwrap();
+        assert!(logs.lock().contains_key(&key(0)));
+        session.abort();
+        while !session.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        // The second answer comes when all that was there at the first is carried out.
+        for offset in 0..2 {
+            let durable = writer.append(key(1), offset, Bytes::from("x")).await;
+            assert_eq!(durable.unwrap(), offset + 1);
+        }
+        assert!(!logs.lock().contains_key(&key(0)));
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
     }
 }

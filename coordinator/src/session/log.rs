@@ -63,11 +63,12 @@ pub(crate) async fn run(mut stream: Stream, start: LogStart, worker: &WorkerName
         give_up(&mut stream);
         return;
     }
+    // Closed however this ends: the connection may end it in the middle.
+    let _open = farm.log_writer.opened(key);
     if let Err(error) = take(&mut stream, key, farm).await {
         debug!(job = %start.job, attempt = start.attempt, error = %Chain(&error), "log stream ended early");
         give_up(&mut stream);
     }
-    farm.log_writer.close(key).await;
 }
 
 fn give_up(stream: &mut Stream) {
