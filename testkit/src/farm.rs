@@ -3,15 +3,17 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     thread,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{program::grange, wait};
+use crate::{network::Network, program::grange, wait};
 
 /// What farm to start.
 #[derive(Clone, Debug)]
@@ -26,6 +28,9 @@ pub struct FarmPlan {
     pub settings: String,
     /// Where the cache keeps its store; `None`: with everything else.
     pub cache_directory: Option<PathBuf>,
+    /// The hosts that the services run on: `coordinator`, `cache`, `worker-0` and so on, and `client`
+    /// for people; `None`: all on this machine's loopback.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Default for FarmPlan {
@@ -36,6 +41,7 @@ impl Default for FarmPlan {
             isolation: None,
             settings: String::new(),
             cache_directory: None,
+            network: None,
         }
     }
 }
@@ -132,11 +138,12 @@ impl Farm {
     /// Starts the coordinator, at the address that it had before if it ran before.
     pub fn start_coordinator(&mut self) {
         let listen = if self.address.is_empty() {
-            "127.0.0.1:0"
+            self.listen("coordinator")
         } else {
-            &self.address
+            self.address.clone()
         };
-        let mut command = self.grange(&["coordinator", "--listen", listen, "--data"]);
+        let mut command = self.grange_on("coordinator", &["coordinator", "--listen", &listen]);
+        command.arg("--data");
         command.arg(self.directory.path().join("farm"));
         let log = self.log_file("coordinator");
         let (service, line) = start(command, &log, "listens on ");
@@ -148,8 +155,13 @@ impl Farm {
     pub fn start_cache(&mut self) {
         let configured = self.plan.cache_directory.clone();
         let data = configured.unwrap_or_else(|| self.directory.path().join("cache"));
-        let mut command = self.grange(&["cache", "serve", "--listen", "127.0.0.1:0", "--join"]);
-        command.arg(&self.address).arg("--data").arg(&data);
+        let listen = self.listen("cache");
+        let mut command = self.grange_on("cache", &["cache", "serve", "--listen", &listen]);
+        command
+            .arg("--join")
+            .arg(&self.address)
+            .arg("--data")
+            .arg(&data);
         if !data.exists() {
             command.arg("--token").arg(self.token("cache"));
         }
@@ -163,7 +175,8 @@ impl Farm {
     pub fn start_worker(&mut self, index: u32) {
         let data = self.worker_directory(index);
         let name = format!("worker-{index}");
-        let mut command = self.grange(&["worker", "--name", &name, "--join", &self.address]);
+        let arguments = ["worker", "--name", &name, "--join", &self.address];
+        let mut command = self.grange_on(&name, &arguments);
         command.arg("--slots").arg(self.plan.slots.to_string());
         command.arg("--data").arg(&data);
         if let Some(isolation) = self.plan.isolation {
@@ -218,7 +231,21 @@ impl Farm {
 
     /// A `grange` command of this farm's own user, without a farm named.
     pub fn grange(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(grange());
+        self.grange_on("client", arguments)
+    }
+
+    /// Where the service on a host listens: on a port that is free.
+    fn listen(&self, host: &str) -> String {
+        let network = self.plan.network.as_ref();
+        let address = network.map_or(Ipv4Addr::LOCALHOST, |network| network.address(host));
+        format!("{address}:0")
+    }
+
+    fn grange_on(&self, host: &str, arguments: &[&str]) -> Command {
+        let mut command = match &self.plan.network {
+            Some(network) => network.command(host, &grange()),
+            None => Command::new(grange()),
+        };
         command
             .args(arguments)
             .current_dir(self.directory.path())

@@ -8,6 +8,7 @@
 )]
 
 pub mod farm;
+pub mod network;
 pub mod process;
 pub mod program;
 pub mod project;

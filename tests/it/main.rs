@@ -14,6 +14,7 @@ mod hostile;
 mod isolation;
 mod levels;
 mod packages;
+mod partition;
 mod recovery;
 mod sandbox;
 mod survival;

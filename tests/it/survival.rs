@@ -1,6 +1,6 @@
 //! Any process may die, at any moment: `kill -9` costs time and nothing else.
 
-mod story;
+pub(crate) mod story;
 
 use std::{sync::Mutex, thread, time::Duration};
 

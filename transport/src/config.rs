@@ -15,10 +15,11 @@ use quinn::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
-/// Four keep-alives: three may be lost before a side gives the other up.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Four keep-alives: three may be lost before a side gives the other up. Well before leases end (20 s):
+/// who is silent is gone, and gets no job, by the time that its jobs are given to others.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Often enough that middleboxes, which forget UDP flows after 30 seconds, remember ours.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// What one stream may have in flight towards a reader. One stream can fill 10 Gbit/s over 6 ms, or
 /// 1.6 Gbit/s over 40 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -53,7 +54,7 @@ const CONNECTION_ID_BYTES: usize = 8;
 /// The part that both sides have in common.
 fn common() -> TransportConfig {
     let mut config = TransportConfig::default();
-    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("20 seconds are below 2^62 ms");
+    let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 seconds are below 2^62 ms");
     let mut acknowledge = AckFrequencyConfig::default();
     acknowledge
         .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))

@@ -10,13 +10,13 @@ use std::{
 use serde_json::Value;
 
 /// The phases, as a buildspec names them.
-pub(super) const PHASES: [&str; 4] = ["install", "pre_build", "build", "post_build"];
+pub(crate) const PHASES: [&str; 4] = ["install", "pre_build", "build", "post_build"];
 
 /// How many numbered lines each phase prints.
-pub(super) const LINES: u32 = 8;
+pub(crate) const LINES: u32 = 8;
 
 /// An argument of `sleep` by which the processes of one build are found.
-pub(super) fn unique_mark() -> String {
+pub(crate) fn unique_mark() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{}.{count:03}", 400_000 + std::process::id())
@@ -24,7 +24,7 @@ pub(super) fn unique_mark() -> String {
 
 /// A buildspec whose phases set a variable, change the directory, write in HOME, start a process in the
 /// background and print numbered lines; each first checks what those before it left.
-pub(super) fn buildspec(mark: &str) -> String {
+pub(crate) fn buildspec(mark: &str) -> String {
     let mut text = "version: 0.2\nphases:\n".to_owned();
     let (mut trail, mut directory) = (String::new(), String::new());
     for phase in PHASES {
@@ -54,7 +54,7 @@ pub(super) fn buildspec(mark: &str) -> String {
 }
 
 /// How often each job of the build was tried.
-pub(super) fn tries(status: &Value) -> Vec<u64> {
+pub(crate) fn tries(status: &Value) -> Vec<u64> {
     let phases = status["units"][0]["phases"].as_array().unwrap();
     let tries = phases.iter().map(|phase| phase["attempts"].as_u64());
     tries.map(|tries| tries.unwrap_or(0)).collect()
@@ -62,13 +62,13 @@ pub(super) fn tries(status: &Value) -> Vec<u64> {
 
 /// What each attempt printed: by job and attempt.
 #[derive(Debug, Default)]
-pub(super) struct Story {
+pub(crate) struct Story {
     printed: BTreeMap<(u64, u64), String>,
 }
 
 impl Story {
     /// Reads what `--json` printed of a log. Each byte has its place in its attempt's log.
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         let mut story = Self::default();
         for line in text.lines() {
             let event: Value = serde_json::from_str(line).unwrap();
@@ -89,7 +89,7 @@ impl Story {
     }
 
     /// Checks that each numbered line of a stored phase was printed once by the attempt that counts.
-    pub(super) fn check(&self, status: &Value, what: &str) {
+    pub(crate) fn check(&self, status: &Value, what: &str) {
         let tries = tries(status);
         for (job, phase) in (1..).zip(PHASES) {
             let attempt = tries[usize::try_from(job).unwrap()];

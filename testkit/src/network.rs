@@ -1,0 +1,152 @@
+//! Hosts with addresses and links of their own: network namespaces on a switch, all of them made here
+//! and gone when dropped. The machine's own network is not touched.
+
+use std::{net::Ipv4Addr, path::PathBuf, process::Command};
+
+/// Hosts on a switch.
+#[derive(Debug)]
+pub struct Network {
+    prefix: String,
+    hosts: Vec<String>,
+}
+
+impl Network {
+    /// Makes hosts of these names, at most 200, that reach each other; `None` if this machine cannot,
+    /// after saying so.
+    ///
+    /// # Panics
+    ///
+    /// If something fails half-way.
+    pub fn of(hosts: &[&str]) -> Option<Self> {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let network = Self {
+            prefix: format!("grange-{}-{count}", std::process::id()),
+            hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+        };
+        if !try_ip(&["netns", "add", &network.switch()]) {
+            crate::skip("network namespaces need root and iproute2");
+            return None;
+        }
+        network.make_switch();
+        for index in 0..hosts.len() {
+            network.plug_in(index);
+        }
+        Some(network)
+    }
+
+    fn make_switch(&self) {
+        let switch = self.switch();
+        ip(&["-n", &switch, "link", "add", "bridge", "type", "bridge"]);
+        ip(&["-n", &switch, "link", "set", "bridge", "up"]);
+    }
+
+    fn plug_in(&self, index: usize) {
+        let (switch, port) = (self.switch(), port(index));
+        let host = self.name(&self.hosts[index]);
+        ip(&["netns", "add", &host]);
+        let link = ["link", "add", &port, "type", "veth", "peer", "name", "eth0"];
+        ip(&[&["-n", &switch], &link[..], &["netns", &host]].concat());
+        ip(&["-n", &switch, "link", "set", &port, "master", "bridge"]);
+        ip(&["-n", &switch, "link", "set", &port, "up"]);
+        let address = format!("{}/24", self.address(&self.hosts[index]));
+        ip(&["-n", &host, "address", "add", &address, "dev", "eth0"]);
+        ip(&["-n", &host, "link", "set", "eth0", "up"]);
+        ip(&["-n", &host, "link", "set", "lo", "up"]);
+    }
+
+    /// The address of a host.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such host.
+    pub fn address(&self, host: &str) -> Ipv4Addr {
+        let number = u8::try_from(1 + self.index(host)).unwrap();
+        Ipv4Addr::new(10, 77, 0, number)
+    }
+
+    /// Takes a host's link down.
+    pub fn cut(&self, host: &str) {
+        ip(&[
+            "-n",
+            &self.switch(),
+            "link",
+            "set",
+            &port(self.index(host)),
+            "down",
+        ]);
+    }
+
+    /// Brings a host's link up again.
+    pub fn mend(&self, host: &str) {
+        ip(&[
+            "-n",
+            &self.switch(),
+            "link",
+            "set",
+            &port(self.index(host)),
+            "up",
+        ]);
+    }
+
+    /// A command that runs `program` on a host.
+    pub fn command(&self, host: &str, program: &std::path::Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path(host).display()));
+        command.arg("--").arg(program);
+        command
+    }
+
+    /// The host on which a process runs; `None`: it is gone, or runs elsewhere.
+    pub fn host_of(&self, pid: u32) -> Option<&str> {
+        let inode = |path: PathBuf| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some(std::os::unix::fs::MetadataExt::ino(&metadata))
+        };
+        let of = inode(PathBuf::from(format!("/proc/{pid}/ns/net")))?;
+        let mut hosts = self.hosts.iter();
+        let host = hosts.find(|host| inode(self.path(host)) == Some(of));
+        host.map(String::as_str)
+    }
+
+    fn index(&self, host: &str) -> usize {
+        let index = self.hosts.iter().position(|known| known == host);
+        index.unwrap_or_else(|| panic!("there is no host `{host}`"))
+    }
+
+    fn path(&self, host: &str) -> PathBuf {
+        PathBuf::from("/run/netns").join(self.name(host))
+    }
+
+    fn name(&self, host: &str) -> String {
+        format!("{}-{host}", self.prefix)
+    }
+
+    fn switch(&self) -> String {
+        self.name("switch")
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let hosts = self.hosts.iter().map(|host| self.name(host));
+        for namespace in hosts.chain([self.switch()]) {
+            // One that was not made cannot be taken away.
+            let _gone = try_ip(&["netns", "delete", &namespace]);
+        }
+    }
+}
+
+fn port(index: usize) -> String {
+    format!("port{index}")
+}
+
+#[track_caller]
+fn ip(arguments: &[&str]) {
+    assert!(try_ip(arguments), "ip {} failed", arguments.join(" "));
+}
+
+fn try_ip(arguments: &[&str]) -> bool {
+    let output = Command::new("ip").args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
