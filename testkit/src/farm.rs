@@ -129,6 +129,11 @@ impl Farm {
             .id()
     }
 
+    /// The process id of the cache.
+    pub fn cache_pid(&self) -> u32 {
+        self.cache.as_ref().expect("the cache runs").child.id()
+    }
+
     /// The process id of a worker.
     pub fn worker_pid(&self, index: u32) -> u32 {
         let worker = self.workers[index as usize].as_ref();

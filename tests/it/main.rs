@@ -12,6 +12,7 @@ mod caching;
 mod cli;
 mod hostile;
 mod isolation;
+mod leftovers;
 mod levels;
 mod packages;
 mod partition;
