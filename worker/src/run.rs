@@ -1,6 +1,6 @@
 //! Runs a worker: from its options to its last acknowledged result.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use protocol::{
     digest::Digest,
@@ -12,25 +12,19 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use transport::{Client, ClientError, ConnectError, Credentials, back_off, renew};
+use transport::{Client, ClientError, ConnectError, Credentials, keep_renewed, use_renewed};
 
 use crate::{
     cache_link::CacheKeeper,
-    clock,
     directory::{DataDirectory, DirectoryError},
     layers::Layers,
     link::Link,
     options::Options,
     places::Places,
-    report::Chain,
     sandbox::{Probe, probe},
     session::Session,
     site::Site,
 };
-
-/// How often a worker looks whether its certificate is to be renewed: often enough for one that lives
-/// for an hour, and a machine that slept is late by no more than this.
-const RENEWAL_CHECK: Duration = Duration::from_secs(60);
 
 /// Why a worker ended otherwise than it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +124,11 @@ pub async fn run(
     let mut below = JoinSet::new();
     below.spawn(cache_keeper.keep());
     below.spawn(link.keep(events));
-    below.spawn(keep_certificate(
-        client.clone(),
-        credentials,
-        options.coordinator,
-        identity,
-    ));
+    let (current, renewed) = watch::channel(credentials);
+    below.spawn(use_renewed(client.clone(), renewed));
+    below.spawn(
+        async move { match keep_renewed(options.coordinator, &identity, &current).await {} },
+    );
     let session = Session::new(site.into(), offer, address);
     let ended = session.run(arrived, stop).await;
     below.shutdown().await;
@@ -197,41 +190,4 @@ fn seed(options: &Options) -> u64 {
     let (head, _) = hash.split_at(8);
     head.iter()
         .fold(0, |seed, &byte| seed << 8 | u64::from(byte))
-}
-
-/// Renews the certificate at half its life, for ever.
-async fn keep_certificate(
-    client: Client,
-    mut credentials: Credentials,
-    coordinator: std::net::SocketAddr,
-    identity: PathBuf,
-) {
-    let mut failures = 0;
-    loop {
-        let left = credentials.renew_at().since(clock::wall());
-        if !left.is_zero() {
-            tokio::time::sleep(left.min(RENEWAL_CHECK)).await;
-            continue;
-        }
-        let renewed = match renew(coordinator, &credentials).await {
-            Ok(renewed) => renewed,
-            Err(error) => {
-                failures += 1;
-                warn!(failures, error = %Chain(&error), "certificate cannot be renewed");
-                tokio::time::sleep(back_off(failures, 0).max(RENEWAL_CHECK)).await;
-                continue;
-            }
-        };
-        failures = 0;
-        if let Err(error) = client.replace_credentials(&renewed) {
-            warn!(error = %Chain(&error), "renewed certificate cannot be used");
-        }
-        if let Err(error) = renewed.save(&identity) {
-            warn!(error = %Chain(&error), "renewed certificate cannot be kept");
-        }
-        info!(valid_until = renewed.valid_until().0, "certificate renewed");
-        credentials = renewed;
-        // A certificate without a life ahead of it must not be renewed in a circle.
-        tokio::time::sleep(RENEWAL_CHECK).await;
-    }
 }

@@ -1,7 +1,9 @@
 //! How newcomers get certificates, and members new ones.
 
+use tokio::sync::watch;
+
 use super::*;
-use crate::{ConnectError, EnrolError, certificate, enrol, renew};
+use crate::{ConnectError, EnrolError, certificate, enrol, keep_renewed, renew, use_renewed};
 
 #[tokio::test]
 async fn a_token_buys_a_certificate_that_opens_the_farm() {
@@ -150,4 +152,42 @@ async fn a_member_gets_a_new_certificate_for_a_new_key() {
         .await
         .unwrap();
     assert_eq!(ask(&connection, "hello").await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_half_over_is_renewed_kept_and_shown() {
+    let farm = Farm::new();
+    let worker = farm.member(Role::Worker);
+    // From 1970 on for 80 years: half over since 2010.
+    let aged = farm.member_for(Role::Worker, CENTURIES * 2 / 5);
+    let server = farm.server(Role::Coordinator);
+    let mut running = Running::start(farm, server);
+    let directory = tempfile::tempdir().unwrap();
+    let client = Client::new(&worker).unwrap();
+    let (current, mut shown) = watch::channel(aged.clone());
+    let renewed = async {
+        shown.changed().await.unwrap();
+        shown.borrow().clone()
+    };
+    let renewed = tokio::select! {
+        renewed = renewed => renewed,
+        never = keep_renewed(running.addr, directory.path(), &current) => match never {},
+    };
+    assert_ne!(renewed.serial(), aged.serial());
+    assert_eq!(renewed.identity, aged.identity);
+    let kept = Credentials::load(directory.path()).unwrap().unwrap();
+    assert_eq!(kept.serial(), renewed.serial());
+
+    // A client that follows shows it from the next connection on; the sender's end ends the following.
+    let follower = current.subscribe();
+    current.send_replace(renewed.clone());
+    drop(current);
+    use_renewed(client.clone(), follower).await;
+    let connected = client.connect(running.addr, Role::Coordinator).await;
+    let _connection = connected.unwrap();
+    for expected in [&aged, &renewed] {
+        let joined = running.joined().await;
+        let shown = joined.certificate().map(|shown| shown.serial.clone());
+        assert_eq!(shown.as_deref(), Some(expected.serial()));
+    }
 }
