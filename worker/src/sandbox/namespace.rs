@@ -55,7 +55,7 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
             Errno::XDEV,
         ));
     }
-    let hidden: Vec<PathBuf> = spec.hidden.iter().map(|path| real(path)).collect();
+    let hidden = outermost(spec.hidden.iter().map(|path| real(path)).collect());
     let host = Host::copy(program, &table, &hidden)?;
     let mut notes = host.notes();
     let nested = mounts::root_kind(&table) == Some("overlay");
@@ -72,6 +72,13 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
 /// The path without symbolic links, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Of `paths` those that do not lie in another one: what hides that hides them.
+fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.sort();
+    paths.dedup_by(|path, before| path.starts_with(before));
+    paths
 }
 
 /// Copies of mounts of the host, taken while it can be seen, attached when it no longer can.
@@ -292,6 +299,15 @@ fn mount_point(point: &Path) -> Result<(), Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_in_something_hidden_is_hidden_with_it() {
+        let paths = ["/data/a/b", "/data/ab", "/data/a", "/data/a"].map(PathBuf::from);
+        assert_eq!(
+            outermost(paths.into()),
+            ["/data/a", "/data/ab"].map(PathBuf::from)
+        );
+    }
 
     #[test]
     fn a_snapshot_of_all_layers_fits_in_the_options() {
