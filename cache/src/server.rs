@@ -148,13 +148,19 @@ pub async fn run_renewed(
     let credentials = renewed.borrow_and_update().clone();
     let verifier = GrantVerifier::new(credentials.grant_key())
         .map_err(|source| RunError::GrantKey { source })?;
-    let (store, writer) = open(&options).await?;
     let server = Server::bind(options.listen, &credentials, ServerLimits::default());
     let server = server.map_err(|source| RunError::Bind { source })?;
+    let listener = match options.metrics_listen {
+        Some(listen) => {
+            let error = |source| RunError::Metrics { listen, source };
+            Some(TcpListener::bind(listen).await.map_err(error)?)
+        }
+        None => None,
+    };
+    // Last of what can fail: an open store has threads of its own, and is closed in order below.
+    let (store, writer) = open(&options).await?;
     let mut tasks = JoinSet::new();
-    if let Some(listen) = options.metrics_listen {
-        let error = |source| RunError::Metrics { listen, source };
-        let listener = TcpListener::bind(listen).await.map_err(error)?;
+    if let Some(listener) = listener {
         let (store, stop) = (store.clone(), stop.clone());
         let healthy = move || store.stopped().map_or(Ok(()), Err);
         tasks.spawn(async move {
