@@ -46,7 +46,7 @@ pub(crate) enum Command {
     /// Print the log of a build
     Logs(LogsArgs),
     /// Stop a build
-    Stop(OneBuildArgs),
+    Stop(StopArgs),
     /// Build the same source again
     Retry(RetryArgs),
     /// List or fetch the artifacts of a build
@@ -65,6 +65,21 @@ pub(crate) enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether services run on this machine because somebody says so here, or would by these settings. The
+    /// others may start a farm too, for themselves.
+    pub(crate) const fn starts_services(&self) -> bool {
+        matches!(
+            self,
+            Self::Up(_)
+                | Self::Coordinator(_)
+                | Self::Cache(CacheCommand::Serve(_))
+                | Self::Worker(_)
+                | Self::Config(_)
+        )
+    }
 }
 
 /// Which farm, and as whom.
@@ -92,9 +107,12 @@ pub(crate) struct UpArgs {
     /// Where the coordinator listens.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address that others reach the coordinator at, where that is not the one it listens on.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
     /// How many workers to start.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<u32>,
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) workers: u32,
     /// How workers keep builds apart; by default the best that this machine can.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) isolation: Option<Isolation>,
@@ -109,6 +127,9 @@ pub(crate) struct CoordinatorArgs {
     /// Where to listen.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// The address that others reach it at, where that is not the one it listens on.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
     /// Where to serve `/metrics` and `/healthz`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -172,7 +193,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long)]
     pub(crate) name: Option<WorkerName>,
     /// How many phases to run at once.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) slots: Option<u32>,
     /// What builds can ask for; may be given several times.
     #[arg(long = "label", value_name = "K=V", value_parser = key_value)]
@@ -202,7 +223,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, default_value = "buildspec.yml", value_name = "FILE")]
     pub(crate) buildspec: String,
     /// A variable that goes over those of the buildspec; may be given several times.
-    #[arg(long = "env", value_name = "K=V", value_parser = key_value)]
+    #[arg(long = "env", value_name = "K=V", value_parser = variable)]
     pub(crate) variables: Vec<(String, String)>,
     /// Run the buildspec's `batch` section.
     #[arg(long)]
@@ -280,6 +301,16 @@ pub(crate) struct OneBuildArgs {
     /// How to read.
     #[command(flatten)]
     pub(crate) read: ReadArgs,
+}
+
+/// `grange stop`.
+#[derive(Args, Debug)]
+pub(crate) struct StopArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// Which farm.
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
 }
 
 /// `grange logs`.
@@ -367,6 +398,22 @@ fn key_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Takes `NAME=value`, where a shell can call the variable by its name.
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = key_value(text)?;
+    let mut letters = name.chars();
+    let first = letters.next().unwrap_or_default();
+    let is_name = (first.is_ascii_alphabetic() || first == '_')
+        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if is_name {
+        Ok((name, value))
+    } else {
+        Err(format!(
+            "`{name}` cannot name a variable: letters, digits and `_`, with no digit first"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -383,5 +430,12 @@ mod tests {
         assert_eq!(key_value("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
         assert!(key_value("=b").is_err());
         assert!(key_value("A").is_err());
+        assert_eq!(
+            variable("_a1=b=c"),
+            Ok(("_a1".to_owned(), "b=c".to_owned()))
+        );
+        for wrong in ["BAD NAME=3", "1A=3", "A-B=3", "=3"] {
+            assert!(variable(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,19 +1,23 @@
 //! The commands that builds find on their `PATH`: links to this program, told apart by their names.
 
 use std::{
+    error::Error as _,
     ffi::OsString,
-    fs, io,
-    io::{Write as _, stderr, stdout},
+    fs::File,
+    io::{self, Read as _, Write as _, stderr, stdout},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
-use protocol::digest::{Hasher, hex};
+use protocol::digest::{Digest, Hasher, hex};
 
 /// Prints one digest of all files that match its arguments; for cache keys.
 pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
+
+/// How much of a file is read at once.
+const PIECE_BYTES: usize = 256 * 1024;
 
 /// Why files could not be hashed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,12 @@ enum HashError {
         /// The patterns.
         patterns: String,
     },
+    /// A directory cannot be read, so nobody knows what is in it.
+    #[error("failed to look through the tree")]
+    Walk {
+        /// Where, and why.
+        source: ignore::Error,
+    },
     /// A file cannot be read.
     #[error("failed to read `{}`", path.display())]
     Read {
@@ -54,7 +64,14 @@ pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<E
     let patterns: Vec<String> = patterns.collect();
     let (text, code) = match hash_files(Path::new("."), &patterns) {
         Ok(digest) => (writeln!(stdout(), "{digest}"), ExitCode::SUCCESS),
-        Err(error) => (writeln!(stderr(), "{name}: {error}"), ExitCode::FAILURE),
+        Err(error) => {
+            let cause = error.source().map(|cause| format!(": {cause}"));
+            let cause = cause.unwrap_or_default();
+            (
+                writeln!(stderr(), "{name}: {error}{cause}"),
+                ExitCode::FAILURE,
+            )
+        }
     };
     Some(if text.is_ok() {
         code
@@ -68,14 +85,15 @@ pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<E
 /// `*` stays within a directory, `**` does not; files whose names start with a dot match too.
 fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
     let globs = globs(patterns)?;
-    let mut files: Vec<PathBuf> = WalkBuilder::new(root)
-        .standard_filters(false)
-        .build()
-        .flatten()
-        .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
-        .filter_map(|entry| entry.path().strip_prefix(root).ok().map(Path::to_owned))
-        .filter(|path| globs.is_match(path))
-        .collect();
+    let mut files = Vec::new();
+    for entry in WalkBuilder::new(root).standard_filters(false).build() {
+        let entry = entry.map_err(|source| HashError::Walk { source })?;
+        let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
+        let path = entry.path().strip_prefix(root).unwrap_or_else(|_| entry.path());
+        if is_file && globs.is_match(path) {
+            files.push(path.to_owned());
+        }
+    }
     if files.is_empty() {
         return Err(HashError::NothingMatches {
             patterns: patterns.join(", "),
@@ -84,18 +102,30 @@ fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
     files.sort();
     let mut all = Hasher::default();
     for path in files {
-        let bytes = fs::read(root.join(&path)).map_err(|source| HashError::Read {
-            path: path.clone(),
-            source,
-        })?;
         let mut one = Hasher::default();
         one.update(path.as_os_str().as_encoded_bytes());
         all.update(one.finish().hash());
-        let mut one = Hasher::default();
-        one.update(&bytes);
-        all.update(one.finish().hash());
+        let content = hash_file(&root.join(&path));
+        let content = content.map_err(|source| HashError::Read { path, source })?;
+        all.update(content.hash());
     }
     Ok(hex(all.finish().hash()))
+}
+
+/// The digest of a file's content, a piece at a time.
+fn hash_file(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut content = Hasher::default();
+    loop {
+        let count = match file.read(&mut piece) {
+            Ok(0) => return Ok(content.finish()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        content.update(&piece[..count]);
+    }
 }
 
 fn globs(patterns: &[String]) -> Result<GlobSet, HashError> {
@@ -123,6 +153,8 @@ fn globs(patterns: &[String]) -> Result<GlobSet, HashError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn hash(files: &[(&str, &str)], patterns: &[&str]) -> Result<String, String> {

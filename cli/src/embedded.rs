@@ -1,29 +1,31 @@
 //! A whole farm in this process: coordinator, cache and workers, wired as separate ones would be.
 //!
 //! The parts talk over loopback and join with tokens, so there is no second way of wiring that could
-//! differ from the first.
+//! differ from the first. They end in the opposite order of their start, and their end is always awaited:
+//! a process that ends under an open store is killed by the store's own threads.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::anyhow;
 use protocol::{
     access::Role,
     message::client::{ClientReply, ClientRequest},
     name::{Team, WorkerName},
-    worker::Isolation,
 };
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
-use transport::Credentials;
+use transport::{Credentials, keep_renewed};
 
 use crate::{
+    address,
     error::CommandError,
-    farm::{Farm, enrol, host_name, unexpected},
-    options,
+    farm::{Farm, unexpected},
+    farm_plan::FarmPlan,
+    identity::{self, Membership, Wanted, host_name},
+    options, render,
     settings::File,
 };
 
@@ -32,154 +34,222 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 /// The team whose machines the parts are.
 pub(crate) const TEAM: &str = "main";
 
-/// What farm to start.
+/// Where a farm in this process is, and who may do everything on it.
 #[derive(Clone, Debug)]
-pub(crate) struct FarmPlan {
-    /// Where it keeps its data.
-    pub(crate) directory: PathBuf,
-    /// Where the coordinator listens.
-    pub(crate) listen: SocketAddr,
-    /// Where the cache listens.
-    pub(crate) cache_listen: SocketAddr,
-    /// How many workers it has.
-    pub(crate) workers: u32,
-    /// How they keep builds apart; `None`: the best that this machine can.
-    pub(crate) isolation: Option<Isolation>,
-}
-
-impl FarmPlan {
-    /// A farm for one command: on free ports of loopback, with one worker.
-    pub(crate) fn for_one_command(directory: PathBuf) -> Self {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self {
-            directory,
-            listen: free,
-            cache_listen: free,
-            workers: 1,
-            isolation: None,
-        }
-    }
-}
-
-/// A farm that runs in this process.
-#[derive(Debug)]
-pub(crate) struct EmbeddedFarm {
-    /// Where its coordinator listens.
+pub(crate) struct Running {
+    /// Where this machine reaches its coordinator.
     pub(crate) address: SocketAddr,
+    /// Where others do.
+    pub(crate) advertised: SocketAddr,
     /// Who may do everything on it.
     pub(crate) admin: Credentials,
-    parts: JoinSet<Result<(), CommandError>>,
+}
+
+/// A farm that runs in this process, or the part of it that has started.
+#[derive(Debug, Default)]
+pub(crate) struct EmbeddedFarm {
+    coordinator: Part,
+    cache: Part,
+    workers: Part,
+}
+
+/// Tasks that are stopped together.
+#[derive(Debug, Default)]
+struct Part {
+    tasks: JoinSet<Result<(), CommandError>>,
     stop: CancellationToken,
 }
 
-impl EmbeddedFarm {
-    /// Starts the parts, in the order in which they need each other.
-    ///
-    /// # Errors
-    ///
-    /// If a part cannot start.
-    pub(crate) async fn start(plan: FarmPlan, settings: &File) -> Result<Self, CommandError> {
-        let stop = CancellationToken::new();
-        let mut parts = JoinSet::new();
-        let (ready, started) = oneshot::channel();
-        let coordinator = options::coordinator(settings, &plan.directory, plan.listen);
-        let until = stop.clone();
-        parts.spawn(async move {
-            let run = coordinator::run(coordinator, ready, until);
-            run.await.map_err(CommandError::farm)
-        });
-        let Ok(ready) = started.await else {
-            return Err(failed(&mut parts).await);
-        };
-        let mut farm = Self {
-            address: ready.address,
-            admin: ready.admin,
-            parts,
-            stop,
-        };
-        farm.start_cache(&plan, settings).await?;
-        for number in 1..=plan.workers {
-            farm.start_worker(&plan, settings, number).await?;
-        }
-        Ok(farm)
-    }
-
-    /// Waits until a part ends by itself, which is a failure.
-    pub(crate) async fn failed(&mut self) -> CommandError {
-        failed(&mut self.parts).await
-    }
-
-    /// Ends all parts, workers after what they run.
-    ///
-    /// # Errors
-    ///
-    /// The first failure of a part.
-    pub(crate) async fn stop(mut self) -> Result<(), CommandError> {
+impl Part {
+    /// Ends the tasks in good order; gives the first failure.
+    async fn end(&mut self) -> Result<(), CommandError> {
         self.stop.cancel();
         let mut first = Ok(());
-        while let Some(ended) = self.parts.join_next().await {
+        while let Some(ended) = self.tasks.join_next().await {
             let ended = ended.unwrap_or_else(|panic| Err(CommandError::farm(panic)));
             first = first.and(ended);
         }
         first
     }
 
-    async fn start_cache(&mut self, plan: &FarmPlan, settings: &File) -> Result<(), CommandError> {
-        let directory = plan.directory.join("cache");
-        let credentials = self
-            .identity(Role::Cache, &directory.join("identity"), "cache")
-            .await?;
-        let options = options::cache(settings, &directory, plan.cache_listen);
-        let announce = credentials.clone();
+    /// Waits for a task that has ended by itself; for ever if there is none.
+    async fn ended(&mut self) -> Result<(), CommandError> {
+        match self.tasks.join_next().await {
+            Some(ended) => ended.unwrap_or_else(|panic| Err(CommandError::farm(panic))),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Why the part did not come up.
+    async fn not_up(&mut self) -> CommandError {
+        let ended = self.ended().await.err();
+        ended.unwrap_or_else(ended_early)
+    }
+}
+
+impl EmbeddedFarm {
+    /// Starts the parts, in the order in which they need each other. Whatever becomes of it,
+    /// [`stop`](Self::stop) has to follow.
+    ///
+    /// # Errors
+    ///
+    /// If a part cannot start.
+    pub(crate) async fn start(
+        &mut self,
+        plan: &FarmPlan,
+        settings: &File,
+    ) -> Result<Running, CommandError> {
         let (ready, started) = oneshot::channel();
-        let until = self.stop.clone();
-        self.parts.spawn(async move {
-            let run = cache::server::run(options, credentials, ready, until);
+        let options = options::coordinator(settings, plan);
+        let until = self.coordinator.stop.clone();
+        self.coordinator.tasks.spawn(async move {
+            let run = coordinator::run(options, ready, until);
             run.await.map_err(CommandError::farm)
         });
-        let Ok(address) = started.await else {
-            return Err(failed(&mut self.parts).await);
+        let Ok(ready) = started.await else {
+            return Err(self.coordinator.not_up().await);
         };
-        announce_cache(self.address, &announce, address).await
+        let running = Running {
+            address: address::from_here(ready.address),
+            advertised: address::from_elsewhere(ready.advertised, None),
+            admin: ready.admin,
+        };
+        self.start_cache(plan, settings, &running).await?;
+        for number in 1..=plan.workers {
+            self.start_worker(plan, settings, (number, &running))
+                .await?;
+        }
+        Ok(running)
+    }
+
+    /// Waits until a part fails. A worker that ends because it was told to is none: it was drained.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub(crate) async fn failed(&mut self) -> CommandError {
+        loop {
+            let (ended, is_worker) = tokio::select! {
+                biased;
+                ended = self.coordinator.ended() => (ended, false),
+                ended = self.cache.ended() => (ended, false),
+                ended = self.workers.ended() => (ended, true),
+            };
+            match ended {
+                Err(error) => return error,
+                Ok(()) if is_worker => render::note("a worker has ended, as it was told to"),
+                Ok(()) => return ended_early(),
+            }
+        }
+    }
+
+    /// Ends all parts: workers after what they run, then who hands out work, then who stores.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a part.
+    ///
+    /// # Cancel safety
+    ///
+    /// What has not ended yet is still to be stopped.
+    pub(crate) async fn stop(&mut self) -> Result<(), CommandError> {
+        let workers = self.workers.end().await;
+        workers.and(self.stop_services().await)
+    }
+
+    /// The same, and what workers run ends at once.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of a part.
+    pub(crate) async fn stop_at_once(&mut self) -> Result<(), CommandError> {
+        self.workers.tasks.shutdown().await;
+        self.stop_services().await
+    }
+
+    async fn stop_services(&mut self) -> Result<(), CommandError> {
+        let coordinator = self.coordinator.end().await;
+        coordinator.and(self.cache.end().await)
+    }
+
+    async fn start_cache(
+        &mut self,
+        plan: &FarmPlan,
+        settings: &File,
+        running: &Running,
+    ) -> Result<(), CommandError> {
+        let directory = identity::of_service(&plan.cache_directory);
+        let credentials = part_identity(running, Role::Cache, &directory, "cache").await?;
+        let options = options::cache(settings, plan);
+        let (ready, started) = oneshot::channel();
+        let until = self.cache.stop.clone();
+        let coordinator = running.address;
+        let announcer = credentials.clone();
+        self.cache.tasks.spawn(async move {
+            let (current, renewed) = watch::channel(credentials);
+            let run = cache::server::run_renewed(options, renewed, ready, until);
+            tokio::select! {
+                biased;
+                ended = run => ended.map_err(CommandError::farm),
+                never = keep_renewed(coordinator, &directory, &current) => match never {},
+            }
+        });
+        let Ok(listens) = started.await else {
+            return Err(self.cache.not_up().await);
+        };
+        let advertised = address::from_elsewhere(listens, plan.cache_advertise(listens));
+        announce_cache(running.address, &announcer, advertised).await
     }
 
     async fn start_worker(
         &mut self,
         plan: &FarmPlan,
         settings: &File,
-        number: u32,
+        (number, running): (u32, &Running),
     ) -> Result<(), CommandError> {
-        let directory = plan.directory.join(format!("worker-{number}"));
-        let name = worker_name(&format!("{}-{number}", host_name()))?;
-        let identity = directory.join("identity");
-        let credentials = self
-            .identity(Role::Worker, &identity, name.as_str())
-            .await?;
-        let mut options = options::worker(settings, &directory, self.address, name)?;
+        let directory = plan.worker_directory.join(format!("worker-{number}"));
+        let base = settings.worker.name.as_ref();
+        let base = base.map_or_else(host_name, ToString::to_string);
+        let name = worker_name(&format!("{base}-{number}"))?;
+        let identity = identity::of_service(&directory);
+        let credentials = part_identity(running, Role::Worker, &identity, name.as_str()).await?;
+        let mut options = options::worker(settings, (&directory, name), running.address)?;
         options.isolation = plan.isolation.or(options.isolation);
-        let until = self.stop.clone();
-        self.parts.spawn(async move {
+        options.hidden.clone_from(&plan.hidden);
+        let until = self.workers.stop.clone();
+        self.workers.tasks.spawn(async move {
             let run = worker::run(options, credentials, until);
             run.await.map_err(CommandError::farm)
         });
         Ok(())
     }
+}
 
-    /// The identity of a part: kept from before, or new.
-    async fn identity(
-        &self,
-        role: Role,
-        directory: &Path,
-        name: &str,
-    ) -> Result<Credentials, CommandError> {
-        if let Some(known) = Credentials::load(directory).map_err(CommandError::farm)? {
-            return Ok(known);
-        }
-        let admin = Farm::connect(self.address, &self.admin).await?;
-        let token = create_token(&admin, role, TOKEN_LIFETIME).await?;
-        let token = token.parse().map_err(CommandError::farm)?;
-        enrol(self.address, &token, directory, name).await
+/// The identity of a part: kept from before if it has most of its life ahead, or new.
+async fn part_identity(
+    running: &Running,
+    role: Role,
+    directory: &Path,
+    name: &str,
+) -> Result<Credentials, CommandError> {
+    let membership = Membership {
+        address: running.address,
+        directory: directory.to_owned(),
+        name: name.to_owned(),
+        wanted: Wanted::Service(role),
+    };
+    if let Ok(Some(kept)) = Credentials::load(directory)
+        && kept.fingerprint() == running.admin.fingerprint()
+        && kept.grant_key() == running.admin.grant_key()
+        && membership.objection(&kept, None).is_none()
+        && !identity::is_half_over(&kept)
+    {
+        return Ok(kept);
     }
+    let admin = Farm::connect(running.address, &running.admin).await?;
+    let token = create_token(&admin, role, TOKEN_LIFETIME).await?;
+    let token = token.parse().map_err(CommandError::farm)?;
+    membership.enrol(&token).await
 }
 
 /// Makes a token for a member of the farm's own team.
@@ -242,11 +312,6 @@ pub(crate) fn worker_name(text: &str) -> Result<WorkerName, CommandError> {
         .map_err(|error| CommandError::usage(error).hint("give one with `--name`"))
 }
 
-/// Why the first part that ended did so.
-async fn failed(parts: &mut JoinSet<Result<(), CommandError>>) -> CommandError {
-    match parts.join_next().await {
-        Some(Ok(Err(error))) => error,
-        Some(Err(panic)) => CommandError::farm(panic),
-        Some(Ok(Ok(()))) | None => CommandError::farm(anyhow!("a part of the farm ended early")),
-    }
+fn ended_early() -> CommandError {
+    CommandError::farm(anyhow!("a part of the farm ended early"))
 }

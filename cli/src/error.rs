@@ -1,22 +1,37 @@
 //! What went wrong, for people: a message, its causes, a hint, and the exit code that says whose doing it
 //! was.
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{error::Error, fmt, io, process::ExitCode};
 
+use anyhow::anyhow;
+use coordinator::{DirectoryError, OpenError};
 use protocol::message::{Refusal, RefusalCode};
 
 /// Exit codes; `docs/operating.md` lists them.
 pub(crate) mod exit {
+    /// Done.
+    pub(crate) const DONE: u8 = 0;
     /// The build failed.
     pub(crate) const FAILED: u8 = 1;
     /// What was typed or handed in is wrong.
     pub(crate) const USAGE: u8 = 2;
     /// The farm could not.
     pub(crate) const FARM: u8 = 3;
-    /// The build was stopped.
+    /// The build was stopped, or somebody left a command before its end.
     pub(crate) const STOPPED: u8 = 4;
     /// The build or its wait was over its time limit.
     pub(crate) const TIMED_OUT: u8 = 5;
+}
+
+/// Whether a refusal of this kind is the doing of who asked; else it is the farm's.
+pub(crate) const fn is_askers_doing(code: RefusalCode) -> bool {
+    match code {
+        RefusalCode::InvalidArgument
+        | RefusalCode::NotFound
+        | RefusalCode::FailedPrecondition
+        | RefusalCode::PermissionDenied => true,
+        RefusalCode::ResourceExhausted | RefusalCode::Unavailable | RefusalCode::Internal => false,
+    }
 }
 
 /// A command that did not do what was asked.
@@ -25,6 +40,7 @@ pub(crate) struct CommandError {
     code: u8,
     error: anyhow::Error,
     hint: Option<String>,
+    is_quiet: bool,
 }
 
 impl CommandError {
@@ -34,6 +50,7 @@ impl CommandError {
             code: exit::USAGE,
             error: error.into(),
             hint: None,
+            is_quiet: false,
         }
     }
 
@@ -43,16 +60,46 @@ impl CommandError {
             code: exit::FARM,
             error: error.into(),
             hint: None,
+            is_quiet: false,
         }
     }
 
-    /// Anything with an exit code of its own.
-    pub(crate) fn with_code(code: u8, error: anyhow::Error) -> Self {
+    /// Somebody did not want to wait for the end.
+    pub(crate) fn left() -> Self {
         Self {
-            code,
+            code: exit::STOPPED,
+            error: anyhow!("left at once; what was begun may still be ending"),
+            hint: None,
+            is_quiet: false,
+        }
+    }
+
+    /// Standard output does not take what was asked for.
+    pub(crate) fn output(error: io::Error) -> Self {
+        let is_quiet = error.kind() == io::ErrorKind::BrokenPipe;
+        let error = anyhow::Error::new(error).context("failed to write to standard output");
+        Self {
+            code: if is_quiet { exit::DONE } else { exit::FARM },
+            is_quiet,
             error,
             hint: None,
         }
+    }
+
+    /// Whether there is nothing to say: the reader of a pipe has seen enough.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Whether a coordinator runs on the data already.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.error.chain().any(|cause| {
+            let cause = cause.downcast_ref::<OpenError>();
+            matches!(
+                cause,
+                Some(OpenError::Directory(DirectoryError::Locked { .. }))
+            )
+        })
     }
 
     /// Whether the farm could not, so that trying again may help.
@@ -62,19 +109,10 @@ impl CommandError {
 
     /// The farm said no: whose doing it is follows from the kind of refusal.
     pub(crate) fn refused(refusal: Refusal) -> Self {
-        let code = match refusal.code {
-            RefusalCode::InvalidArgument
-            | RefusalCode::NotFound
-            | RefusalCode::FailedPrecondition
-            | RefusalCode::PermissionDenied => exit::USAGE,
-            RefusalCode::ResourceExhausted | RefusalCode::Unavailable | RefusalCode::Internal => {
-                exit::FARM
-            }
-        };
-        Self {
-            code,
-            error: refusal.into(),
-            hint: None,
+        if is_askers_doing(refusal.code) {
+            Self::usage(refusal)
+        } else {
+            Self::farm(refusal)
         }
     }
 
@@ -108,9 +146,14 @@ impl Error for CommandError {}
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
     use super::*;
+
+    #[test]
+    fn a_reader_who_has_seen_enough_is_no_failure_to_speak_of() {
+        let broken = |kind| CommandError::output(io::Error::from(kind));
+        assert!(broken(io::ErrorKind::BrokenPipe).is_quiet());
+        assert!(!broken(io::ErrorKind::StorageFull).is_quiet());
+    }
 
     #[test]
     fn causes_and_hints_have_a_line_each() {

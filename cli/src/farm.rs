@@ -1,8 +1,8 @@
-//! A farm that a command talks to: found, joined, asked.
+//! A farm that a command talks to: found, connected to, asked.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use cache::client::CacheClient;
 use protocol::{
     access::Role,
@@ -11,16 +11,19 @@ use protocol::{
         client::{ClientReply, ClientRequest, FarmInfo},
     },
 };
-use tokio::net::lookup_host;
-use transport::{Client, Connection, Credentials, JoinToken, Stream};
+use transport::{Client, Connection, Credentials, Stream};
 
-use crate::{args::FarmArgs, error::CommandError, places::Places, settings::ClientFile};
+use crate::{
+    address::resolve,
+    args::FarmArgs,
+    error::CommandError,
+    identity::{Membership, Wanted, host_name},
+    places::Places,
+    settings::ClientFile,
+};
 
-/// The port of an address that names none.
-const PORT_DEFAULT: u16 = 7420;
-
-/// A connection to a farm's coordinator.
-#[derive(Debug)]
+/// A connection to a farm's coordinator. Clones lose and make their connections apart.
+#[derive(Clone, Debug)]
 pub(crate) struct Farm {
     client: Client,
     address: SocketAddr,
@@ -42,10 +45,20 @@ impl Farm {
             return Ok(None);
         };
         let address = resolve(name).await?;
-        let directory = places.identity(name);
-        let credentials =
-            credentials(address, args.token.as_deref(), &directory, &host_name()).await?;
-        Self::connect(address, &credentials).await.map(Some)
+        let membership = Membership {
+            address,
+            directory: places.identity(address),
+            name: host_name(),
+            wanted: Wanted::Client,
+        };
+        let credentials = membership.credentials(args.token.as_deref()).await?;
+        let client = Client::new(&credentials).map_err(CommandError::farm)?;
+        let connection = client.connect(address, Role::Coordinator).await;
+        Ok(Some(Self {
+            client,
+            address,
+            connection: connection.map_err(|error| membership.not_connected(error))?,
+        }))
     }
 
     /// Connects with credentials.
@@ -138,73 +151,4 @@ pub(crate) fn unexpected(reply: &ClientReply) -> CommandError {
     CommandError::farm(anyhow!(
         "the coordinator gave an unexpected answer: {reply:?}"
     ))
-}
-
-/// The address behind a name, with the default port if it has none.
-///
-/// # Errors
-///
-/// If nobody knows the name.
-pub(crate) async fn resolve(name: &str) -> Result<SocketAddr, CommandError> {
-    if let Ok(address) = name.parse() {
-        return Ok(address);
-    }
-    let with_port = if name.contains(':') {
-        name.to_owned()
-    } else {
-        format!("{name}:{PORT_DEFAULT}")
-    };
-    let found = lookup_host(&with_port)
-        .await
-        .with_context(|| format!("failed to look up the farm `{name}`"));
-    let first = found.map_err(CommandError::usage)?.next();
-    first.ok_or_else(|| CommandError::usage(anyhow!("the name `{name}` has no address")))
-}
-
-/// The identity kept in `directory`, or a new one for `token`, called `name`.
-///
-/// # Errors
-///
-/// If there is neither, or the farm does not take the token.
-pub(crate) async fn credentials(
-    address: SocketAddr,
-    token: Option<&str>,
-    directory: &Path,
-    name: &str,
-) -> Result<Credentials, CommandError> {
-    if let Some(credentials) = Credentials::load(directory).map_err(CommandError::farm)? {
-        return Ok(credentials);
-    }
-    let Some(token) = token else {
-        let error = anyhow!("this machine has not joined the farm at {address}");
-        return Err(CommandError::usage(error)
-            .hint("get a token from `grange token create` and give it with `--token`"));
-    };
-    let token: JoinToken = token.parse().map_err(CommandError::usage)?;
-    enrol(address, &token, directory, name).await
-}
-
-/// Joins the farm at `address` as `name` and keeps the identity in `directory`. A worker's certificate
-/// carries the worker's own name, so that no other can pose as it.
-///
-/// # Errors
-///
-/// If the farm does not take the token, or the identity cannot be kept.
-pub(crate) async fn enrol(
-    address: SocketAddr,
-    token: &JoinToken,
-    directory: &Path,
-    name: &str,
-) -> Result<Credentials, CommandError> {
-    let credentials = transport::enrol(address, token, name)
-        .await
-        .map_err(CommandError::farm)?;
-    credentials.save(directory).map_err(CommandError::farm)?;
-    Ok(credentials)
-}
-
-/// What this machine is called.
-pub(crate) fn host_name() -> String {
-    let name = rustix::system::uname();
-    name.nodename().to_string_lossy().into_owned()
 }

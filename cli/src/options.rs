@@ -5,63 +5,56 @@ use std::{collections::BTreeMap, env, net::SocketAddr, path::Path, time::Duratio
 use anyhow::Context as _;
 use protocol::name::WorkerName;
 
-use crate::{build_command, embedded::TEAM, error::CommandError, settings::File};
+use crate::{
+    build_command, embedded::TEAM, error::CommandError, farm_plan::FarmPlan, settings::File,
+};
 
-/// The coordinator's options; its data lies in `coordinator` below the farm's `directory`.
-pub(crate) fn coordinator(
-    settings: &File,
-    directory: &Path,
-    listen: SocketAddr,
-) -> coordinator::Options {
+/// The coordinator's options; its data lies in `coordinator` below the farm's directory.
+pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Options {
     let file = &settings.coordinator;
     let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
     coordinator::Options {
-        listen,
-        advertise: None,
-        directory: directory.join("coordinator"),
-        metrics_listen: file.metrics_listen,
-        build_time_limit: minutes(file.build_minutes_max),
-        queue_time_limit: minutes(file.queue_minutes_max),
-        retention: Duration::from_secs(file.retention_days.saturating_mul(24 * 60 * 60)),
+        listen: plan.listen,
+        advertise: plan.advertise,
+        directory: plan.directory.join("coordinator"),
+        metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
+        build_time_limit: minutes(file.build_minutes_max.get()),
+        queue_time_limit: minutes(file.queue_minutes_max.get()),
+        retention: Duration::from_secs(file.retention_days.get().saturating_mul(24 * 60 * 60)),
         retention_bytes: file.retention_bytes_max,
         team: TEAM.parse().expect("the team's name is a name"),
     }
 }
 
 /// The cache's options.
-pub(crate) fn cache(
-    settings: &File,
-    directory: &Path,
-    listen: SocketAddr,
-) -> cache::server::Options {
+pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options {
     let file = &settings.cache;
     cache::server::Options {
-        listen,
-        directory: directory.to_owned(),
+        listen: plan.cache_listen,
+        directory: plan.cache_directory.clone(),
         budget: file.bytes_max,
         free_low_water: file.free_bytes_min,
-        hold: Duration::from_secs(file.hold_minutes.saturating_mul(60)),
-        metrics_listen: file.metrics_listen,
+        hold: Duration::from_secs(file.hold_minutes.get().saturating_mul(60)),
+        metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
     }
 }
 
-/// A worker's options.
+/// The options of a worker with its data and name; what builds must not see is for the caller to say.
 ///
 /// # Errors
 ///
 /// If this program cannot find itself, which it has to start again for every phase.
 pub(crate) fn worker(
     settings: &File,
-    directory: &Path,
+    (directory, name): (&Path, WorkerName),
     coordinator: SocketAddr,
-    name: WorkerName,
 ) -> Result<worker::Options, CommandError> {
     let file = &settings.worker;
     let program = env::current_exe().context("failed to find this program's own file");
     Ok(worker::Options {
         coordinator,
         name,
-        slots: file.slots,
+        slots: file.slots.get(),
         labels: file.labels.clone(),
         isolation: file.isolation,
         directory: directory.to_owned(),

@@ -1,6 +1,6 @@
 //! Where things lie on this machine: settings, data, the identities for each farm.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use etcetera::{AppStrategy, AppStrategyArgs, choose_app_strategy};
 
@@ -36,12 +36,14 @@ impl Places {
         })
     }
 
-    /// Where `grange.toml` is looked for, in order.
-    pub(crate) fn settings_files(&self) -> Vec<PathBuf> {
-        vec![
-            PathBuf::from("grange.toml"),
-            self.settings.join("grange.toml"),
-        ]
+    /// Where settings are looked for first: beside what is worked on.
+    pub(crate) fn settings_here() -> PathBuf {
+        PathBuf::from("grange.toml")
+    }
+
+    /// Where settings are looked for then: the user's own.
+    pub(crate) fn settings_of_user(&self) -> PathBuf {
+        self.settings.join("grange.toml")
     }
 
     /// Where a farm on this machine keeps its data unless told otherwise.
@@ -49,9 +51,10 @@ impl Places {
         self.data.join("farm")
     }
 
-    /// Where the identity lies by which commands go to the farm at `address`.
-    pub(crate) fn identity(&self, address: &str) -> PathBuf {
+    /// Where the identity lies by which commands go to the farm at `address`, however that was typed.
+    pub(crate) fn identity(&self, address: SocketAddr) -> PathBuf {
         let name: String = address
+            .to_string()
             .chars()
             .map(|c| {
                 if c.is_ascii_alphanumeric() || c == '.' {

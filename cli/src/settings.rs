@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64},
     path::{Path, PathBuf},
 };
 
@@ -42,12 +43,13 @@ const PASSED_ON: [&str; 20] = [
     "https_proxy",
     "no_proxy",
 ];
-/// How long a name may be mistyped and still be recognised, in edits.
-const TYPO_EDITS_MAX: usize = 3;
+/// The longest time that can be set, in days: ten years, on which no sum of times overflows.
+const DAYS_MAX: u64 = 3_650;
+const MINUTES_MAX: u64 = DAYS_MAX * 24 * 60;
 
 /// `grange.toml`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct File {
     /// Of the service that schedules.
     pub(crate) coordinator: CoordinatorFile,
@@ -61,20 +63,22 @@ pub(crate) struct File {
 
 /// `[coordinator]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct CoordinatorFile {
     /// Where to listen, over QUIC.
     pub(crate) listen: SocketAddr,
+    /// Where others reach it, if not where it listens.
+    pub(crate) advertise: Option<SocketAddr>,
     /// Where to keep builds, logs and the farm's authority.
     pub(crate) directory: Option<PathBuf>,
     /// Where to serve `/metrics` and `/healthz`.
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// How long a build may run.
-    pub(crate) build_minutes_max: u64,
+    pub(crate) build_minutes_max: NonZeroU64,
     /// How long a build may wait for its first phase.
-    pub(crate) queue_minutes_max: u64,
+    pub(crate) queue_minutes_max: NonZeroU64,
     /// How long builds, logs and artifacts are kept.
-    pub(crate) retention_days: u64,
+    pub(crate) retention_days: NonZeroU64,
     /// How many bytes of logs are kept; the oldest builds go first.
     pub(crate) retention_bytes_max: u64,
 }
@@ -83,11 +87,12 @@ impl Default for CoordinatorFile {
     fn default() -> Self {
         Self {
             listen: LISTEN_DEFAULT.parse().expect("the default is an address"),
+            advertise: None,
             directory: None,
             metrics_listen: None,
-            build_minutes_max: 60,
-            queue_minutes_max: 480,
-            retention_days: 30,
+            build_minutes_max: not_zero(60),
+            queue_minutes_max: not_zero(480),
+            retention_days: not_zero(30),
             retention_bytes_max: 10 << 30,
         }
     }
@@ -95,7 +100,7 @@ impl Default for CoordinatorFile {
 
 /// `[cache]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct CacheFile {
     /// Where to listen, over QUIC.
     pub(crate) listen: SocketAddr,
@@ -110,7 +115,7 @@ pub(crate) struct CacheFile {
     /// How much room it leaves on the disk: below, writes are refused.
     pub(crate) free_bytes_min: u64,
     /// How long a chunk stays after the cache said that it has it.
-    pub(crate) hold_minutes: u64,
+    pub(crate) hold_minutes: NonZeroU64,
 }
 
 impl Default for CacheFile {
@@ -124,19 +129,19 @@ impl Default for CacheFile {
             metrics_listen: None,
             bytes_max: 50 << 30,
             free_bytes_min: 1 << 30,
-            hold_minutes: 120,
+            hold_minutes: not_zero(120),
         }
     }
 }
 
 /// `[worker]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct WorkerFile {
     /// The worker's name.
     pub(crate) name: Option<WorkerName>,
     /// How many phases it runs at once.
-    pub(crate) slots: u32,
+    pub(crate) slots: NonZeroU32,
     /// What builds can ask for.
     pub(crate) labels: BTreeMap<String, String>,
     /// How it keeps builds apart.
@@ -157,7 +162,7 @@ impl Default for WorkerFile {
     fn default() -> Self {
         Self {
             name: None,
-            slots: 1,
+            slots: NonZeroU32::MIN,
             labels: BTreeMap::new(),
             isolation: None,
             directory: None,
@@ -171,10 +176,17 @@ impl Default for WorkerFile {
 
 /// `[client]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct ClientFile {
     /// The farm that commands go to; without it `grange build` runs an embedded one.
     pub(crate) farm: Option<String>,
+}
+
+const fn not_zero(number: u64) -> NonZeroU64 {
+    match NonZeroU64::new(number) {
+        Some(number) => number,
+        None => NonZeroU64::MIN,
+    }
 }
 
 /// Why there are no settings.
@@ -225,28 +237,89 @@ impl File {
 
     /// Reads settings; the error names the key, where it stands, and the nearest known one.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-            let message = error.message();
-            match nearest(message) {
-                Some(known) => format!("line {line}: {message}; did you mean `{known}`?"),
-                None => format!("line {line}: {message}"),
+        let file: Self = toml::from_str(text).map_err(|error| {
+            let before = &text[..error.span().map_or(0, |span| span.start)];
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {}", in_words(error.message(), text, line))
+        })?;
+        file.check()?;
+        Ok(file)
+    }
+
+    /// Checks what types do not.
+    fn check(&self) -> Result<(), String> {
+        let coordinator = &self.coordinator;
+        let times = [
+            (
+                "build_minutes_max",
+                coordinator.build_minutes_max,
+                MINUTES_MAX,
+            ),
+            (
+                "queue_minutes_max",
+                coordinator.queue_minutes_max,
+                MINUTES_MAX,
+            ),
+            ("retention_days", coordinator.retention_days, DAYS_MAX),
+            ("hold_minutes", self.cache.hold_minutes, MINUTES_MAX),
+        ];
+        for (key, value, most) in times {
+            if most < value.get() {
+                return Err(format!("`{key}` is {value}; at most {most} is possible"));
             }
-        })
+        }
+        let addresses = [
+            ("coordinator", coordinator.advertise),
+            ("cache", self.cache.advertise),
+        ];
+        for (section, advertise) in addresses {
+            let useless = advertise.filter(|to| to.ip().is_unspecified() || to.port() == 0);
+            if let Some(useless) = useless {
+                let message = format!(
+                    "`advertise` of `[{section}]` is {useless}, which names no machine and port"
+                );
+                return Err(message);
+            }
+        }
+        Ok(())
     }
 }
+
+/// The library's message in words of this program: keys instead of types.
+fn in_words(message: &str, text: &str, line: usize) -> String {
+    if let Some(known) = nearest(message) {
+        return format!("{message}; did you mean `{known}`?");
+    }
+    let mut message = message.to_owned();
+    for (of_types, words) in TYPES {
+        message = message.replace(of_types, words);
+    }
+    let written = text.lines().nth(line - 1).unwrap_or_default();
+    match written.split_once('=') {
+        Some((key, _)) => format!("`{}`: {message}", key.trim()),
+        None => message,
+    }
+}
+
+/// What the library says of types, and what people call that.
+const TYPES: [(&str, &str); 6] = [
+    ("a nonzero u32", "a whole number, at least 1"),
+    ("a nonzero u64", "a whole number, at least 1"),
+    ("u32", "a whole number, not negative"),
+    ("u64", "a whole number, not negative"),
+    (
+        "invalid socket address syntax",
+        "this is no address like `127.0.0.1:7420`",
+    ),
+    ("socket address", "an address like `127.0.0.1:7420`"),
+];
 
 /// Of the keys that a message about an unknown one lists, the one that was probably meant.
 fn nearest(message: &str) -> Option<&str> {
     let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = message
-        .starts_with("unknown field")
-        .then(|| quoted.next())??;
+    let unknown = message.starts_with("unknown ").then(|| quoted.next())??;
     quoted
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
-        .filter(|(edits, _)| *edits <= TYPO_EDITS_MAX)
         .min()
         .map(|(_, known)| known)
 }
@@ -266,42 +339,146 @@ mod tests {
         check_refused("[worker]\nslot = 2", "line 2: unknown field `slot`");
         check_refused("[worker]\nslot = 2", "did you mean `slots`?");
         check_refused("[cash]\n", "did you mean `cache`?");
-        check_refused("[worker]\nslots = -1", "line 2");
-        check_refused("[worker]\nisolation = \"vm\"", "unknown variant `vm`");
+        check_refused("[worker]\nparallelism = 2", "did you mean `");
+        check_refused("[worker]\nslots = -1", "line 2: `slots`: ");
+        check_refused("[worker]\nslots = 0", "at least 1");
+        check_refused("[worker]\nisolation = \"vm\"", "did you mean `");
+        check_refused("[coordinator]\nretention_days = 0", "at least 1");
+        check_refused("[coordinator]\nretention_days = 4000", "at most 3650");
+        check_refused(
+            "[cache]\nadvertise = '0.0.0.0:1'",
+            "`advertise` of `[cache]`",
+        );
+        check_refused("[cache]\nlisten = 'here'", "`listen`: this is no address");
+    }
+
+    #[test]
+    fn messages_speak_of_keys_and_not_of_types() {
+        for wrong in [
+            "worker = 3",
+            "[worker]\nslots = 'two'",
+            "[worker]\nslots = 0",
+            "[worker]\nlabels = 3",
+            "[worker]\nlabels = { a = 1 }",
+            "[worker]\nname = 3",
+            "[worker]\nname = '/'",
+            "[worker]\nisolation = 3",
+            "[worker]\ndirectory = 3",
+            "[worker]\npass_environment = 'HOME'",
+            "[cache]\nlisten = 3",
+            "[cache]\nbytes_max = -1",
+            "[coordinator]\nretention_days = 1.5",
+        ] {
+            let message = File::parse(wrong).unwrap_err();
+            for word in [
+                "struct",
+                "u32",
+                "u64",
+                "enum",
+                "File",
+                "Isolation",
+                "socket",
+                "nonzero",
+            ] {
+                assert!(!message.contains(word), "{wrong:?}: {message}");
+            }
+            let key = wrong
+                .rsplit('\n')
+                .next()
+                .and_then(|line| line.split(' ').next());
+            assert!(
+                message.contains(&format!("`{}`", key.unwrap())),
+                "{message}"
+            );
+        }
     }
 
     #[test]
     fn what_is_not_written_has_its_default() {
         let file = File::parse("[worker]\nslots = 4").unwrap();
-        assert_eq!(file.worker.slots, 4);
+        assert_eq!(file.worker.slots.get(), 4);
         assert_eq!(file.coordinator, CoordinatorFile::default());
     }
 
-    #[test]
-    fn every_key_is_documented() {
+    /// The rows of the tables of `docs/operating.md`: section, key, default.
+    fn documented() -> Vec<[String; 3]> {
         let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
         let document = fs::read_to_string(document).unwrap();
-        // Options that are not set are left out of TOML, so they are named here.
-        let mut keys: Vec<String> = [
-            "directory",
-            "metrics_listen",
-            "advertise",
-            "name",
-            "isolation",
-            "path",
-            "farm",
-        ]
-        .map(str::to_owned)
-        .into();
-        let table = toml::Table::try_from(File::default()).unwrap();
-        for (_, section) in &table {
-            keys.extend(section.as_table().unwrap().keys().cloned());
+        let mut section = None;
+        let mut rows = Vec::new();
+        for line in document.lines() {
+            if let Some(heading) = line.strip_prefix('#') {
+                let name = heading.trim_start_matches('#').trim().trim_matches('`');
+                let name = name
+                    .strip_prefix('[')
+                    .and_then(|name| name.strip_suffix(']'));
+                section = name.map(str::to_owned);
+            }
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            if let (Some(section), [_, key, default, ..]) = (&section, &cells[..])
+                && let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`'))
+            {
+                rows.push([
+                    section.clone(),
+                    key.to_owned(),
+                    default.trim_matches('`').to_owned(),
+                ]);
+            }
         }
-        for key in keys {
-            assert!(
-                document.contains(&format!("`{key}`")),
-                "`{key}` is not documented"
-            );
+        rows
+    }
+
+    /// Every key with its default as TOML writes it; `None`: it has none.
+    fn defaults() -> Vec<(String, String, Option<String>)> {
+        // What is not set is left out of TOML, but not of JSON.
+        let json = serde_json::to_value(File::default()).unwrap();
+        let mut defaults = Vec::new();
+        for (section, keys) in json.as_object().unwrap() {
+            for (key, value) in keys.as_object().unwrap() {
+                let text = match value {
+                    serde_json::Value::Null => None,
+                    serde_json::Value::String(text) => Some(text.clone()),
+                    other => Some(other.to_string()),
+                };
+                defaults.push((section.clone(), key.clone(), text));
+            }
         }
+        defaults
+    }
+
+    #[test]
+    fn every_key_and_its_default_are_documented_and_nothing_else_is() {
+        let documented = documented();
+        let defaults = defaults();
+        for (section, key, default) in &defaults {
+            let row = documented
+                .iter()
+                .find(|[in_section, of_key, _]| in_section == section && of_key == key);
+            let [_, _, said] = row.unwrap_or_else(|| panic!("[{section}] {key} is not documented"));
+            // Lists and empty texts are in words; `pass_environment` has a test of its own.
+            match default.as_deref() {
+                Some(default) if !default.starts_with(['[', '{']) && !default.is_empty() => {
+                    assert_eq!(said, default, "[{section}] {key}");
+                }
+                Some("") => assert_eq!(said, "empty", "[{section}] {key}"),
+                Some("{}") => assert_eq!(said, "none", "[{section}] {key}"),
+                _ => assert!(!said.is_empty(), "[{section}] {key}"),
+            }
+        }
+        assert_eq!(documented.len(), defaults.len(), "{documented:?}");
+    }
+
+    #[test]
+    fn the_variables_that_are_passed_on_are_documented() {
+        let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
+        let document = fs::read_to_string(document).unwrap();
+        let listed = document
+            .split("<!-- pass_environment -->")
+            .nth(1)
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2);
+        assert!(listed.eq(PASSED_ON));
     }
 }

@@ -8,16 +8,14 @@ use cache::{
     materialize::{Materialize, Owner, materialize_into},
     progress::Progress,
 };
-use protocol::{
-    job::Artifact,
-    message::client::{ClientReply, ClientRequest},
-};
+use protocol::job::Artifact;
 
 use crate::{
     args::ArtifactsArgs,
-    command::Context,
+    command::{Context, read},
     error::CommandError,
-    farm::{Farm, unexpected},
+    farm::Farm,
+    reach::Purpose,
     render::{self, bar},
 };
 
@@ -27,14 +25,36 @@ use crate::{
 ///
 /// If the farm cannot be reached, does not know the build, or the files cannot be written.
 pub(crate) async fn run(args: &ArtifactsArgs, context: &Context) -> Result<(), CommandError> {
-    let reached = context.reach(&args.read.farm).await?;
-    match &args.to {
-        Some(directory) => {
-            fetch(&reached.farm, &args.build, directory, args.read.json).await?;
-        }
-        None => render::artifacts(&list(&reached.farm, &args.build).await?, args.read.json)?,
+    if let Some(directory) = &args.to {
+        check_target(directory)?;
     }
-    reached.close().await
+    let json = args.read.json;
+    context
+        .with_farm(&args.read.farm, Purpose::Ask, async |reached| {
+            let farm = &reached.farm;
+            match &args.to {
+                Some(directory) => fetch(farm, &args.build, directory, json).await,
+                None => render::artifacts(&list(farm, &args.build).await?, json),
+            }
+        })
+        .await
+}
+
+/// Checks that files can be put into `directory`, before anything is done for them. It is not made yet.
+///
+/// # Errors
+///
+/// If something that is no directory is in the way.
+pub(crate) fn check_target(directory: &Path) -> Result<(), CommandError> {
+    let there = directory.ancestors().find(|path| path.exists());
+    match there.filter(|path| !path.is_dir()) {
+        None => Ok(()),
+        Some(path) => Err(CommandError::usage(anyhow!(
+            "artifacts cannot be put into `{}`: `{}` is no directory",
+            directory.display(),
+            path.display()
+        ))),
+    }
 }
 
 /// Fetches all artifacts of a build into `directory`; those of batch tasks each below its identifier.
@@ -82,10 +102,7 @@ pub(crate) async fn fetch(
 
 /// The artifacts of a build, with the identifiers of the batch tasks that they are of.
 async fn list(farm: &Farm, build: &str) -> Result<Vec<(Option<String>, Artifact)>, CommandError> {
-    let detail = match farm.ask(&ClientRequest::Build(build.to_owned())).await? {
-        ClientReply::Build(detail) => detail,
-        other => return Err(unexpected(&other)),
-    };
+    let detail = read::detail(farm, build).await?;
     let mut artifacts = Vec::new();
     for unit in detail.units {
         // An identifier becomes the name of a directory.

@@ -2,19 +2,25 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use cache::{progress::Progress, source::capture_source, upload::upload_tree};
 use protocol::{
     blob::TreeRef,
-    build::{BuildId, Outcome, Status},
+    build::{Outcome, Status},
     message::client::{ClientReply, ClientRequest, Submitted},
+    name::ProjectName,
 };
 
 use crate::{
     args::{BuildArgs, RetryArgs},
-    command::{Context, Reached, artifacts, follow, source},
+    command::{
+        Context, artifacts,
+        follow::{self, Followed},
+        read, source,
+    },
     error::{CommandError, exit},
     farm::{Farm, unexpected},
+    reach::{Purpose, Reached},
     render::{self, bar},
 };
 
@@ -26,38 +32,33 @@ use crate::{
 pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, CommandError> {
     let buildspec = source::checked_buildspec(&args)?;
     let project = source::project(&args)?;
-    let mut reached = context.reach(&args.farm).await?;
-    if args.detach && reached.embedded.is_some() {
-        let error = anyhow!("an embedded farm ends with this command, and cannot build on its own");
-        return Err(CommandError::usage(error)
-            .hint("start one with `grange up`, and name it with `--farm`"));
-    }
-    let uploaded = upload(&args, &reached.farm).await?;
-    let submission = source::submission(&args, project.clone(), buildspec, uploaded);
-    let request = ClientRequest::Submit(Box::new(submission));
-    let submitted = submit(&reached.farm, &request).await?;
-    if args.detach {
-        render::submitted_detached(&submitted, &project, args.json);
-        return Ok(ExitCode::SUCCESS);
-    }
-    if !args.json {
-        render::note(&format!(
-            "build {} ({project}#{})",
-            submitted.build, submitted.number
-        ));
-    }
-    let code = to_the_end(&mut reached, submitted.build, args.json).await?;
     if let Some(directory) = &args.artifacts {
-        artifacts::fetch(
-            &reached.farm,
-            &submitted.build.to_string(),
-            directory,
-            args.json,
-        )
-        .await?;
+        artifacts::check_target(directory)?;
     }
-    reached.close().await?;
-    Ok(code)
+    context
+        .with_farm(&args.farm, Purpose::Build, async |reached| {
+            if args.detach {
+                reached.check_detached()?;
+            }
+            let uploaded = upload(&args, &reached.farm).await?;
+            let submission = source::submission(&args, project.clone(), buildspec, uploaded);
+            let request = ClientRequest::Submit(Box::new(submission));
+            let submitted = submit(&reached.farm, &request).await?;
+            if args.detach {
+                render::submitted_detached(&submitted, &project, args.json)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let followed = follow(reached, (&submitted, &project), (args.json, context)).await?;
+            let fetched = match &args.artifacts {
+                Some(directory) => {
+                    let build = submitted.build.to_string();
+                    artifacts::fetch(&reached.farm, &build, directory, args.json).await
+                }
+                None => Ok(()),
+            };
+            conclude(followed, fetched)
+        })
+        .await
 }
 
 /// Builds the source of an earlier build again.
@@ -66,39 +67,67 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
 ///
 /// If the build could not be run.
 pub(crate) async fn retry(args: &RetryArgs, context: &Context) -> Result<ExitCode, CommandError> {
-    let mut reached = context.reach(&args.read.farm).await?;
-    let request = ClientRequest::Retry(args.build.clone());
-    let submitted = submit(&reached.farm, &request).await?;
-    render::note(&format!(
-        "build {} (number {})",
-        submitted.build, submitted.number
-    ));
-    if args.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let code = to_the_end(&mut reached, submitted.build, args.read.json).await?;
-    reached.close().await?;
-    Ok(code)
+    let json = args.read.json;
+    context
+        .with_farm(&args.read.farm, Purpose::Build, async |reached| {
+            if args.detach {
+                reached.check_detached()?;
+            }
+            let request = ClientRequest::Retry(args.build.clone());
+            let submitted = submit(&reached.farm, &request).await?;
+            let detail = read::detail(&reached.farm, &submitted.build.to_string()).await?;
+            let project = detail.summary.project;
+            if args.detach {
+                render::submitted_detached(&submitted, &project, json)?;
+                return Ok(ExitCode::SUCCESS);
+            }
+            let followed = follow(reached, (&submitted, &project), (json, context)).await?;
+            conclude(followed, Ok(()))
+        })
+        .await
 }
 
-/// Follows a build to its end, and gives the exit code for what became of it.
-async fn to_the_end(
+/// Follows a build to its end.
+async fn follow(
     reached: &mut Reached,
-    build: BuildId,
-    json: bool,
-) -> Result<ExitCode, CommandError> {
-    let summary = follow::to_the_end(&mut reached.farm, build, json).await?;
-    Ok(exit_code(summary.status))
+    (submitted, project): (&Submitted, &ProjectName),
+    (json, context): (bool, &Context),
+) -> Result<Followed, CommandError> {
+    if !json {
+        let Submitted { build, number } = submitted;
+        render::note(&format!("build {build} ({project}#{number})"));
+    }
+    follow::to_the_end(reached, submitted.build, (json, context)).await
 }
 
-fn exit_code(status: Status) -> ExitCode {
+/// The exit code for what became of a build. What went wrong around a build that did not succeed is told,
+/// and does not hide that.
+fn conclude(
+    followed: Followed,
+    fetched: Result<(), CommandError>,
+) -> Result<ExitCode, CommandError> {
+    let Followed { summary, written } = followed;
+    // A reader who has seen enough of the log still wants the exit code.
+    let written = written.or_else(|error| if error.is_quiet() { Ok(()) } else { Err(error) });
+    let around = fetched.and(written);
+    match (exit_code(summary.status), around) {
+        (exit::DONE, Err(error)) => Err(error),
+        (code, Err(error)) => {
+            render::error(&error);
+            Ok(ExitCode::from(code))
+        }
+        (code, Ok(())) => Ok(ExitCode::from(code)),
+    }
+}
+
+fn exit_code(status: Status) -> u8 {
     match status {
-        Status::Ended(Outcome::Succeeded) => ExitCode::SUCCESS,
-        Status::Ended(Outcome::Failed) => ExitCode::from(exit::FAILED),
-        Status::Ended(Outcome::Stopped) => ExitCode::from(exit::STOPPED),
-        Status::Ended(Outcome::TimedOut) => ExitCode::from(exit::TIMED_OUT),
+        Status::Ended(Outcome::Succeeded) => exit::DONE,
+        Status::Ended(Outcome::Failed) => exit::FAILED,
+        Status::Ended(Outcome::Stopped) => exit::STOPPED,
+        Status::Ended(Outcome::TimedOut) => exit::TIMED_OUT,
         Status::Ended(Outcome::Fault | Outcome::Skipped) | Status::Queued | Status::InProgress => {
-            ExitCode::from(exit::FARM)
+            exit::FARM
         }
     }
 }

@@ -1,22 +1,28 @@
 //! Following a build: its events and log, across lost connections, until it ends or is stopped.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 
 use anyhow::anyhow;
 use bytes::Bytes;
 use protocol::{
     build::BuildId,
-    message::client::{BuildSummary, ClientReply, ClientRequest, LogPosition, WatchEvent},
+    message::client::{
+        BuildRef, BuildSummary, ClientReply, ClientRequest, LogPosition, WatchEvent,
+    },
     message::work::LOG_PIECE_BYTES_MAX,
 };
-use tokio::{signal, sync::mpsc, time::sleep};
+use tokio::time::sleep;
 use transport::{Stream, StreamError};
 
 use crate::{
     args::LogsArgs,
-    error::{CommandError, exit},
+    beacon::Lifetime,
+    command::Context,
+    error::CommandError,
     farm::{Farm, unexpected},
-    render::{self, transcript::Transcript},
+    reach::{Purpose, Reached},
+    render::{self, out::Printer, transcript::Transcript},
+    signals::StopWanted,
 };
 
 /// How often a lost connection is tried again: with the pause below, for about ten minutes, which is
@@ -25,87 +31,123 @@ const RECONNECTS_MAX: u32 = 300;
 /// How long to wait between tries.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
-/// Follows a build until it has ended, printing what happens.
-///
-/// Ctrl-C stops the build; a second one leaves at once.
+/// Follows a build until it has ended, printing what happens. The first Ctrl-C stops the build.
 ///
 /// # Errors
 ///
 /// If the farm cannot be reached for a long time, or does not know the build.
 pub(crate) async fn to_the_end(
-    farm: &mut Farm,
+    reached: &mut Reached,
     build: BuildId,
-    json: bool,
-) -> Result<BuildSummary, CommandError> {
-    let (stops, mut stop_wanted) = mpsc::channel(1);
-    let interrupts = async {
-        for _ in 0..2 {
-            if signal::ctrl_c().await.is_err() {
-                // Without signals the build can still be followed.
-                std::future::pending::<()>().await;
-            }
-            // The second does not fit while the first is looked at, and need not.
-            let _taken_or_full = stops.try_send(());
-            render::note("stopping the build; once more to leave at once");
-        }
-        CommandError::left_at_once()
-    };
-    let mut watch = Watch::new(build, json);
-    tokio::select! {
+    (json, context): (bool, &Context),
+) -> Result<Followed, CommandError> {
+    let wanted = context.signals.stop_first();
+    let stopper = reached.farm.clone();
+    let printer = Printer::start()?;
+    let mut watch = Watch::new((build.to_string(), true), reached, Transcript::new(json));
+    let ended = tokio::select! {
         biased;
-        error = interrupts => Err(error),
-        ended = watch.run(farm, &mut stop_wanted) => ended,
-    }
+        ended = watch.run(&mut reached.farm, &printer) => ended,
+        never = stop_when_wanted(stopper, build, &wanted) => never.map(|never| match never {}),
+    };
+    let written = printer.finish().await;
+    let summary =
+        ended?.ok_or_else(|| CommandError::farm(anyhow!("the build was not followed")))?;
+    Ok(Followed { summary, written })
 }
 
-/// Prints what there is of a build's log, and what comes until its end if asked to.
+/// How a build ended that was followed.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// How it stands.
+    pub(crate) summary: BuildSummary,
+    /// Whether its log was written.
+    pub(crate) written: Result<(), CommandError>,
+}
+
+/// `grange logs`: what there is of a build's log, and what comes until its end if asked to.
 ///
 /// # Errors
 ///
-/// If the farm cannot be reached or does not know the build.
-pub(crate) async fn print_log(farm: &Farm, args: &LogsArgs) -> Result<(), CommandError> {
-    let request = ClientRequest::Watch {
-        build: args.build.clone(),
-        from: Vec::new(),
-        follow: args.follow,
-    };
-    let (_, mut stream) = farm.open(&request).await?;
-    let mut transcript = Transcript::new(args.read.json);
-    while let Some((event, bytes)) = next(&mut stream).await.map_err(CommandError::farm)? {
-        transcript.event(&event, &bytes);
+/// If the farm cannot be reached or does not know the build, or standard output does not take the log.
+pub(crate) async fn logs(args: &LogsArgs, context: &Context) -> Result<(), CommandError> {
+    let read = &args.read;
+    context
+        .with_farm(&read.farm, Purpose::Ask, async |reached| {
+            let printer = Printer::start()?;
+            let what = (args.build.clone(), args.follow);
+            let mut watch = Watch::new(what, reached, Transcript::new(read.json));
+            watch.ends_with_output = true;
+            let ended = watch.run(&mut reached.farm, &printer).await;
+            let written = printer.finish().await;
+            ended.and(written)
+        })
+        .await
+}
+
+/// Stops a build as soon as somebody wants it to, however long that takes to arrive.
+async fn stop_when_wanted(
+    mut farm: Farm,
+    build: BuildId,
+    wanted: &StopWanted,
+) -> Result<Infallible, CommandError> {
+    wanted.wait().await;
+    render::note("stopping the build; once more to leave at once");
+    let request = ClientRequest::Stop(build.to_string());
+    loop {
+        match farm.ask(&request).await {
+            // The end is seen by who follows.
+            Ok(_) => std::future::pending().await,
+            Err(error) if error.is_farm() => {
+                sleep(RECONNECT_PAUSE).await;
+                // Whether that worked shows when it is asked again.
+                let _tried = farm.reconnect().await;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(())
 }
 
 /// One build that is followed, and how far.
 struct Watch {
-    build: BuildId,
+    build: BuildRef,
+    follow: bool,
+    /// Whether there is no use in going on when nobody takes the output any more.
+    ends_with_output: bool,
+    reconnects_max: u32,
     transcript: Transcript,
     /// How much of each attempt's log was printed: (job, attempt) to bytes.
     printed: BTreeMap<(u32, u32), u64>,
 }
 
 impl Watch {
-    fn new(build: BuildId, json: bool) -> Self {
+    fn new((build, follow): (BuildRef, bool), reached: &Reached, transcript: Transcript) -> Self {
         Self {
             build,
-            transcript: Transcript::new(json),
+            follow,
+            ends_with_output: false,
+            reconnects_max: match reached.lifetime {
+                Lifetime::Service => RECONNECTS_MAX,
+                Lifetime::OneCommand => 0,
+            },
+            transcript,
             printed: BTreeMap::new(),
         }
     }
 
+    /// Prints until the build's end, or the end of what there is; gives how the build ended.
     async fn run(
         &mut self,
         farm: &mut Farm,
-        stop_wanted: &mut mpsc::Receiver<()>,
-    ) -> Result<BuildSummary, CommandError> {
+        printer: &Printer,
+    ) -> Result<Option<BuildSummary>, CommandError> {
         let mut failures = 0;
         loop {
             let printed = self.printed.clone();
-            match self.follow_once(farm, stop_wanted).await {
+            match self.follow_once(farm, printer).await {
                 Ok(summary) => return Ok(summary),
                 Err(error) if !error.is_farm() => return Err(error),
-                Err(error) if failures == RECONNECTS_MAX => return Err(error),
+                Err(error) if self.reconnects_max <= failures => return Err(error),
                 Err(_) if failures == 0 => render::note("lost the farm; trying to reach it again"),
                 Err(_) => {}
             }
@@ -123,47 +165,44 @@ impl Watch {
     async fn follow_once(
         &mut self,
         farm: &Farm,
-        stop_wanted: &mut mpsc::Receiver<()>,
-    ) -> Result<BuildSummary, CommandError> {
-        let from = self
-            .printed
-            .iter()
-            .map(|(&(job, attempt), &offset)| LogPosition {
-                job,
-                attempt,
-                offset,
-            });
-        let request = ClientRequest::Watch {
-            build: self.build.to_string(),
-            from: from.collect(),
-            follow: true,
-        };
-        let (reply, mut stream) = farm.open(&request).await?;
+        printer: &Printer,
+    ) -> Result<Option<BuildSummary>, CommandError> {
+        let (reply, mut stream) = farm.open(&self.request()).await?;
         if !matches!(reply, ClientReply::Watching(_)) {
             return Err(unexpected(&reply));
         }
-        loop {
-            // Reading an event is not cancel safe, so a wish to stop is carried out beside it.
-            let mut event = Box::pin(next(&mut stream));
-            let event = loop {
-                tokio::select! {
-                    biased;
-                    event = &mut event => break event,
-                    Some(()) = stop_wanted.recv() => {
-                        farm.ask(&ClientRequest::Stop(self.build.to_string())).await?;
-                    }
-                }
-            };
-            let Some((event, bytes)) = event.map_err(CommandError::farm)? else {
-                return Err(CommandError::farm(anyhow!(
-                    "the coordinator stopped sending events"
-                )));
-            };
-            self.note_position(&event);
-            self.transcript.event(&event, &bytes);
-            if let WatchEvent::Ended(summary) = event {
-                return Ok(*summary);
+        while let Some((event, bytes)) = next(&mut stream).await.map_err(CommandError::farm)? {
+            let mut written = true;
+            for piece in self.transcript.event(&event, &bytes) {
+                written &= printer.print(piece).await;
             }
+            self.note_position(&event);
+            if let WatchEvent::Ended(summary) = event {
+                return Ok(Some(*summary));
+            }
+            if self.ends_with_output && !written {
+                return Ok(None);
+            }
+        }
+        if self.follow {
+            let error = anyhow!("the coordinator stopped sending events");
+            return Err(CommandError::farm(error));
+        }
+        Ok(None)
+    }
+
+    /// To be sent what was not printed yet.
+    fn request(&self) -> ClientRequest {
+        let printed = self.printed.iter();
+        let from = printed.map(|(&(job, attempt), &offset)| LogPosition {
+            job,
+            attempt,
+            offset,
+        });
+        ClientRequest::Watch {
+            build: self.build.clone(),
+            from: from.collect(),
+            follow: self.follow,
         }
     }
 
@@ -194,14 +233,4 @@ async fn next(stream: &mut Stream) -> Result<Option<(WatchEvent, Bytes)>, Stream
         _ => Bytes::new(),
     };
     Ok(Some((event, bytes)))
-}
-
-impl CommandError {
-    /// Somebody pressed Ctrl-C twice.
-    fn left_at_once() -> Self {
-        Self::with_code(
-            exit::STOPPED,
-            anyhow!("left; the build may still be ending"),
-        )
-    }
 }

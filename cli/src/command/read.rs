@@ -1,13 +1,14 @@
 //! The commands that look, and those that say one word to the farm.
 
 use anyhow::anyhow;
-use protocol::message::client::{ClientReply, ClientRequest};
+use protocol::message::client::{BuildDetail, ClientReply, ClientRequest};
 
 use crate::{
-    args::{BuildsArgs, DrainArgs, FarmArgs, LogsArgs, OneBuildArgs, ReadArgs},
-    command::{Context, follow},
+    args::{BuildsArgs, DrainArgs, FarmArgs, OneBuildArgs, ReadArgs, StopArgs},
+    command::Context,
     error::CommandError,
-    farm::unexpected,
+    farm::{Farm, unexpected},
+    reach::Purpose,
     render,
 };
 
@@ -37,17 +38,16 @@ pub(crate) async fn delete(
     farm: &FarmArgs,
     context: &Context,
 ) -> Result<(), CommandError> {
-    let reached = context.reach(farm).await?;
-    for build in builds {
-        expect_done(
-            &reached
-                .farm
-                .ask(&ClientRequest::Delete(build.clone()))
-                .await?,
-        )?;
-        render::note(&format!("deleted {build}"));
-    }
-    reached.close().await
+    context
+        .with_farm(farm, Purpose::Ask, async |reached| {
+            for build in builds {
+                let request = ClientRequest::Delete(build.clone());
+                expect_done(&reached.farm.ask(&request).await?)?;
+                render::note(&format!("deleted {build}"));
+            }
+            Ok(())
+        })
+        .await
 }
 
 /// `grange status`.
@@ -56,22 +56,24 @@ pub(crate) async fn delete(
 ///
 /// If the farm cannot be reached or does not know the build.
 pub(crate) async fn status(args: &OneBuildArgs, context: &Context) -> Result<(), CommandError> {
-    let request = ClientRequest::Build(args.build.clone());
-    match ask(&request, &args.read.farm, context).await? {
-        ClientReply::Build(detail) => render::status(&detail, args.read.json),
-        other => Err(unexpected(&other)),
-    }
+    context
+        .with_farm(&args.read.farm, Purpose::Ask, async |reached| {
+            let detail = detail(&reached.farm, &args.build).await?;
+            render::status(&detail, args.read.json)
+        })
+        .await
 }
 
-/// `grange logs`.
+/// All of how a build stands.
 ///
 /// # Errors
 ///
 /// If the farm cannot be reached or does not know the build.
-pub(crate) async fn logs(args: &LogsArgs, context: &Context) -> Result<(), CommandError> {
-    let reached = context.reach(&args.read.farm).await?;
-    follow::print_log(&reached.farm, args).await?;
-    reached.close().await
+pub(crate) async fn detail(farm: &Farm, build: &str) -> Result<BuildDetail, CommandError> {
+    match farm.ask(&ClientRequest::Build(build.to_owned())).await? {
+        ClientReply::Build(detail) => Ok(*detail),
+        other => Err(unexpected(&other)),
+    }
 }
 
 /// `grange stop`.
@@ -79,9 +81,9 @@ pub(crate) async fn logs(args: &LogsArgs, context: &Context) -> Result<(), Comma
 /// # Errors
 ///
 /// If the farm cannot be reached or does not know the build.
-pub(crate) async fn stop(args: &OneBuildArgs, context: &Context) -> Result<(), CommandError> {
+pub(crate) async fn stop(args: &StopArgs, context: &Context) -> Result<(), CommandError> {
     let request = ClientRequest::Stop(args.build.clone());
-    expect_done(&ask(&request, &args.read.farm, context).await?)
+    expect_done(&ask(&request, &args.farm, context).await?)
 }
 
 /// `grange workers`.
@@ -121,10 +123,7 @@ pub(crate) async fn create_token(
         return Err(CommandError::usage(error).hint("name one with `--farm ADDR`"));
     }
     match ask(request, farm, context).await? {
-        ClientReply::Token(token) => {
-            render::line(&token);
-            Ok(())
-        }
+        ClientReply::Token(token) => render::line(&token),
         other => Err(unexpected(&other)),
     }
 }
@@ -135,11 +134,13 @@ pub(crate) async fn create_token(
 ///
 /// If the farm or its cache cannot be reached.
 pub(crate) async fn cache_stats(args: &ReadArgs, context: &Context) -> Result<(), CommandError> {
-    let reached = context.reach(&args.farm).await?;
-    let (client, _) = reached.farm.cache().await?;
-    let stats = client.stats().await.map_err(CommandError::farm)?;
-    render::cache_stats(&stats, args.json)?;
-    reached.close().await
+    context
+        .with_farm(&args.farm, Purpose::Ask, async |reached| {
+            let (client, _) = reached.farm.cache().await?;
+            let stats = client.stats().await.map_err(CommandError::farm)?;
+            render::cache_stats(&stats, args.json)
+        })
+        .await
 }
 
 /// Asks once, and ends what had to be started for it.
@@ -148,10 +149,11 @@ async fn ask(
     farm: &FarmArgs,
     context: &Context,
 ) -> Result<ClientReply, CommandError> {
-    let reached = context.reach(farm).await?;
-    let reply = reached.farm.ask(request).await?;
-    reached.close().await?;
-    Ok(reply)
+    context
+        .with_farm(farm, Purpose::Ask, async |reached| {
+            reached.farm.ask(request).await
+        })
+        .await
 }
 
 fn expect_done(reply: &ClientReply) -> Result<(), CommandError> {

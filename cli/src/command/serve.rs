@@ -1,24 +1,26 @@
 //! The services apart: `grange coordinator`, `grange cache serve`, `grange worker`.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::anyhow;
+use coordinator::Ready;
 use protocol::access::Role;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use transport::Credentials;
+use transport::{Credentials, keep_renewed};
 
 use crate::{
+    address,
     args::{CacheServeArgs, CoordinatorArgs, JoinArgs, WorkerArgs},
-    command::{Context, up::ended_by_signal},
+    command::{Context, PRINTED_TOKEN_LIFETIME},
     embedded::{announce_cache, create_token, worker_name},
     error::CommandError,
-    farm::{Farm, credentials, host_name, resolve},
+    farm::Farm,
+    farm_plan::{FarmPlan, hidden},
+    identity::{self, Membership, Wanted, host_name},
     options, render,
 };
 
-/// How long the tokens can be used that a coordinator prints at its start.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the cache tells the coordinator where it is, so that one that lost its data learns it again.
 const ANNOUNCEMENT: Duration = Duration::from_secs(10);
 
@@ -32,14 +34,12 @@ pub(crate) async fn coordinator(
     context: &Context,
 ) -> Result<(), CommandError> {
     let settings = &context.settings;
-    let listen = args.listen.unwrap_or(settings.coordinator.listen);
-    let configured = settings.coordinator.directory.clone();
-    let directory = args
-        .data
-        .or(configured)
-        .unwrap_or_else(|| context.places.farm());
-    let mut options = options::coordinator(settings, &directory, listen);
+    let mut plan = FarmPlan::on(args.data.as_deref(), settings, &context.places);
+    plan.listen = args.listen.unwrap_or(plan.listen);
+    plan.advertise = args.advertise.or(plan.advertise);
+    let mut options = options::coordinator(settings, &plan);
     options.metrics_listen = args.metrics.or(options.metrics_listen);
+    let wanted = context.signals.stop_first();
     let (ready, started) = oneshot::channel();
     let stop = CancellationToken::new();
     let run = coordinator::run(options, ready, stop.clone());
@@ -49,32 +49,39 @@ pub(crate) async fn coordinator(
         ended = &mut run => return ended.map_err(CommandError::farm),
         Ok(ready) = started => ready,
     };
-    let announced = async {
-        let address = ready.address.to_string();
-        ready
-            .admin
-            .save(&context.places.identity(&address))
-            .map_err(CommandError::farm)?;
-        let farm = Farm::connect(ready.address, &ready.admin).await?;
-        let mut tokens = Vec::new();
-        for role in [Role::Cache, Role::Worker, Role::Developer] {
-            tokens.push((role, create_token(&farm, role, TOKEN_LIFETIME).await?));
-        }
-        render::coordinator_is_up(&address, &tokens);
-        Ok::<(), CommandError>(())
+    let announced = tokio::select! {
+        biased;
+        ended = &mut run => return ended.map_err(CommandError::farm),
+        announced = announce(&ready, context) => announced,
+        () = wanted.wait() => Ok(()),
     };
-    tokio::select! {
-        biased;
-        ended = &mut run => return ended.map_err(CommandError::farm),
-        announced = announced => announced?,
-    }
-    tokio::select! {
-        biased;
-        ended = &mut run => return ended.map_err(CommandError::farm),
-        signal = ended_by_signal() => signal?,
+    if announced.is_ok() {
+        tokio::select! {
+            biased;
+            ended = &mut run => return ended.map_err(CommandError::farm),
+            () = wanted.wait() => {}
+        }
     }
     stop.cancel();
-    run.await.map_err(CommandError::farm)
+    run.await.map_err(CommandError::farm).and(announced)
+}
+
+/// Says how the coordinator is reached and joined.
+async fn announce(ready: &Ready, context: &Context) -> Result<(), CommandError> {
+    let address = address::from_here(ready.address);
+    let advertised = address::from_elsewhere(ready.advertised, None);
+    // Commands of the same user on this machine reach the farm without a token.
+    for address in [address, advertised] {
+        let saved = ready.admin.save(&context.places.identity(address));
+        saved.map_err(CommandError::farm)?;
+    }
+    let farm = Farm::connect(address, &ready.admin).await?;
+    let mut tokens = Vec::new();
+    for role in [Role::Cache, Role::Worker, Role::Developer] {
+        let token = create_token(&farm, role, PRINTED_TOKEN_LIFETIME).await?;
+        tokens.push((role, token));
+    }
+    render::coordinator_is_up(advertised, &tokens)
 }
 
 /// `grange cache serve`.
@@ -84,35 +91,39 @@ pub(crate) async fn coordinator(
 /// If it cannot start or fails.
 pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(), CommandError> {
     let settings = &context.settings;
-    let configured = settings.cache.directory.clone();
-    let directory = args.data.or(configured);
-    let directory = directory.unwrap_or_else(|| context.places.farm().join("cache"));
-    let (address, identity) = join(&args.join, &directory, &host_name()).await?;
-    expect_role(&identity, Role::Cache)?;
-    let listen = args.listen.unwrap_or(settings.cache.listen);
-    let mut options = options::cache(settings, &directory, listen);
+    let mut plan = FarmPlan::on(None, settings, &context.places);
+    plan.cache_directory = args.data.unwrap_or(plan.cache_directory);
+    plan.cache_listen = args.listen.unwrap_or(plan.cache_listen);
+    let name = host_name();
+    let membership = join(&args.join, &plan.cache_directory, (Role::Cache, &name)).await?;
+    let credentials = membership.credentials(args.join.token.as_deref()).await?;
+    let mut options = options::cache(settings, &plan);
     options.metrics_listen = args.metrics.or(options.metrics_listen);
+    let wanted = context.signals.stop_first();
     let (ready, started) = oneshot::channel();
     let stop = CancellationToken::new();
-    let run = ::cache::server::run(options, identity.clone(), ready, stop.clone());
+    let (current, renewed) = watch::channel(credentials);
+    let run = ::cache::server::run_renewed(options, renewed.clone(), ready, stop.clone());
     tokio::pin!(run);
     let listens = tokio::select! {
         biased;
         ended = &mut run => return ended.map_err(CommandError::farm),
         Ok(listens) = started => listens,
     };
-    let advertised = args
-        .advertise
-        .or(settings.cache.advertise)
-        .unwrap_or(listens);
+    let advertised = args.advertise.or(settings.cache.advertise);
+    let advertised = address::from_elsewhere(listens, advertised);
     render::note(&format!(
         "the cache listens on {listens}, and is reached at {advertised}"
     ));
+    let Membership {
+        address, directory, ..
+    } = &membership;
     tokio::select! {
         biased;
         ended = &mut run => return ended.map_err(CommandError::farm),
-        signal = ended_by_signal() => signal?,
-        () = keep_announcing(address, &identity, advertised) => {}
+        () = wanted.wait() => {}
+        never = keep_announcing(*address, &renewed, advertised) => match never {},
+        never = keep_renewed(*address, directory, &current) => match never {},
     }
     stop.cancel();
     run.await.map_err(CommandError::farm)
@@ -132,65 +143,61 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
     let configured = settings.worker.directory.clone();
     let directory = args.data.or(configured);
     let directory = directory.unwrap_or_else(|| context.places.data.join(format!("worker-{name}")));
-    let (address, identity) = join(&args.join, &directory, name.as_str()).await?;
-    expect_role(&identity, Role::Worker)?;
-    let mut options = options::worker(settings, &directory, address, name)?;
+    let membership = join(&args.join, &directory, (Role::Worker, name.as_str())).await?;
+    let credentials = membership.credentials(args.join.token.as_deref()).await?;
+    let mut options = options::worker(settings, (&directory, name), membership.address)?;
     options.slots = args.slots.unwrap_or(options.slots);
     options.labels.extend(args.labels);
     options.isolation = args.isolation.or(options.isolation);
+    options.hidden = hidden(settings, &context.places);
+    let wanted = context.signals.stop_first();
     let stop = CancellationToken::new();
-    let run = ::worker::run(options, identity, stop.clone());
+    let run = ::worker::run(options, credentials, stop.clone());
     tokio::pin!(run);
     tokio::select! {
         biased;
         ended = &mut run => return ended.map_err(CommandError::farm),
-        signal = ended_by_signal() => signal?,
+        () = wanted.wait() => {}
     }
     stop.cancel();
     render::note("ending what runs; once more to leave at once");
     tokio::select! {
         biased;
-        ended = ended_by_signal() => ended,
+        () = context.signals.left() => Ok(()),
         ended = &mut run => ended.map_err(CommandError::farm),
     }
 }
 
-/// The coordinator to join, and the identity by which to: kept from before, or new for the token.
+/// The farm that a service joins, as whom.
 async fn join(
     args: &JoinArgs,
-    directory: &Path,
-    name: &str,
-) -> Result<(SocketAddr, Credentials), CommandError> {
+    data: &Path,
+    (role, name): (Role, &str),
+) -> Result<Membership, CommandError> {
     let Some(farm) = &args.join else {
         let error = anyhow!("no farm to join was named");
         return Err(CommandError::usage(error)
             .hint("give `--join ADDR --token T`; `grange coordinator` prints both at its start"));
     };
-    let address = resolve(farm).await?;
-    let identity = directory.join("identity");
-    let credentials = credentials(address, args.token.as_deref(), &identity, name).await?;
-    Ok((address, credentials))
-}
-
-fn expect_role(credentials: &Credentials, expected: Role) -> Result<(), CommandError> {
-    if credentials.identity.role == expected {
-        return Ok(());
-    }
-    let error = anyhow!(
-        "the identity kept here is {}, and a {expected} is needed",
-        credentials.identity
-    );
-    Err(CommandError::usage(error).hint(format!(
-        "make a token with `grange token create --role {expected}`, and use a directory of its own"
-    )))
+    Ok(Membership {
+        address: address::resolve(farm).await?,
+        directory: identity::of_service(data),
+        name: name.to_owned(),
+        wanted: Wanted::Service(role),
+    })
 }
 
 /// Tells the coordinator again and again where the cache is.
-async fn keep_announcing(coordinator: SocketAddr, identity: &Credentials, address: SocketAddr) {
+async fn keep_announcing(
+    coordinator: SocketAddr,
+    renewed: &watch::Receiver<Credentials>,
+    address: SocketAddr,
+) -> Infallible {
     let mut due = tokio::time::interval(ANNOUNCEMENT);
     loop {
         due.tick().await;
-        if let Err(error) = announce_cache(coordinator, identity, address).await {
+        let credentials = renewed.borrow().clone();
+        if let Err(error) = announce_cache(coordinator, &credentials, address).await {
             tracing::warn!(%error, %coordinator, "failed to announce the cache");
         }
     }

@@ -1,7 +1,8 @@
 //! What is handed in: the buildspec, checked before anything moves, and the source tree.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -59,16 +60,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
 
 fn read_buildspec(path: &Path) -> Result<String, CommandError> {
     let shown = path.display();
-    let bytes = fs::metadata(path).and_then(|metadata| {
-        if (BUILDSPEC_BYTES_MAX as u64) < metadata.len() {
-            let message = format!(
-                "it has {} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed",
-                metadata.len()
-            );
-            return Err(io::Error::other(message));
-        }
-        fs::read(path)
-    });
+    let bytes = read_bounded(path, BUILDSPEC_BYTES_MAX);
     let bytes = bytes.with_context(|| format!("failed to read the buildspec `{shown}`"));
     let bytes = bytes.map_err(|error| {
         CommandError::usage(error)
@@ -77,6 +69,18 @@ fn read_buildspec(path: &Path) -> Result<String, CommandError> {
     let text = String::from_utf8(bytes)
         .with_context(|| format!("the buildspec `{shown}` is not text in UTF-8"));
     text.map_err(CommandError::usage)
+}
+
+/// Reads a file of at most `limit` bytes, whatever it says of its size: some never end.
+fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = fs::File::open(path)?.take(limit as u64 + 1);
+    file.read_to_end(&mut bytes)?;
+    if limit < bytes.len() {
+        let message = format!("it has more than {limit} bytes, the most that is allowed");
+        return Err(io::Error::other(message));
+    }
+    Ok(bytes)
 }
 
 /// The project that a build belongs to: the one that was named, or the directory's name.

@@ -1,6 +1,5 @@
 //! Tables: columns as wide as what is in them, colour left out where it is not wanted.
 
-use anstream::println;
 use anstyle::Style;
 
 /// Rows under headings.
@@ -26,14 +25,15 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells);
     }
 
-    /// Prints it; without rows nothing.
-    pub(super) fn print(&self) {
+    /// All of it, with an end to each line; without rows nothing.
+    pub(super) fn text(&self) -> String {
         if self.rows.len() == 1 {
-            return;
+            return String::new();
         }
-        for line in self.lines() {
-            println!("{line}");
-        }
+        self.lines()
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     fn lines(&self) -> Vec<String> {

@@ -1,20 +1,16 @@
 //! A build as it goes by: its log on standard output, phases with their times on standard error.
 
-use std::{
-    collections::BTreeMap,
-    io::{Write as _, stdout},
-};
+use std::collections::BTreeMap;
 
-use anstream::{eprintln, println};
 use protocol::{
     build::Status,
     message::client::{BuildSummary, PhaseDetail, WatchEvent},
 };
 use serde_json::json;
 
-use super::{status_style, text::span};
+use super::{out::Piece, status_style, text::span};
 
-/// Prints the events of one build.
+/// Makes of the events of one build what is to be printed.
 #[derive(Debug)]
 pub(crate) struct Transcript {
     json: bool,
@@ -40,88 +36,87 @@ impl Transcript {
         }
     }
 
-    /// Prints an event; `bytes` are those of a piece of log, else empty.
-    pub(crate) fn event(&mut self, event: &WatchEvent, bytes: &[u8]) {
+    /// What an event is to people or, as JSON, to programs; `bytes` are those of a piece of log, else
+    /// empty.
+    pub(crate) fn event(&mut self, event: &WatchEvent, bytes: &[u8]) -> Vec<Piece> {
         if self.json {
-            print_json(event, bytes);
-            return;
+            return vec![json_piece(event, bytes)];
         }
         match event {
-            WatchEvent::Phase { unit, detail } => self.phase(unit.as_ref(), detail),
-            WatchEvent::Log { job, attempt, .. } => self.log((job.index, *attempt), bytes),
+            WatchEvent::Phase { unit, detail } => {
+                self.phase(unit.as_ref(), detail).into_iter().collect()
+            }
+            WatchEvent::Log { job, attempt, .. } => {
+                let piece = self.log((job.index, *attempt), bytes);
+                piece.into_iter().collect()
+            }
             WatchEvent::Ended(summary) => {
-                self.flush();
-                ended(summary);
+                let mut pieces = self.flush();
+                pieces.push(ended(summary));
+                pieces
             }
         }
     }
 
-    fn phase(&mut self, unit: Option<&String>, detail: &PhaseDetail) {
+    fn phase(&mut self, unit: Option<&String>, detail: &PhaseDetail) -> Option<Piece> {
         self.units.insert(detail.job, unit.cloned());
         if self.statuses.insert(detail.job, detail.status) == Some(detail.status) {
-            return;
+            return None;
         }
         let Status::Ended(_) = detail.status else {
-            return;
+            return None;
         };
-        let (Some(started), Some(ended)) = (detail.started, detail.ended) else {
-            return;
-        };
+        let (started, ended) = detail.started.zip(detail.ended)?;
         let unit = unit.map_or(String::new(), |unit| format!("{unit} "));
         let style = status_style(detail.status);
-        eprintln!(
+        Some(Piece::Talk(format!(
             "{style}{unit}{} {}{style:#} in {}",
             detail.phase,
             detail.status.as_str(),
             span(ended.since(started)),
-        );
+        )))
     }
 
-    /// Prints a piece of log: as it is, or, of a batch, line by line with the unit in front.
-    fn log(&mut self, attempt: (u32, u32), bytes: &[u8]) {
+    /// A piece of log: as it is, or, of a batch, line by line with the unit in front.
+    fn log(&mut self, attempt: (u32, u32), bytes: &[u8]) -> Option<Piece> {
         let Some(Some(unit)) = self.units.get(&attempt.0) else {
-            print_bytes(bytes);
-            return;
+            return Some(Piece::Bytes(bytes.to_vec()));
         };
         let line = self.unended.entry(attempt).or_default();
         line.extend_from_slice(bytes);
         let end = match line.iter().rposition(|&byte| byte == b'\n') {
             Some(at) => at + 1,
             None if LINE_BYTES_MAX < line.len() => line.len(),
-            None => return,
+            None => return None,
         };
         let lines: Vec<u8> = line.drain(..end).collect();
-        print_lines(unit, &lines);
+        Some(of_unit(unit, &lines))
     }
 
-    /// Prints the lines that nothing ended.
-    fn flush(&mut self) {
+    /// The lines that nothing ended.
+    fn flush(&mut self) -> Vec<Piece> {
+        let mut pieces = Vec::new();
         for ((job, _), line) in std::mem::take(&mut self.unended) {
             if let Some(Some(unit)) = self.units.get(&job)
                 && !line.is_empty()
             {
-                print_lines(unit, &line);
+                pieces.push(of_unit(unit, &line));
             }
         }
+        pieces
     }
 }
 
-fn print_lines(unit: &str, lines: &[u8]) {
+fn of_unit(unit: &str, lines: &[u8]) -> Piece {
     let mut text = Vec::with_capacity(lines.len() + lines.len() / 4);
     for line in lines.split_inclusive(|&byte| byte == b'\n') {
         text.extend_from_slice(format!("[{unit}] ").as_bytes());
         text.extend_from_slice(line);
     }
-    print_bytes(&text);
+    Piece::Bytes(text)
 }
 
-/// Prints log bytes as they are. Who closed the pipe wants no more: that is no failure.
-fn print_bytes(bytes: &[u8]) {
-    let mut out = stdout().lock();
-    let _closed = out.write_all(bytes).and_then(|()| out.flush());
-}
-
-fn print_json(event: &WatchEvent, bytes: &[u8]) {
+fn json_piece(event: &WatchEvent, bytes: &[u8]) -> Piece {
     let value = match event {
         WatchEvent::Phase { unit, detail } => {
             json!({"event": "phase", "unit": unit, "detail": detail})
@@ -137,18 +132,18 @@ fn print_json(event: &WatchEvent, bytes: &[u8]) {
         }),
         WatchEvent::Ended(summary) => json!({"event": "ended", "build": summary}),
     };
-    println!("{value}");
+    Piece::Bytes(format!("{value}\n").into_bytes())
 }
 
-fn ended(summary: &BuildSummary) {
+fn ended(summary: &BuildSummary) -> Piece {
     let style = status_style(summary.status);
     let took = summary.started.zip(summary.ended);
     let took = took.map(|(from, to)| format!(" in {}", span(to.since(from))));
-    eprintln!(
+    Piece::Talk(format!(
         "{style}build {}#{} {}{style:#}{}",
         summary.project,
         summary.number,
         summary.status.as_str(),
         took.unwrap_or_default(),
-    );
+    ))
 }
