@@ -443,3 +443,36 @@ phases:
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 5, "{}\n{}", built.stdout, built.stderr);
 }
+
+#[test]
+fn patterns_and_names_of_artifacts_see_the_variables_of_the_occasion() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands:
+      - mkdir -p out-$CODEBUILD_BUILD_NUMBER
+      - echo made > out-$CODEBUILD_BUILD_NUMBER/file-$CODEBUILD_RESOLVED_SOURCE_VERSION.txt
+artifacts:
+  files: ['file-$CODEBUILD_RESOLVED_SOURCE_VERSION.txt']
+  base-directory: out-$CODEBUILD_BUILD_NUMBER
+  name: sample-$CODEBUILD_BUILD_NUMBER
+",
+    );
+    let to = source.path().join("fetched");
+    let built = farm.build(
+        source.path(),
+        &["--project", "sample", "--artifacts", to.to_str().unwrap()],
+    );
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    assert!(
+        built
+            .stdout
+            .contains("Expanding base directory path: out-1")
+    );
+}

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io,
+    io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
@@ -15,6 +15,7 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
+use tracing::warn;
 
 use crate::layers::remove;
 
@@ -97,9 +98,9 @@ impl DataDirectory {
             path: path.to_owned(),
             _lock: lock,
         };
-        for stale in [directory.attempts(), directory.units()] {
-            remove(&stale).map_err(failed("clean up", &stale))?;
-            create(&stale)?;
+        for area in [directory.attempts(), directory.units()] {
+            clean_up(&area);
+            create(&area)?;
         }
         Ok(directory)
     }
@@ -130,6 +131,16 @@ impl DataDirectory {
     }
 }
 
+/// Removes what a worker before left in `area`. What cannot be removed is no reason not to start: every
+/// attempt and every unit makes its own directory anew, and says so if it cannot.
+fn clean_up(area: &Path) {
+    for entry in fs::read_dir(area).into_iter().flatten().flatten() {
+        if let Err(error) = remove(&entry.path()) {
+            warn!(path = %entry.path().display(), %error, "what a worker before left stays");
+        }
+    }
+}
+
 fn create(path: &Path) -> Result<(), DirectoryError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.map_err(failed("create", path))
@@ -147,10 +158,20 @@ fn check_version(directory: &Path) -> Result<(), DirectoryError> {
             Err(_) => Err(DirectoryError::Version { path, found }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::write(&path, format!("{VERSION}\n")).map_err(failed("write", &path))
+            write_version(directory, &path).map_err(failed("write", &path))
         }
         Err(source) => Err(failed("read", &path)(source)),
     }
+}
+
+/// Writes the version whole or not at all, so that a start that was broken off does not spoil the next.
+fn write_version(directory: &Path, path: &Path) -> io::Result<()> {
+    let aside = directory.join("version.new");
+    let mut file = File::create(&aside)?;
+    file.write_all(format!("{VERSION}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, path)?;
+    File::open(directory)?.sync_all()
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {

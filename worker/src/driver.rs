@@ -4,7 +4,15 @@
 //! stands in a [`Scene`] that outlives it, so that everything is dead before anybody says that the
 //! attempt has ended.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use protocol::{
     job::AttemptResult,
@@ -13,7 +21,7 @@ use protocol::{
     time::{Time, WallTime},
 };
 use tokio::{sync::watch, task::JoinSet};
-use tracing::warn;
+use tracing::{error, warn};
 use transport::Connection;
 
 use crate::{
@@ -33,23 +41,24 @@ use crate::{
 /// How long a lost attempt goes on to send its log, which somebody may want to read.
 const LOST_LOG_PATIENCE: Duration = Duration::from_secs(10);
 
-/// An attempt has ended, and everything of it is stored.
+/// An attempt is over.
 #[derive(Debug)]
 pub(crate) struct AttemptEnd {
     /// The attempt's lease.
     pub(crate) lease: LeaseId,
-    /// What to report; `None`: nothing, because the lease is lost.
-    pub(crate) result: Option<Box<AttemptResult>>,
+    /// What is to be done about it.
+    pub(crate) ending: Ending,
 }
 
-/// What to report of an attempt whose task broke.
-pub(crate) fn broken(lease: LeaseId) -> AttemptEnd {
-    let now = clock::wall();
-    let end = PhaseEnd::new(Verdict::fault("worker broke while it ran the phase"));
-    AttemptEnd {
-        lease,
-        result: Some(Box::new(result_of(end, 0, now, now))),
-    }
+/// What is to be done about an attempt that is over.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// It has ended, and everything of it is stored: this is to be reported.
+    Reported(Box<AttemptResult>),
+    /// It has ended, and nobody wants to hear of it: its lease is lost.
+    Lost,
+    /// Something of it may still run. Nothing may be reported, so that the lease runs out.
+    Left,
 }
 
 /// Runs an attempt.
@@ -68,7 +77,7 @@ pub(crate) async fn drive(
             Err(fault) => {
                 warn!(%lease, error = %Chain(&fault), "attempt cannot begin");
                 let end = PhaseEnd::new(Verdict::fault(Chain(&fault).to_string()));
-                return Some(result_of(end, 0, started, clock::wall()));
+                return reported(end, 0, started, clock::wall());
             }
         };
         let start = LogStart {
@@ -78,27 +87,33 @@ pub(crate) async fn drive(
         };
         let mut streaming = JoinSet::new();
         streaming.spawn(log.clone().stream(start, connections));
-        let ended = perform(&site, &assignment, &log, &directory, &mut interrupts).await;
+        let performed = perform(&site, &assignment, &log, &directory, &mut interrupts).await;
         let ended_at = clock::wall();
         log.close();
-        let Some(end) = ended else {
-            let _sent = tokio::time::timeout(LOST_LOG_PATIENCE, log.stored()).await;
-            return None;
+        let end = match performed {
+            Performed::Ended(end) => end,
+            Performed::Lost => {
+                let _sent = tokio::time::timeout(LOST_LOG_PATIENCE, log.stored()).await;
+                return Ending::Lost;
+            }
+            Performed::Left(fault) => {
+                error!(%lease, error = %Chain(&fault), "something of an attempt may run on");
+                return Ending::Left;
+            }
         };
         let log_bytes = tokio::select! {
             biased;
-            () = until_lost(&mut interrupts) => return None,
+            () = until_lost(&mut interrupts) => return Ending::Lost,
             bytes = log.stored() => bytes,
         };
         let ended_at = end.ended.unwrap_or(ended_at);
-        Some(result_of(end, log_bytes, started, ended_at))
+        reported(*end, log_bytes, started, ended_at)
     };
-    let result = driven.await;
-    clean_up(directory).await;
-    AttemptEnd {
-        lease,
-        result: result.map(Box::new),
+    let ending = driven.await;
+    if !matches!(ending, Ending::Left) {
+        clean_up(directory).await;
     }
+    AttemptEnd { lease, ending }
 }
 
 async fn open(directory: &std::path::Path) -> Result<Log, Fault> {
@@ -112,15 +127,24 @@ async fn open(directory: &std::path::Path) -> Result<Log, Fault> {
     log.or_fault("make the log of an attempt")
 }
 
-/// Runs the phase, writes the last lines of its log, and gives what came of it; `None`: the lease is
-/// lost. Nothing of it runs any more afterwards.
+/// What came of an attempt.
+enum Performed {
+    /// This. Nothing of it runs any more.
+    Ended(Box<PhaseEnd>),
+    /// Nothing: the lease is lost. Nothing of it runs any more.
+    Lost,
+    /// What it started did not end, for this reason.
+    Left(Fault),
+}
+
+/// Runs the phase, and writes the last lines of its log.
 async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
     log: &Log,
     directory: &std::path::Path,
     interrupts: &mut watch::Receiver<Option<Interrupt>>,
-) -> Option<PhaseEnd> {
+) -> Performed {
     let deadline = clock::boot() + assignment.time_left;
     let mut scene = Scene::default();
     let cache = AttemptCache::new(
@@ -143,10 +167,12 @@ async fn perform(
     let end = tokio::select! {
         biased;
         interrupt = interrupted(interrupts, deadline) => Err(interrupt),
-        ended = running => Ok(ended),
+        ended = surviving(running) => Ok(ended),
     };
     // Also after the phase: one that failed half-way may have left its sandbox.
-    scene.clear(log).await;
+    if let Err(fault) = scene.clear(log).await {
+        return Performed::Left(fault);
+    }
     let mut end = match end {
         Ok(Ok(end)) => end,
         Ok(Err(fault)) => {
@@ -154,12 +180,29 @@ async fn perform(
             warn!(lease = %assignment.lease, job = %assignment.job, error = message, "attempt is a fault");
             PhaseEnd::new(Verdict::fault(message))
         }
-        Err(interrupt) => PhaseEnd::new(interrupt.verdict()?),
+        Err(interrupt) => match interrupt.verdict() {
+            Some(verdict) => PhaseEnd::new(verdict),
+            None => return Performed::Lost,
+        },
     };
     if let Err(error) = say_end(log, assignment, &end).await {
         end.verdict = Verdict::fault(format!("failed to write the log: {error}"));
     }
-    Some(end)
+    Performed::Ended(Box::new(end))
+}
+
+/// Carries out a phase; a panic in it, which is a bug, is a fault. What the phase started stands in its
+/// scene either way.
+async fn surviving(
+    phase: impl Future<Output = Result<PhaseEnd, Fault>>,
+) -> Result<PhaseEnd, Fault> {
+    let mut phase = Box::pin(phase);
+    poll_fn(|context| {
+        // The phase is not polled again, and what it borrowed is only ended and dropped.
+        let polled = catch_unwind(AssertUnwindSafe(|| phase.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Err(Fault::new("run the phase", "the worker broke"))))
+    })
+    .await
 }
 
 async fn say_end(log: &Log, assignment: &Assignment, end: &PhaseEnd) -> io::Result<()> {
@@ -207,8 +250,8 @@ async fn clean_up(directory: PathBuf) {
     }
 }
 
-fn result_of(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -> AttemptResult {
-    AttemptResult {
+fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -> Ending {
+    Ending::Reported(Box::new(AttemptResult {
         outcome: end.verdict.outcome,
         context: end.verdict.context,
         snapshot: end.snapshot,
@@ -217,5 +260,17 @@ fn result_of(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) 
         log_bytes,
         started,
         ended,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_phase_that_panics_is_a_fault() {
+        let broken = surviving(async { panic!("a bug") }).await;
+        let message = Chain(&broken.unwrap_err()).to_string();
+        assert_eq!(message, "failed to run the phase: the worker broke");
     }
 }

@@ -13,6 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use cache::materialize::remove_tree;
 use protocol::{
     digest::{Digest, hex},
     snapshot::Layer,
@@ -171,7 +172,11 @@ impl Layers {
                     shelf.slots.insert(key, slot);
                 }
                 _ if is_of_a_layer(directory, &name) => {}
-                _ => remove(&entry.path())?,
+                _ => {
+                    if let Err(error) = remove(&entry.path()) {
+                        warn!(path = %entry.path().display(), %error, "what a crash left stays");
+                    }
+                }
             }
         }
         info!(layers = shelf.slots.len(), "unpacked layers found");
@@ -372,13 +377,17 @@ fn is_of_a_layer(directory: &Path, name: &std::ffi::OsStr) -> bool {
     name.is_some_and(|name| LayerKey::parse(name).is_some() && directory.join(name).is_dir())
 }
 
-/// Removes a file or a directory with all that it holds.
+/// Removes a file or a directory with all that it holds, whatever its modes are. It is no error if
+/// nothing is there.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => remove_tree(path),
         Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -6,7 +6,9 @@
 //! same offsets, so that nothing is in the log twice.
 
 use std::{
+    fs::File,
     io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,9 +19,8 @@ use protocol::message::work::{
     LOG_BYTES_MAX, LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart, WorkRequest,
 };
 use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _},
-    sync::{Mutex, watch},
+    sync::{Mutex, OwnedMutexGuard, watch},
+    task::spawn_blocking,
 };
 use tracing::debug;
 use transport::{Connection, ReceiveHalf, SendHalf, StreamError};
@@ -53,12 +54,54 @@ impl Progress {
     }
 }
 
+/// The file and how much of it counts. What is written goes to where the last write ended, so that one
+/// that failed half-way leaves nothing in between.
 #[derive(Debug)]
 struct Spool {
     file: File,
     written: u64,
     /// Bytes that were not taken, because the log is full.
     dropped: u64,
+    /// The most bytes that commands may write.
+    room: u64,
+}
+
+impl Spool {
+    /// Appends what a command wrote, as far as there is room; the first time that there is none, a line
+    /// says so. Blocks.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let room = usize::try_from(self.room.saturating_sub(self.written)).unwrap_or(usize::MAX);
+        let (taken, over) = bytes.split_at(bytes.len().min(room));
+        self.push(taken, self.room)?;
+        if over.is_empty() {
+            return Ok(());
+        }
+        if self.dropped == 0 {
+            let text = format!(
+                "The log has reached its limit of {} bytes: what commands write from here on is dropped",
+                self.room
+            );
+            let line = format!("\n{}", agent_line::stamp(clock::wall_micros(), &text));
+            self.push(line.as_bytes(), self.room + RESERVED_BYTES)?;
+        }
+        self.dropped += over.len() as u64;
+        Ok(())
+    }
+
+    /// Appends all of `bytes` or nothing; nothing too if the log would be longer than `limit` then.
+    /// Blocks.
+    fn push(&mut self, bytes: &[u8], limit: u64) -> io::Result<()> {
+        if limit < self.written.saturating_add(bytes.len() as u64) {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all_at(bytes, self.written) {
+            // A part of it may be there. The next write covers what cannot be cut off.
+            let _cut = self.file.set_len(self.written);
+            return Err(error);
+        }
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 /// The log of one attempt. Clones are the same log.
@@ -67,8 +110,6 @@ pub(crate) struct Log {
     path: Arc<PathBuf>,
     spool: Arc<Mutex<Spool>>,
     progress: watch::Sender<Progress>,
-    /// The most bytes that commands may write.
-    room: u64,
 }
 
 impl Log {
@@ -82,16 +123,18 @@ impl Log {
     }
 
     async fn with_room(path: &Path, room: u64) -> io::Result<Self> {
+        let to = path.to_owned();
+        let created = spawn_blocking(move || File::create(to)).await?;
         let spool = Spool {
-            file: File::create(path).await?,
+            file: created?,
             written: 0,
             dropped: 0,
+            room,
         };
         Ok(Self {
             path: Arc::new(path.to_owned()),
             spool: Arc::new(Mutex::new(spool)),
             progress: watch::Sender::new(Progress::default()),
-            room,
         })
     }
 
@@ -100,54 +143,53 @@ impl Log {
     /// # Errors
     ///
     /// If the spool cannot be written.
+    ///
+    /// # Cancel safety
+    ///
+    /// The line is written or not, and whole if it is.
     pub(crate) async fn say(&self, text: &str) -> io::Result<()> {
         let line = agent_line::stamp(clock::wall_micros(), text);
-        let mut spool = self.spool.lock().await;
-        self.push(&mut spool, line.as_bytes(), self.room + RESERVED_BYTES)
-            .await
+        let spool = Arc::clone(&self.spool).lock_owned().await;
+        self.write(spool, move |spool| {
+            spool.push(line.as_bytes(), spool.room + RESERVED_BYTES)
+        })
+        .await
     }
 
-    /// Appends what a command wrote. Waits while the coordinator is too far behind. What is over the
-    /// log's limit is counted and dropped, and the log says so.
+    /// Appends what a command wrote, and takes it out of `bytes` for that. Waits while the coordinator
+    /// is too far behind. What is over the log's limit is counted and dropped, and the log says so.
     ///
     /// # Errors
     ///
     /// If the spool cannot be written.
-    pub(crate) async fn append(&self, bytes: &[u8]) -> io::Result<()> {
+    ///
+    /// # Cancel safety
+    ///
+    /// What is in `bytes` afterwards was not written; what is not there any more will be, before
+    /// anything that is appended later.
+    pub(crate) async fn append(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
         let near = |progress: &Progress| progress.written - progress.durable < AHEAD_BYTES_MAX;
         let mut progress = self.progress.subscribe();
         // Not kept: it holds a lock. The sender is part of `self`, so waiting cannot fail.
         drop(progress.wait_for(near).await);
-        let mut spool = self.spool.lock().await;
-        let room = usize::try_from(self.room.saturating_sub(spool.written)).unwrap_or(usize::MAX);
-        let (taken, over) = bytes.split_at(bytes.len().min(room));
-        self.push(&mut spool, taken, self.room).await?;
-        if !over.is_empty() {
-            if spool.dropped == 0 {
-                let text = format!(
-                    "The log has reached its limit of {} bytes: what commands write from here on is \
-                     dropped",
-                    self.room
-                );
-                let line = format!("\n{}", agent_line::stamp(clock::wall_micros(), &text));
-                let limit = self.room + RESERVED_BYTES;
-                self.push(&mut spool, line.as_bytes(), limit).await?;
-            }
-            spool.dropped += over.len() as u64;
-        }
-        Ok(())
+        let spool = Arc::clone(&self.spool).lock_owned().await;
+        let taken = std::mem::take(bytes);
+        self.write(spool, move |spool| spool.append(&taken)).await
     }
 
-    async fn push(&self, spool: &mut Spool, bytes: &[u8], limit: u64) -> io::Result<()> {
-        if bytes.is_empty() || limit < spool.written.saturating_add(bytes.len() as u64) {
-            return Ok(());
-        }
-        spool.file.write_all(bytes).await?;
-        spool.file.flush().await?;
-        spool.written += bytes.len() as u64;
-        self.progress
-            .send_modify(|progress| progress.written = spool.written);
-        Ok(())
+    /// Writes and says how far the log is then, in one step that nobody breaks off.
+    fn write(
+        &self,
+        mut spool: OwnedMutexGuard<Spool>,
+        change: impl FnOnce(&mut Spool) -> io::Result<()> + Send + 'static,
+    ) -> impl Future<Output = io::Result<()>> {
+        let progress = self.progress.clone();
+        let writing = spawn_blocking(move || {
+            let changed = change(&mut spool);
+            progress.send_modify(|progress| progress.written = spool.written);
+            changed
+        });
+        async { writing.await.unwrap_or_else(|ended| Err(ended.into())) }
     }
 
     /// How many bytes were dropped so far because the log is full.
@@ -240,9 +282,6 @@ impl Log {
                 // The spool is gone: so is the attempt.
                 return Ok(());
             };
-            if bytes.is_empty() {
-                continue;
-            }
             let length = u32::try_from(bytes.len()).expect("pieces are small");
             let piece = LogPiece {
                 offset: next,
@@ -255,11 +294,13 @@ impl Log {
     }
 
     async fn read(&self, from: u64, length: u64) -> io::Result<Bytes> {
-        let mut file = File::open(&*self.path).await?;
-        file.seek(io::SeekFrom::Start(from)).await?;
-        let mut bytes = Vec::new();
-        file.take(length).read_to_end(&mut bytes).await?;
-        Ok(bytes.into())
+        let path = Arc::clone(&self.path);
+        let reading = spawn_blocking(move || {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+            File::open(&*path)?.read_exact_at(&mut bytes, from)?;
+            Ok(bytes.into())
+        });
+        reading.await.unwrap_or_else(|ended| Err(ended.into()))
     }
 }
 
@@ -272,9 +313,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = Log::with_room(&path, 10).await.unwrap();
-        log.append(b"12345678").await.unwrap();
-        log.append(b"90abc").await.unwrap();
-        log.append(b"def").await.unwrap();
+        log.append(&mut b"12345678".to_vec()).await.unwrap();
+        log.append(&mut b"90abc".to_vec()).await.unwrap();
+        log.append(&mut b"def".to_vec()).await.unwrap();
         log.say("Phase complete").await.unwrap();
         assert_eq!(log.dropped().await, 6);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -289,17 +330,85 @@ mod tests {
     async fn a_log_is_stored_when_it_is_closed_and_all_of_it_is_durable() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::create(&folder.path().join("log")).await.unwrap();
-        log.append(b"12345").await.unwrap();
+        log.append(&mut b"12345".to_vec()).await.unwrap();
         let durable = |bytes| {
             log.progress
                 .send_modify(|progress| progress.durable = bytes);
         };
         durable(5);
         assert!(!log.progress.borrow().is_stored(), "more may come");
-        log.append(b"6").await.unwrap();
+        log.append(&mut b"6".to_vec()).await.unwrap();
         log.close();
         assert!(!log.progress.borrow().is_stored(), "a byte is missing");
         durable(6);
         assert_eq!(log.stored().await, 6);
+    }
+
+    /// Polls once and drops: what an interrupt does to whoever writes.
+    async fn broken_off(future: impl Future<Output = io::Result<()>>) {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|context| {
+            let _polled = future.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_broken_off_loses_nothing_that_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Log::create(&path).await.unwrap();
+        let mut expected = String::new();
+        for number in 0..100 {
+            let line = format!("line {number} {}\n", "x".repeat(20_000));
+            let mut bytes = line.clone().into_bytes();
+            broken_off(log.append(&mut bytes)).await;
+            assert!(bytes.is_empty(), "nothing was in the way");
+            let mut last = b"STOPPED\n".to_vec();
+            log.append(&mut last).await.unwrap();
+            expected += &format!("{line}STOPPED\n");
+        }
+        let length = log.progress.borrow().written;
+        assert_eq!(length, expected.len() as u64);
+        let sent = log.read(0, length).await.unwrap();
+        assert!(
+            sent == expected.as_bytes(),
+            "what is sent is what was written"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_the_coordinator_is_still_there_when_it_is_broken_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::create(&folder.path().join("log")).await.unwrap();
+        log.progress
+            .send_modify(|progress| progress.written = AHEAD_BYTES_MAX);
+        let mut bytes = b"12345".to_vec();
+        broken_off(log.append(&mut bytes)).await;
+        assert_eq!(bytes, b"12345");
+    }
+
+    #[test]
+    fn what_a_full_disk_took_in_part_is_not_in_the_log() {
+        // Files may be so long here, as on a disk that is full then.
+        let folder = tempfile::tempdir().unwrap();
+        let mut spool = Spool {
+            file: File::create(folder.path().join("log")).unwrap(),
+            written: 0,
+            dropped: 0,
+            room: 1 << 20,
+        };
+        spool.push(b"whole\n", 1 << 20).unwrap();
+        let path = folder.path().join("log");
+        let file = std::mem::replace(&mut spool.file, File::open(&path).unwrap());
+        assert!(spool.push(b"refused\n", 1 << 20).is_err());
+        assert_eq!(spool.written, 6);
+        // Part of what was refused has reached the disk all the same.
+        file.write_all_at(b"refu", 6).unwrap();
+        spool.file = file;
+        spool.push(b"ok\n", 1 << 20).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("whole\nok\n"), "{text}");
     }
 }

@@ -137,15 +137,20 @@ impl Work<'_> {
         let mut spec = ground.sandbox(self.site, self.directory, snapshot, shell);
         let topmost_first = layers.iter().rev();
         spec.lowers = topmost_first.map(|layer| layer.path().to_owned()).collect();
-        let occasion = self.assignment.variables.iter();
-        let occasion = occasion.map(|(name, value)| (name.clone(), value.as_bytes().to_vec()));
-        spec.variables.extend(occasion);
+        spec.variables = self.variables(snapshot);
+        self.scene.start(spec, layers, self.log).await
+    }
+
+    /// The variables of a phase on `snapshot`: those that it carries, and those of the occasion.
+    fn variables(&self, snapshot: &Snapshot) -> BTreeMap<String, Vec<u8>> {
+        let mut variables = snapshot.variables.clone();
+        variables.extend(as_bytes(&self.assignment.variables));
         let succeeding = if self.assignment.succeeding { "1" } else { "0" };
-        spec.variables.insert(
+        variables.insert(
             "CODEBUILD_BUILD_SUCCEEDING".to_owned(),
             succeeding.as_bytes().to_vec(),
         );
-        self.scene.start(spec, layers, self.log).await
+        variables
     }
 
     /// The layers of a snapshot, unpacked, oldest first; none where there are no overlays.

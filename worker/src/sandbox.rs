@@ -9,8 +9,9 @@
 //! At level `namespace` the keeper forks the init of a PID namespace, which mounts an overlay over the
 //! worker's own root (see `namespace`) and runs the commands. At level `host` the keeper itself runs
 //! them, and finds all their descendants as their subreaper. There a keeper that is itself killed takes
-//! only the shell of the running command with it, and a process that ran as another user may be beyond
-//! its reach; at level `namespace` the kernel ends all of them with the init, always.
+//! only the shell of the running command with it: the worker looks for the others by a mark in their
+//! environment, and a process that hides it, or that ran as another user, may be beyond its reach; at
+//! level `namespace` the kernel ends all of them with the init, always.
 
 mod control;
 mod descendants;
@@ -35,13 +36,16 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use protocol::codec::CodecError;
+use protocol::{codec::CodecError, worker::Isolation};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
     net::{UnixStream, unix::pipe},
     process::{Child, Command as Program},
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -144,9 +148,17 @@ pub enum SandboxError {
         /// The limit.
         limit: Duration,
     },
-    /// The keeper ended with an error.
+    /// The keeper ended with an error: it was killed, or broke. What ran in the sandbox has ended all the
+    /// same.
     #[error("keeper ended with {status}")]
     Ended {
+        /// How.
+        status: ExitStatus,
+    },
+    /// The keeper ended with an error, and what ran in the sandbox has not ended, as far as one can see.
+    /// Nobody else may do the same work now.
+    #[error("keeper ended with {status} and left processes behind")]
+    Left {
         /// How.
         status: ExitStatus,
     },
@@ -159,13 +171,18 @@ pub struct Command {
     pub text: String,
 }
 
-/// A running keeper with its isolation set up.
+/// A running keeper.
 ///
 /// Dropping it kills everything in it, too, without waiting for the end.
 #[derive(Debug)]
 pub struct Sandbox {
-    control: Control,
+    /// `None`: it was told to end.
+    control: Option<Control>,
     child: Child,
+    /// The init of its PID namespace, if it has one: with it everything inside ends.
+    init: Option<Arc<OwnedFd>>,
+    /// What a process has in its environment that was started at level `host`.
+    mark: Option<Vec<u8>>,
     output: Option<Output>,
     view: PathBuf,
     notes: Vec<String>,
@@ -180,24 +197,50 @@ impl Sandbox {
     ///
     /// If that fails; what was tried on what is in the chain of causes.
     pub async fn start(spec: SandboxSpec) -> Result<Self, StartError> {
-        let (control, output, child) = execute(&spec)?;
-        let work = spec.work.clone();
-        let mut sandbox = Self {
-            control,
+        let mut sandbox = Self::spawn(&spec)?;
+        sandbox.set_up(spec).await?;
+        Ok(sandbox)
+    }
+
+    /// Starts a keeper that does nothing yet: [`set_up`](Self::set_up) comes next. Needs a runtime.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot be executed.
+    pub fn spawn(spec: &SandboxSpec) -> Result<Self, StartError> {
+        let (control, output, child) = execute(spec)?;
+        Ok(Self {
+            control: Some(control),
             child,
+            init: None,
+            mark: (spec.isolation == Isolation::Host).then(|| spec.mark()),
             output: Some(output),
             view: PathBuf::from("/"),
             notes: Vec::new(),
             last_request: 0,
-        };
+        })
+    }
+
+    /// Has the keeper set the isolation up, as `spec` says.
+    ///
+    /// # Errors
+    ///
+    /// If that fails; what was tried on what is in the chain of causes. [`finish`](Self::finish) is left
+    /// to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this is dropped, only [`finish`](Self::finish) is left to do.
+    pub async fn set_up(&mut self, spec: SandboxSpec) -> Result<(), StartError> {
+        let work = spec.work.clone();
         let keeper = |source| StartError::Keeper {
             work: work.clone(),
             source,
         };
         let tried = "set up the sandbox";
         let asked = async {
-            sandbox.send(tried, &Request::Start(Box::new(spec))).await?;
-            sandbox.receive(tried).await
+            self.send(tried, &Request::Start(Box::new(spec))).await?;
+            self.receive(tried).await
         };
         let reply = timeout(KEEPER_TIME_LIMIT, asked)
             .await
@@ -208,14 +251,18 @@ impl Sandbox {
         match reply.map_err(keeper)? {
             Reply::Started { init, notes } => {
                 if let Some(init) = init {
-                    sandbox.view = PathBuf::from(format!("/proc/{init}/root"));
+                    self.view = PathBuf::from(format!("/proc/{init}/root"));
+                    // If it has ended already, so has everything else.
+                    let held =
+                        Pid::from_raw(init).map(|init| pidfd_open(init, PidfdFlags::empty()));
+                    self.init = held.and_then(Result::ok).map(Arc::new);
                 }
-                sandbox.notes = notes;
-                Ok(sandbox)
+                self.notes = notes;
+                Ok(())
             }
             Reply::Refused { trouble, .. } => {
                 // Its end is waited for, so that nothing of it holds the directories any more.
-                let ended = sandbox.finish().await;
+                let ended = self.finish().await;
                 drop(ended);
                 Err(StartError::SetUp {
                     work,
@@ -341,23 +388,43 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// If the keeper did not end, or ended with an error: processes may be left over.
-    pub async fn finish(self) -> Result<(), SandboxError> {
-        let Self {
-            control, mut child, ..
-        } = self;
-        let tried = "end";
+    /// [`SandboxError::Ended`] if the keeper ended with an error, and everything has ended; any other if
+    /// that is not sure. Then it may be called again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Everything is killed from the first call on; a later one waits for the end.
+    pub async fn finish(&mut self) -> Result<(), SandboxError> {
         // The leash: whoever reads the other end kills everything.
-        drop(control);
-        let status = timeout(KEEPER_TIME_LIMIT, child.wait()).await;
-        match status {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(SandboxError::Ended { status }),
-            Ok(Err(source)) => Err(SandboxError::Socket { tried, source }),
-            Err(_) => Err(SandboxError::TooSlow {
-                tried,
+        self.control = None;
+        timeout(KEEPER_TIME_LIMIT, self.ended())
+            .await
+            .unwrap_or(Err(SandboxError::TooSlow {
+                tried: "end",
                 limit: KEEPER_TIME_LIMIT,
-            }),
+            }))
+    }
+
+    /// Waits until the keeper has ended, and what it may have left.
+    async fn ended(&mut self) -> Result<(), SandboxError> {
+        let socket = |source| SandboxError::Socket {
+            tried: "end",
+            source,
+        };
+        let status = self.child.wait().await.map_err(socket)?;
+        if status.success() {
+            return Ok(());
+        }
+        let (init, mark) = (self.init.clone(), self.mark.clone());
+        let gone = spawn_blocking(move || {
+            // The kernel says that an init has ended when nothing is left of its namespace.
+            init.is_none_or(|init| descendants::has_ended(&init))
+                && mark.is_none_or(|mark| descendants::kill_marked(&mark))
+        });
+        if gone.await.unwrap_or(false) {
+            Err(SandboxError::Ended { status })
+        } else {
+            Err(SandboxError::Left { status })
         }
     }
 
@@ -379,12 +446,18 @@ impl Sandbox {
     }
 
     async fn send(&mut self, tried: &'static str, request: &Request) -> Result<(), SandboxError> {
-        let sent = self.control.send(request).await;
+        let Some(control) = &mut self.control else {
+            return Err(SandboxError::Gone { tried });
+        };
+        let sent = control.send(request).await;
         sent.map_err(|error| broken(tried, error))
     }
 
     async fn receive(&mut self, tried: &'static str) -> Result<Reply, SandboxError> {
-        let received = self.control.receive().await;
+        let Some(control) = &mut self.control else {
+            return Err(SandboxError::Gone { tried });
+        };
+        let received = control.receive().await;
         received
             .map_err(|error| broken(tried, error))?
             .ok_or(SandboxError::Gone { tried })

@@ -3,23 +3,20 @@
 //! The scene outlives the future that runs the phase. Whatever becomes of that, [`Scene::clear`] leaves
 //! nothing running.
 
-use std::{io, path::Path, pin::pin, time::Duration};
+mod tap;
 
-use tokio::io::AsyncReadExt as _;
+use std::{path::Path, pin::pin, time::Duration};
+
 use tracing::warn;
 
+use self::tap::Tap;
 use crate::{
     fault::{Fault, OrFault as _},
     layers::LayerUse,
     log::Log,
     report::Chain,
-    sandbox::{
-        Carried, Command, CommandExit, Expansion, Output, Sandbox, SandboxError, SandboxSpec,
-    },
+    sandbox::{Carried, Command, CommandExit, Expansion, Sandbox, SandboxError, SandboxSpec},
 };
-
-/// How much output is taken at once, in bytes: what a pipe holds.
-const OUTPUT_BYTES: usize = 64 * 1024;
 
 /// How long the rest of the output may take to be kept when the sandbox has ended: the log may be held
 /// up by a coordinator that is away.
@@ -28,8 +25,9 @@ const REST_TIME_LIMIT: Duration = Duration::from_secs(1);
 /// What an attempt has running.
 #[derive(Debug, Default)]
 pub(crate) struct Scene {
+    /// Here before its first process does anything, and until the last has ended.
     sandbox: Option<Sandbox>,
-    output: Option<Output>,
+    tap: Tap,
     layers: Vec<LayerUse>,
 }
 
@@ -49,12 +47,13 @@ impl Scene {
             return Err(Fault::new("start a sandbox", "one is running already"));
         }
         self.layers = layers;
-        let mut sandbox = Sandbox::start(spec).await.or_fault("start a sandbox")?;
+        let sandbox = Sandbox::spawn(&spec).or_fault("start a sandbox")?;
+        let sandbox = self.sandbox.insert(sandbox);
+        self.tap.open(sandbox.take_output());
+        sandbox.set_up(spec).await.or_fault("start a sandbox")?;
         for note in sandbox.notes() {
             log.say(note).await.or_fault("write the log")?;
         }
-        self.output = sandbox.take_output();
-        self.sandbox = Some(sandbox);
         Ok(())
     }
 
@@ -67,8 +66,8 @@ impl Scene {
         let command = Command {
             text: text.to_owned(),
         };
-        let (sandbox, output) = self.parts()?;
-        let ran = pumped(sandbox.run(&command), output, log).await?;
+        let (sandbox, tap) = self.parts()?;
+        let ran = pumped(sandbox.run(&command), tap, log).await?;
         ran.or_fault("run a command")
     }
 
@@ -78,8 +77,8 @@ impl Scene {
     ///
     /// If the farm could not try.
     pub(crate) async fn expand(&mut self, text: &str, log: &Log) -> Result<Expansion, Fault> {
-        let (sandbox, output) = self.parts()?;
-        let expanded = pumped(sandbox.expand(text), output, log).await?;
+        let (sandbox, tap) = self.parts()?;
+        let expanded = pumped(sandbox.expand(text), tap, log).await?;
         expanded.or_fault("expand a word")
     }
 
@@ -100,10 +99,10 @@ impl Scene {
     ///
     /// If that cannot be done.
     pub(crate) async fn quiesce(&mut self, log: &Log) -> Result<(), Fault> {
-        let (sandbox, output) = self.parts()?;
-        let ended = pumped(sandbox.quiesce(), output, log).await?;
+        let (sandbox, tap) = self.parts()?;
+        let ended = pumped(sandbox.quiesce(), tap, log).await?;
         ended.or_fault("end the commands of the phase")?;
-        take_rest(output, log).await
+        tap.drain(log).await.or_fault(KEEPING)
     }
 
     /// Where the worker sees the sandbox's root directory; `None`: there is no sandbox.
@@ -115,30 +114,44 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// If processes may be left over.
+    /// If the sandbox did not end as it should.
+    ///
+    /// # Cancel safety
+    ///
+    /// A sandbox whose end was not waited for is still here.
     pub(crate) async fn finish(&mut self) -> Result<(), Fault> {
-        let finished = match self.sandbox.take() {
-            Some(sandbox) => sandbox.finish().await.or_fault("end the sandbox"),
+        let finished = match &mut self.sandbox {
+            Some(sandbox) => sandbox.finish().await,
             None => Ok(()),
         };
-        self.layers.clear();
-        finished
+        if let Ok(()) | Err(SandboxError::Ended { .. }) = finished {
+            self.sandbox = None;
+            self.layers.clear();
+        }
+        finished.or_fault("end the sandbox")
     }
 
     /// Ends everything there is. What can still be had of the output goes to the log.
-    pub(crate) async fn clear(&mut self, log: &Log) {
+    ///
+    /// # Errors
+    ///
+    /// If something may run on: then nobody may be told that the attempt has ended.
+    pub(crate) async fn clear(&mut self, log: &Log) -> Result<(), Fault> {
         if let Err(fault) = self.finish().await {
             warn!(error = %Chain(&fault), "a sandbox did not end as it should");
+            if self.sandbox.is_some() {
+                return Err(fault);
+            }
         }
-        let rest = take_rest(&mut self.output, log);
         // A log that takes no more is no reason to wait: everything is dead already.
-        let _taken = tokio::time::timeout(REST_TIME_LIMIT, rest).await;
-        self.output = None;
+        let _taken = tokio::time::timeout(REST_TIME_LIMIT, self.tap.drain(log)).await;
+        self.tap = Tap::default();
+        Ok(())
     }
 
-    fn parts(&mut self) -> Result<(&mut Sandbox, &mut Option<Output>), Fault> {
+    fn parts(&mut self) -> Result<(&mut Sandbox, &mut Tap), Fault> {
         match &mut self.sandbox {
-            Some(sandbox) => Ok((sandbox, &mut self.output)),
+            Some(sandbox) => Ok((sandbox, &mut self.tap)),
             None => Err(Fault::new("use the sandbox", "there is none")),
         }
     }
@@ -147,67 +160,20 @@ impl Scene {
 /// Carries out `work` while its output goes to the log, up to the last byte written before it ended.
 async fn pumped<T>(
     work: impl Future<Output = Result<T, SandboxError>>,
-    output: &mut Option<Output>,
+    tap: &mut Tap,
     log: &Log,
 ) -> Result<Result<T, SandboxError>, Fault> {
     let mut work = pin!(work);
-    let mut buffer = vec![0; OUTPUT_BYTES];
     loop {
         tokio::select! {
             biased;
             done = &mut work => {
-                take_pending(output, log, &mut buffer).await.or_fault(KEEPING)?;
+                tap.take_pending(log).await.or_fault(KEEPING)?;
                 return Ok(done);
             }
-            read = read_some(output, &mut buffer) => {
-                let read = read.or_fault(KEEPING)?;
-                log.append(&buffer[..read]).await.or_fault(KEEPING)?;
-            }
+            taken = tap.take_some(log) => taken.or_fault(KEEPING)?,
         }
     }
 }
 
 const KEEPING: &str = "keep the output of a command";
-
-/// The next bytes; waits for ever when there will be none.
-async fn read_some(output: &mut Option<Output>, buffer: &mut [u8]) -> io::Result<usize> {
-    if let Some(from) = output {
-        let read = from.read(buffer).await?;
-        if read > 0 {
-            return Ok(read);
-        }
-        *output = None;
-    }
-    std::future::pending().await
-}
-
-/// Takes what was written before now. Processes in the background may go on to write.
-async fn take_pending(output: &mut Option<Output>, log: &Log, buffer: &mut [u8]) -> io::Result<()> {
-    let Some(from) = output else { return Ok(()) };
-    let mut left = usize::try_from(from.pending()?).unwrap_or(0);
-    while left > 0 {
-        let wanted = left.min(buffer.len());
-        let read = from.read(&mut buffer[..wanted]).await?;
-        if read == 0 {
-            break;
-        }
-        log.append(&buffer[..read]).await?;
-        left -= read;
-    }
-    Ok(())
-}
-
-/// Takes everything up to the end: whoever wrote is dead.
-async fn take_rest(output: &mut Option<Output>, log: &Log) -> Result<(), Fault> {
-    let Some(mut from) = output.take() else {
-        return Ok(());
-    };
-    let mut buffer = vec![0; OUTPUT_BYTES];
-    loop {
-        let read = from.read(&mut buffer).await.or_fault(KEEPING)?;
-        if read == 0 {
-            return Ok(());
-        }
-        log.append(&buffer[..read]).await.or_fault(KEEPING)?;
-    }
-}

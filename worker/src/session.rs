@@ -25,7 +25,7 @@ use self::book::{Book, Running};
 use crate::{
     attempt::Interrupt,
     clock,
-    driver::{self, AttemptEnd},
+    driver::{self, AttemptEnd, Ending},
     leases::Leases,
     link::{LinkEvent, Up},
     site::Site,
@@ -254,14 +254,22 @@ impl Session {
     }
 
     fn ended(&mut self, ended: AttemptEnd) {
-        let AttemptEnd { lease, result } = ended;
+        let AttemptEnd { lease, ending } = ended;
         let Some(running) = self.book.end(lease) else {
             return;
         };
-        let Some(result) = result else {
-            info!(%lease, job = %running.job, "attempt ended unreported");
-            self.leases.release(lease);
-            return;
+        let result = match ending {
+            Ending::Reported(result) => result,
+            Ending::Lost => {
+                info!(%lease, job = %running.job, "attempt ended unreported");
+                self.leases.release(lease);
+                return;
+            }
+            Ending::Left => {
+                self.leases.release(lease);
+                self.leave("processes of an attempt may run on, and a new start ends them");
+                return;
+            }
         };
         info!(%lease, job = %running.job, outcome = %result.outcome, "attempt ended");
         self.book.keep_result(lease, &running, result);
@@ -269,11 +277,13 @@ impl Session {
         self.drop_hopeless();
     }
 
-    /// The task of an attempt panicked: a bug. What it ran died with its sandbox.
+    /// The task of an attempt panicked: a bug. Its sandbox dies without anybody waiting for it, so there
+    /// is nothing that may be said of it.
     fn broken(&mut self, failed: &tokio::task::JoinError) {
         error!(error = %failed, "an attempt's task broke");
         if let Some(lease) = self.book.of_task(failed.id()) {
-            self.ended(driver::broken(lease));
+            let ending = Ending::Left;
+            self.ended(AttemptEnd { lease, ending });
         }
     }
 

@@ -91,6 +91,30 @@ fn a_killed_keeper_takes_everything_with_it() {
     });
 }
 
+#[test]
+fn what_a_killed_keeper_of_a_host_leaves_is_found_and_killed() {
+    let runtime = runtime();
+    runtime.block_on(async {
+        if !levels().await.contains(&Isolation::Host) {
+            return;
+        }
+        let ground = Ground::new(Isolation::Host);
+        let mark = mark(21, Isolation::Host);
+        let mut sandbox = Sandbox::start(ground.spec("phase", &[])).await.unwrap();
+        let text = format!("setsid sleep {mark} </dev/null >/dev/null 2>&1 &");
+        sandbox.run(&command(&text)).await.unwrap();
+        until_true("the process runs", || running(&mark));
+        let carried = sandbox.variables_and_directory().await.unwrap();
+        assert!(!carried.variables.contains_key("GRANGE_SANDBOX"));
+        let left = testkit::process::with_argument(&mark)[0];
+        // Its shell has ended, so that it is the keeper's child.
+        let keeper = parent_of(Pid::from_raw(i32::try_from(left).unwrap()).unwrap());
+        kill_process(keeper, Signal::KILL).unwrap();
+        assert!(sandbox.finish().await.is_err());
+        assert!(!running(&mark));
+    });
+}
+
 fn init_of(sandbox: &Sandbox) -> Pid {
     let view = sandbox.view().to_str().unwrap();
     let number = view.trim_start_matches("/proc/").trim_end_matches("/root");

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{LayerError, LayerFacts, LayerKey, LayerUse, Layers};
+use super::{LayerError, LayerFacts, LayerKey, LayerUse, Layers, remove};
 
 fn key(number: u32) -> LayerKey {
     LayerKey(format!("{number:032x}"))
@@ -150,4 +150,19 @@ async fn a_captured_directory_becomes_the_layer_without_a_copy() {
     let held = fixture.obtain(&layers, 1, 1).await;
     assert!(held.was_there());
     assert!(held.path().join("made").exists());
+}
+
+#[test]
+fn what_nobody_may_write_to_can_be_removed_and_what_is_gone_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let modules = folder.path().join("pkg/mod");
+    fs::create_dir_all(&modules).unwrap();
+    fs::write(modules.join("file"), b"x").unwrap();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+    fs::set_permissions(&modules, closed).unwrap();
+    let top = folder.path().join("pkg");
+    // Whoever may do anything would not notice the mode, so such a test proves little as root.
+    remove(&top).unwrap();
+    assert!(!top.exists());
+    remove(&top).unwrap();
 }

@@ -165,7 +165,8 @@ async fn capture_paths(
     Fault,
 > {
     let root = root_of(work, ground)?;
-    let patterns = cache_paths::patterns(&spec.paths, &snapshot.variables, ground.root_text());
+    let variables = work.variables(snapshot);
+    let patterns = cache_paths::patterns(&spec.paths, &variables, ground.root_text());
     let found = {
         let root = root.clone();
         blocking("look up the paths of the cache", move || {

@@ -15,6 +15,7 @@ use protocol::{
     snapshot::Snapshot,
     tree::{EntryKind, TreeError},
 };
+use tracing::warn;
 
 use super::{
     PhaseEnd, Work, artifact::published, commands::upload, save::root_of, source_path, state,
@@ -55,7 +56,11 @@ pub(super) async fn run(
     if let Ground::Host { unit, place, .. } = ground {
         // No phase of the unit follows.
         let unit = unit.clone();
-        blocking("remove the directory of the unit", move || remove(&unit)).await?;
+        let removed = blocking("remove the directory of the unit", move || remove(&unit));
+        if let Err(fault) = removed.await {
+            // The next unit that stands there removes it, or the next start.
+            warn!(error = %Chain(&fault), "the directory of a unit stays");
+        }
         work.site.places.free(*place);
     }
     Ok(PhaseEnd {
@@ -125,7 +130,7 @@ async fn select(
     snapshot: &Snapshot,
     spec: &ArtifactsSpec,
 ) -> Result<Result<BTreeMap<TreePath, TreePath>, String>, Fault> {
-    let spec = expanded(spec, snapshot, ground.root_text());
+    let spec = expanded(spec, &work.variables(snapshot), ground.root_text());
     let base = spec.base_directory.as_deref().unwrap_or(".");
     for text in [
         format!("Expanding base directory path: {base}"),
@@ -170,8 +175,12 @@ async fn select(
 }
 
 /// The section with its variables expanded, below the root that commands know as `root`.
-fn expanded(spec: &ArtifactsSpec, snapshot: &Snapshot, root: &str) -> ArtifactsSpec {
-    let one = |text: &String| rooted(text, &snapshot.variables, root);
+fn expanded(
+    spec: &ArtifactsSpec,
+    variables: &BTreeMap<String, Vec<u8>>,
+    root: &str,
+) -> ArtifactsSpec {
+    let one = |text: &String| rooted(text, variables, root);
     ArtifactsSpec {
         name: spec.name.clone(),
         files: spec.files.iter().map(one).collect(),

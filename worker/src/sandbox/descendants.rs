@@ -4,9 +4,10 @@
 //! get away. So as long as anything is left, some of it is a child of the keeper, and when the keeper
 //! has no child, nothing is left.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::fd::OwnedFd};
 
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     io::Errno,
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
@@ -50,6 +51,47 @@ pub(super) fn kill_all(mut reaped: impl FnMut(Pid, WaitStatus)) -> bool {
         let _ = nanosleep(&ROUND);
     }
     false
+}
+
+/// Waits until a process has ended, as long as [`kill_all`] does. Whether it has. Blocks.
+pub(super) fn has_ended(process: &OwnedFd) -> bool {
+    let limit = Timespec {
+        tv_sec: i64::from(ROUNDS_MAX) / 1_000,
+        tv_nsec: 0,
+    };
+    let mut polled = [PollFd::new(process, PollFlags::IN)];
+    // Signals are for other threads.
+    poll(&mut polled, Some(&limit)).is_ok_and(|ready| ready > 0)
+}
+
+/// Kills all processes that have `mark`, a variable with its value, in their environment, again and again
+/// until none is left. Whether all are gone. Blocks.
+pub(super) fn kill_marked(mark: &[u8]) -> bool {
+    for _ in 0..ROUNDS_MAX {
+        let table = read_table();
+        let own = getpid().as_raw_nonzero().get();
+        let is_marked = |pid: i32, seen: &Process| pid != own && !seen.dead && has_mark(pid, mark);
+        let marked: Vec<_> = table
+            .into_iter()
+            .filter(|(pid, seen)| is_marked(*pid, seen))
+            .collect();
+        if marked.is_empty() {
+            return true;
+        }
+        for (pid, seen) in marked {
+            kill(pid, seen);
+        }
+        // Being woken early does no harm.
+        let _ = nanosleep(&ROUND);
+    }
+    false
+}
+
+/// Whether a process was started with `mark`. One whose environment may not be read was not started by
+/// us, or changed its user; nobody can tell.
+fn has_mark(pid: i32, mark: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|variables| variables.split(|byte| *byte == 0).any(|of| of == mark))
 }
 
 fn kill_round() {

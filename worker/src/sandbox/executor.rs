@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::{self, PipeReader, Read, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
@@ -28,6 +29,7 @@ use super::{
     descendants,
     message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
     script::is_name,
+    spec::MARK,
     state::{Saved, StateDirectory},
 };
 
@@ -263,6 +265,7 @@ impl Loop {
                     .iter()
                     .map(|(name, value)| (name, os_str(value))),
             )
+            .envs(self.mark())
             .current_dir(self.fallback_directory())
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -274,6 +277,12 @@ impl Loop {
         }
         let child = program.spawn()?;
         Ok((Pid::from_child(&child), expansion))
+    }
+
+    /// What marks the processes of commands where no namespace holds them.
+    fn mark(&self) -> Option<(&'static str, &OsStr)> {
+        let work = self.parts.spec.work.as_os_str();
+        (self.parts.scope == Scope::Descendants).then_some((MARK, work))
     }
 
     /// Where a shell starts before it changes to the directory of the last command: also where it stays
@@ -343,7 +352,8 @@ impl Loop {
             return None;
         }
         match self.parts.state.saved() {
-            Saved::Carried(carried) => {
+            Saved::Carried(mut carried) => {
+                carried.variables.remove(MARK);
                 self.carried = carried;
                 None
             }
@@ -466,6 +476,6 @@ const fn exited(code: i32) -> CommandExit {
     }
 }
 
-fn os_str(bytes: &[u8]) -> &std::ffi::OsStr {
+fn os_str(bytes: &[u8]) -> &OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }

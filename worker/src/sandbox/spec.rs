@@ -57,4 +57,14 @@ impl SandboxSpec {
             Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
         }
     }
+
+    /// What the processes of commands have in their environment at level `host`, as `/proc` shows it:
+    /// by it they are found when their keeper is gone.
+    pub(super) fn mark(&self) -> Vec<u8> {
+        let work = self.work.as_os_str().as_encoded_bytes();
+        [MARK.as_bytes(), b"=", work].concat()
+    }
 }
+
+/// The variable that says whose a process is.
+pub(super) const MARK: &str = "GRANGE_SANDBOX";
