@@ -275,7 +275,9 @@ impl Desk {
         stop: &CancellationToken,
     ) -> Result<Self, DispatchError> {
         let mut group = Group::default();
-        if orders.is_empty() {
+        // Also if there is something else to do: questions move no time.
+        let wait = self.scheduler.next_deadline().wait(clock::both());
+        if orders.is_empty() || wait == Some(Duration::ZERO) {
             self.event(Event::Tick, &mut group);
         }
         for order in orders {
@@ -417,9 +419,13 @@ impl Desk {
 
     /// Waits until the scheduler has something to decide by itself.
     async fn deadline(&self) {
-        match self.scheduler.next_deadline().wait(clock::both()) {
-            Some(wait) => sleep(wait).await,
-            None => std::future::pending().await,
+        loop {
+            let wait = self.scheduler.next_deadline().wait(clock::both());
+            match wait {
+                Some(Duration::ZERO) => return,
+                Some(wait) => clock::nap(wait).await,
+                None => std::future::pending().await,
+            }
         }
     }
 }
