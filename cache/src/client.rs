@@ -7,7 +7,7 @@ mod read;
 mod write;
 
 use protocol::{
-    access::SignedGrant,
+    access::{Revocation, SignedGrant},
     digest::Digest,
     message::{
         Refusal,
@@ -94,6 +94,21 @@ impl CacheClient {
     pub async fn present(&self, grant: SignedGrant) -> Result<(), CacheError> {
         const WHAT: &str = "accept a grant";
         match self.ask(WHAT, CacheRequest::PresentGrant(grant)).await? {
+            CacheReply::Done => Ok(()),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
+    /// Says all that was revoked, in place of what was said before: the cache refuses those certificates,
+    /// and ends their connections. For the coordinator.
+    ///
+    /// # Errors
+    ///
+    /// If the cache refuses.
+    pub async fn revoked(&self, revoked: &[Revocation]) -> Result<(), CacheError> {
+        const WHAT: &str = "refuse what was revoked";
+        let request = CacheRequest::Revoked(revoked.to_vec());
+        match self.ask(WHAT, request).await? {
             CacheReply::Done => Ok(()),
             _ => Err(CacheError::Answer { what: WHAT }),
         }

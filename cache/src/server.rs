@@ -10,7 +10,7 @@ mod tests;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use protocol::{digest::Digest, message::Refusal};
+use protocol::{access::Revocation, digest::Digest, message::Refusal};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, SemaphorePermit, oneshot, watch},
@@ -97,6 +97,8 @@ struct Context {
     write_room: Arc<Semaphore>,
     digests: Semaphore,
     closures: Semaphore,
+    /// Whose certificates count no more, as the coordinator has said.
+    revoked: watch::Sender<Arc<[Revocation]>>,
 }
 
 impl Context {
@@ -184,6 +186,7 @@ pub async fn run_renewed(
         write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
         digests: Semaphore::new(DIGESTS_AT_ONCE),
         closures: Semaphore::new(CLOSURES_AT_ONCE),
+        revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;
     server.close();

@@ -89,7 +89,10 @@ fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
     for entry in WalkBuilder::new(root).standard_filters(false).build() {
         let entry = entry.map_err(|source| HashError::Walk { source })?;
         let is_file = entry.file_type().is_some_and(|kind| kind.is_file());
-        let path = entry.path().strip_prefix(root).unwrap_or_else(|_| entry.path());
+        let path = entry
+            .path()
+            .strip_prefix(root)
+            .unwrap_or_else(|_| entry.path());
         if is_file && globs.is_match(path) {
             files.push(path.to_owned());
         }

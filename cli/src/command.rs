@@ -4,6 +4,7 @@
 mod artifacts;
 mod build;
 mod follow;
+mod members;
 mod read;
 mod serve;
 mod source;
@@ -14,7 +15,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{BuildsCommand, CacheCommand, Cli, Command, TokenCommand},
+    args::{BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
     error::CommandError,
     places::Places,
     render,
@@ -76,6 +77,14 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
                 lifetime,
             };
             read::create_token(&request, &farm, context).await?;
+        }
+        Command::Token(TokenCommand::List(args)) => members::tokens(&args, context).await?,
+        Command::Token(TokenCommand::Revoke { token, farm }) => {
+            members::revoke_token(token, &farm, context).await?;
+        }
+        Command::Member(MemberCommand::List(args)) => members::list(&args, context).await?,
+        Command::Member(MemberCommand::Revoke { member, farm }) => {
+            members::revoke(member, &farm, context).await?;
         }
         Command::Config(args) => render::settings(context, args.read.json)?,
         Command::Completions { shell } => {

@@ -225,7 +225,8 @@ impl EmbeddedFarm {
     }
 }
 
-/// The identity of a part: kept from before if it has most of its life ahead, or new.
+/// The identity of a part: kept from before if it has most of its life ahead, or new, and then the one
+/// before counts no more.
 async fn part_identity(
     running: &Running,
     role: Role,
@@ -247,6 +248,15 @@ async fn part_identity(
         return Ok(kept);
     }
     let admin = Farm::connect(running.address, &running.admin).await?;
+    // Whoever had the name had its identity here, and has lost it.
+    if let ClientReply::Members(members) = admin.ask(&ClientRequest::Members).await?
+        && members
+            .iter()
+            .any(|member| member.identity.name == name && member.identity.role == role)
+    {
+        let former = ClientRequest::RevokeMember(format!("{TEAM}/{role}/{name}"));
+        admin.ask(&former).await?;
+    }
     let token = create_token(&admin, role, TOKEN_LIFETIME).await?;
     let token = token.parse().map_err(CommandError::farm)?;
     membership.enrol(&token).await

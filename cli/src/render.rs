@@ -3,6 +3,7 @@
 
 mod answers;
 pub(crate) mod bar;
+mod members;
 pub(crate) mod out;
 mod table;
 mod text;
@@ -23,7 +24,10 @@ use protocol::{
 use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use self::answers::{artifacts, builds, cache_stats, status, workers};
+pub(crate) use self::{
+    answers::{artifacts, builds, cache_stats, status, workers},
+    members::{members, tokens},
+};
 use crate::{
     command::{Context, PRINTED_TOKEN_LIFETIME},
     error::CommandError,

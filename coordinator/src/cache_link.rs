@@ -1,10 +1,13 @@
 //! The coordinator's own connection to the cache: kept up, and made anew when the cache moves or comes
 //! back.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use cache::client::CacheClient;
-use protocol::{access::Role, name::Team};
+use protocol::{
+    access::{Revocation, Role},
+    name::Team,
+};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -64,11 +67,14 @@ pub(crate) fn link(team: Team) -> (CacheLink, LinkSender) {
     (CacheLink { connection, team }, sender)
 }
 
-/// Keeps the connection up until stopped. `address` says where the cache is.
+/// What the cache is told whenever it changes, and whenever a connection comes up.
+type Revoked = watch::Receiver<Arc<Vec<Revocation>>>;
+
+/// Keeps the connection up until stopped. `address` says where the cache is; `revoked` is what it is told.
 pub(crate) async fn keep_up(
     client: Client,
-    mut address: watch::Receiver<Option<SocketAddr>>,
-    link: LinkSender,
+    (mut address, mut revoked): (watch::Receiver<Option<SocketAddr>>, Revoked),
+    (team, link): (Team, LinkSender),
     stop: CancellationToken,
 ) {
     let mut failures = 0;
@@ -90,16 +96,36 @@ pub(crate) async fn keep_up(
             }
         };
         failures = 1;
+        revoked.mark_changed();
         link.send_replace(Some(connection.clone()));
+        let cache = CacheClient::new(connection.clone(), team.clone());
         let why = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             why = connection.closed() => why,
             _ = address.changed() => "the cache has moved".to_owned(),
+            why = tell_revoked(&cache, &mut revoked) => why,
         };
         link.send_replace(None);
         connection.close("the coordinator connects anew");
         warn!(reason = why, "connection to the cache is over");
+    }
+}
+
+/// Tells the cache what is revoked, now and whenever it changes; ends if the cache does not listen, with
+/// the reason.
+async fn tell_revoked(cache: &CacheClient, revoked: &mut Revoked) -> String {
+    loop {
+        if revoked.changed().await.is_err() {
+            // Members live as long as the coordinator.
+            return pending().await;
+        }
+        let all = Arc::clone(&revoked.borrow_and_update());
+        match timeout(PATIENCE, cache.revoked(&all)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Chain(&error).to_string(),
+            Err(_elapsed) => return "the cache does not answer".to_owned(),
+        }
     }
 }
 

@@ -5,6 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use protocol::time::{Time, WallTime};
 use rustix::time::{ClockId, clock_gettime};
 use scheduler::Now;
+use tokio::time::sleep;
+
+/// How long a deadline may be missed by when the machine has slept.
+const NAP: Duration = Duration::from_secs(1);
 
 /// The monotonic time, in microseconds since the machine started. It goes on while the machine sleeps,
 /// so that a lease ends on time by both its parties' reckoning.
@@ -31,9 +35,34 @@ pub(crate) fn both() -> Now {
     }
 }
 
+/// Waits until the wall clock says `end`.
+pub(crate) async fn until(end: WallTime) {
+    loop {
+        let left = end.since(wall());
+        if left.is_zero() {
+            return;
+        }
+        sleep(left.min(NAP)).await;
+    }
+}
+
+/// Waits for `wait`, or a little, whichever is shorter: whoever calls this looks at the clock again. A timer
+/// of the runtime stands still while the machine sleeps, and the clock does not.
+pub(crate) async fn nap(wait: Duration) {
+    sleep(wait.min(NAP)).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_deadline_is_looked_at_again_soon_however_far_it_is() {
+        // Whoever waited to its end would miss it by as long as the machine has slept.
+        let nap = tokio::time::timeout(10 * NAP, nap(Duration::from_secs(3_600)));
+        nap.await.unwrap();
+        until(wall()).await;
+    }
 
     #[test]
     fn time_does_not_go_back_and_the_wall_clock_is_the_machines() {

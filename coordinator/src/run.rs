@@ -238,8 +238,9 @@ impl Services {
 
     /// Starts what keeps up the connection to the cache, and the certificate that it shows.
     fn connect_cache(&mut self, farm: &Arc<Farm>, link: LinkSender) {
-        let address = farm.members.cache();
-        let kept_up = cache_link::keep_up(self.client.clone(), address, link, self.stop.clone());
+        let told = (farm.members.cache(), farm.members.revoked());
+        let link = (self.own.identity.team.clone(), link);
+        let kept_up = cache_link::keep_up(self.client.clone(), told, link, self.stop.clone());
         self.spawn(kept_up);
         let renewed = identity::renew(
             Arc::clone(farm),

@@ -3,6 +3,7 @@
 pub(crate) mod arrival;
 pub(crate) mod client;
 pub(crate) mod log;
+mod membership;
 pub(crate) mod refusal;
 pub(crate) mod submit;
 pub(crate) mod worker;

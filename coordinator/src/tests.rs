@@ -2,6 +2,7 @@
 //! says that it works.
 
 mod farm;
+mod worker;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +16,10 @@ use protocol::{
     },
 };
 
-use self::farm::{BUILDSPEC, TestFarm, TestWorker, Watched};
+use self::{
+    farm::{BUILDSPEC, TestFarm, Watched},
+    worker::TestWorker,
+};
 
 fn refused(answer: Result<ClientReply, Refusal>) -> Refusal {
     answer.expect_err("this should be refused")
@@ -126,6 +130,56 @@ async fn who_may_not_is_told_so() {
     let error = transport::enrol(farm.address(), &token, "../w1").await;
     let chain = crate::report::Chain(&error.unwrap_err()).to_string();
     assert!(chain.contains("`../w1`"), "{chain}");
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_revoked_is_out_at_once_at_coordinator_and_cache() {
+    let farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let anna = farm.enrol(Role::Developer, "anna").await;
+    let mut session = TestWorker::join(&worker, farm.address()).await;
+    let client = anna.connect(farm.address()).await;
+    let at_cache = client.cache().await;
+    at_cache.stats().await.unwrap();
+    let token = farm.token(Role::Worker).await;
+    let taken = transport::enrol(farm.address(), &token, "w1").await;
+    let chain = crate::report::Chain(&taken.unwrap_err()).to_string();
+    assert!(chain.contains("grange member revoke w1"), "{chain}");
+
+    let refusal = refused(
+        client
+            .ask(ClientRequest::RevokeMember("w1".to_owned()))
+            .await,
+    );
+    assert_eq!(refusal.code, RefusalCode::PermissionDenied);
+    let admin = farm.admin().await;
+    for name in ["w1", "anna"] {
+        let revoke = ClientRequest::RevokeMember(name.to_owned());
+        assert_eq!(admin.ask(revoke).await, Ok(ClientReply::Done));
+    }
+    assert_eq!(session.told().await, None, "the session ends");
+    client.gone().await;
+    farm.until(async || at_cache.stats().await.is_err()).await;
+    for member in [&worker, &anna] {
+        for service in [Role::Coordinator, Role::Cache] {
+            let why = member.turned_away(&farm, service).await;
+            assert!(why.contains("revoked"), "{service}: {why}");
+        }
+        let why = member.not_renewed(&farm).await;
+        assert!(why.contains("revoked"), "{why}");
+    }
+    // The name is free again, for somebody with a new certificate.
+    let again = farm.enrol(Role::Worker, "w1").await;
+    TestWorker::join(&again, farm.address()).await;
+    let Ok(ClientReply::Members(members)) = admin.ask(ClientRequest::Members).await else {
+        panic!("members should be listed");
+    };
+    let names: Vec<_> = members
+        .iter()
+        .map(|one| one.identity.name.as_str())
+        .collect();
+    assert_eq!(names, ["cache", "w1", "local"]);
     farm.stop().await;
 }
 

@@ -108,6 +108,22 @@ impl fmt::Display for Identity {
     }
 }
 
+/// That all certificates of an identity which were issued up to some moment count no more.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Revocation {
+    /// Whose.
+    pub identity: Identity,
+    /// The last moment of issue that it is about. Who joins again later gets a later certificate.
+    pub at: WallTime,
+}
+
+impl Revocation {
+    /// Whether it is about the certificate of `identity` that was issued at `issued`.
+    pub fn covers(&self, identity: &Identity, issued: WallTime) -> bool {
+        self.identity == *identity && issued <= self.at
+    }
+}
+
 /// How far results may be trusted; the server that verified their maker says so. A reader sees only
 /// what is trusted at least as far as its own build.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -221,6 +237,23 @@ pub struct SignedGrant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_revocation_is_about_one_identity_and_what_was_issued_before() {
+        let identity = |team: &str, role| Identity {
+            team: team.parse().unwrap(),
+            role,
+            name: "w1".to_owned(),
+        };
+        let revoked = Revocation {
+            identity: identity("red", Role::Worker),
+            at: WallTime(1_000),
+        };
+        assert!(revoked.covers(&revoked.identity, WallTime(1_000)));
+        assert!(!revoked.covers(&revoked.identity, WallTime(1_001)));
+        assert!(!revoked.covers(&identity("blue", Role::Worker), WallTime(1)));
+        assert!(!revoked.covers(&identity("red", Role::Admin), WallTime(1)));
+    }
 
     #[test]
     fn a_grant_survives_its_bytes() {

@@ -30,7 +30,7 @@ const KEY_POINT_BYTES: usize = 65;
 /// RFC 5280 allows 20 bytes; 16 random ones never meet.
 const SERIAL_BYTES: usize = 16;
 /// How long before its issue a certificate counts: a machine whose clock is late by as much can use it.
-const CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(10 * 60);
 /// The last second that X.509 can say, 9999-12-31 23:59:59, in seconds since 1970.
 const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -174,6 +174,15 @@ impl Authority {
         fingerprint(&self.certificate)
     }
 
+    /// Checks a request, without issuing anything for it.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or for a key of another kind.
+    pub fn check_request(&self, request_der: &[u8]) -> Result<(), IssueError> {
+        request_key(request_der).map(drop)
+    }
+
     /// A certificate for the key of a PKCS#10 request in DER, saying `identity`, DER. It counts from ten
     /// minutes before `now` (clocks differ) until `lifetime` after it.
     ///
@@ -195,17 +204,7 @@ impl Authority {
         now: WallTime,
         lifetime: Duration,
     ) -> Result<Vec<u8>, IssueError> {
-        let der = CertificateSigningRequestDer::from(request_der);
-        let request = CertificateSigningRequestParams::from_der(&der).map_err(|source| {
-            IssueError::Request {
-                bytes: request_der.len(),
-                source,
-            }
-        })?;
-        let key = request.public_key;
-        if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != KEY_POINT_BYTES {
-            return Err(IssueError::KeyKind);
-        }
+        let key = request_key(request_der)?;
         let name = &identity.name;
         if name.is_empty() || NAME_BYTES_MAX < name.len() || name.chars().any(char::is_control) {
             return Err(IssueError::Name { bytes: name.len() });
@@ -227,6 +226,21 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(sign)?;
         Ok(certificate.der().to_vec())
     }
+}
+
+/// The key that a certificate is asked for.
+fn request_key(request_der: &[u8]) -> Result<rcgen::PublicKey, IssueError> {
+    let der = CertificateSigningRequestDer::from(request_der);
+    let request =
+        CertificateSigningRequestParams::from_der(&der).map_err(|source| IssueError::Request {
+            bytes: request_der.len(),
+            source,
+        })?;
+    let key = request.public_key;
+    if key.algorithm() != &PKCS_ECDSA_P256_SHA256 || key.der_bytes().len() != KEY_POINT_BYTES {
+        return Err(IssueError::KeyKind);
+    }
+    Ok(key)
 }
 
 impl fmt::Debug for Authority {

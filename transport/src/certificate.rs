@@ -13,12 +13,14 @@ use x509_parser::{
     certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time, x509::X509Name,
 };
 
+use crate::authority::CLOCK_SKEW;
+
 /// What a certificate says about its holder.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Certificate {
     /// Who holds it.
     pub identity: Identity,
-    /// Its number, in lower-case hex; the authority gives none twice. What is revoked is this.
+    /// Its number, in lower-case hex; the authority gives none twice.
     pub serial: String,
     /// From when it counts: a little before it was issued.
     pub valid_from: WallTime,
@@ -58,6 +60,12 @@ pub enum ParseCertificateError {
 }
 
 impl Certificate {
+    /// When it was issued, in whole seconds, by the authority's clock. What was issued up to some moment
+    /// can be [revoked](protocol::access::Revocation).
+    pub fn issued(&self) -> WallTime {
+        self.valid_from + CLOCK_SKEW
+    }
+
     /// Reads a certificate in DER.
     ///
     /// # Errors

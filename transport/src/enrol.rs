@@ -51,7 +51,8 @@ pub enum EnrolError {
         /// The first digits of the fingerprint in the token.
         fingerprint: String,
     },
-    /// The coordinator was not reached, or refused: the token is used up, or the member revoked.
+    /// The coordinator was not reached, or refused: the token is unknown, over or revoked, the name is taken,
+    /// or the member was revoked.
     #[error("failed to get a certificate for `{name}`")]
     Connect {
         /// For whom.
@@ -97,7 +98,7 @@ pub enum EnrolError {
 ///
 /// # Cancel safety
 ///
-/// The token may have been used.
+/// The name may be taken for this team; it can be asked for again until its certificate is used.
 pub async fn enrol(
     addr: SocketAddr,
     token: &JoinToken,

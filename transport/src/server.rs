@@ -423,7 +423,7 @@ pub struct Greeting {
     /// Who it is, as its certificate says; `None`: it has none. Such a client may only
     /// [enrol](Purpose::Enrol); everything else is refused with a message.
     pub identity: Option<Identity>,
-    /// What else its certificate says: the serial number, to be looked up among the revoked.
+    /// What else its certificate says: when it was issued, which is what revocations go by.
     pub certificate: Option<Certificate>,
     /// What it wants. May hold the secret of a join token.
     pub purpose: Purpose,

@@ -120,6 +120,15 @@ impl Access {
         }
     }
 
+    /// Whether certificates may be revoked.
+    pub(crate) fn revoke(&self) -> Result<(), Refusal> {
+        if self.identity.role == Role::Coordinator {
+            Ok(())
+        } else {
+            Err(self.deny("revoke certificates"))
+        }
+    }
+
     /// Whether uses may be counted for `team`.
     pub(crate) fn record(&self, team: &Team, now: WallTime) -> Result<(), Refusal> {
         let granted = self.live(now).any(|grant| grant.team == *team);

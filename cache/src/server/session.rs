@@ -6,12 +6,13 @@ use std::{
 };
 
 use protocol::{
-    access::{Identity, Role},
+    access::{Identity, Revocation, Role},
     message::{
         Refusal, RefusalCode,
-        cache::{CacheReply, CacheRequest},
+        cache::{CacheReply, CacheRequest, REVOCATIONS_MAX},
         handshake::Purpose,
     },
+    time::WallTime,
 };
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -80,7 +81,9 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
         Ok(greeting) => greeting,
         Err(error) => return debug!(error = %chain(&error), "handshake failed"),
     };
-    let identity = match admit(&greeting) {
+    let mut revoked = context.revoked.subscribe();
+    let known = Arc::clone(&revoked.borrow_and_update());
+    let (identity, issued) = match admit(&greeting, &known) {
         Ok(identity) => identity,
         Err(refusal) => return greeting.refuse(refusal).await,
     };
@@ -90,25 +93,41 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
         Err(error) => return debug!(error = %chain(&error), "handshake failed"),
     };
     info!(%remote, who = %identity, program, "connected");
-    streams(&connection, Session::new(identity), context, stop).await;
+    let session = streams(&connection, Session::new(identity.clone()), context, stop);
+    let is_revoked = |revoked: &Arc<[Revocation]>| {
+        let mut revoked = revoked.iter();
+        revoked.any(|revocation| revocation.covers(&identity, issued))
+    };
+    tokio::select! {
+        () = session => {}
+        // The sender is in the context, which lives as long as the session.
+        _ = revoked.wait_for(is_revoked) => connection.close(REVOKED),
+    }
     info!(%remote, "disconnected");
 }
 
-/// Who it is, if the cache has to do with them.
-fn admit(greeting: &Greeting) -> Result<Identity, Refusal> {
+/// What those hear whose certificate counts no more.
+const REVOKED: &str = "the certificate was revoked; join again with a new token";
+
+/// Who it is, and since when its certificate counts, if the cache has to do with them.
+fn admit(greeting: &Greeting, revoked: &[Revocation]) -> Result<(Identity, WallTime), Refusal> {
     if greeting.purpose != Purpose::Requests {
         let message = "certificates come from the coordinator; this is the cache";
         return Err(Refusal::new(RefusalCode::FailedPrecondition, message));
     }
-    let Some(identity) = &greeting.identity else {
+    let Some(certificate) = &greeting.certificate else {
         let message = "the cache wants a certificate: join the farm first, with a token";
         return Err(Refusal::new(RefusalCode::PermissionDenied, message));
     };
+    let (identity, issued) = (&certificate.identity, certificate.issued());
+    if revoked.iter().any(|one| one.covers(identity, issued)) {
+        return Err(Refusal::new(RefusalCode::PermissionDenied, REVOKED));
+    }
     if identity.role == Role::Cache {
         let message = format!("{identity} may not use a cache: it is one");
         return Err(Refusal::new(RefusalCode::PermissionDenied, message));
     }
-    Ok(identity.clone())
+    Ok((identity.clone(), issued))
 }
 
 async fn streams(
@@ -217,6 +236,14 @@ async fn dispatch(
         }
         CacheRequest::Record(record) => entries::record(record, (session, context)).await?,
         CacheRequest::Stats => entries::stats((session, context)).await?,
+        CacheRequest::Revoked(revoked) => {
+            session.access().revoke()?;
+            if REVOCATIONS_MAX < revoked.len() {
+                return Err(invalid("too much is revoked"));
+            }
+            context.revoked.send_replace(revoked.into());
+            CacheReply::Done
+        }
     };
     Ok(Some(reply))
 }

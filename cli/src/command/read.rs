@@ -144,7 +144,11 @@ pub(crate) async fn cache_stats(args: &ReadArgs, context: &Context) -> Result<()
 }
 
 /// Asks once, and ends what had to be started for it.
-async fn ask(
+///
+/// # Errors
+///
+/// If the farm cannot be reached or refuses.
+pub(super) async fn ask(
     request: &ClientRequest,
     farm: &FarmArgs,
     context: &Context,
@@ -156,7 +160,12 @@ async fn ask(
         .await
 }
 
-fn expect_done(reply: &ClientReply) -> Result<(), CommandError> {
+/// Expects an answer that says no more than that it is done.
+///
+/// # Errors
+///
+/// If it says something else.
+pub(super) fn expect_done(reply: &ClientReply) -> Result<(), CommandError> {
     match reply {
         ClientReply::Done => Ok(()),
         other => Err(unexpected(other)),

@@ -9,17 +9,18 @@ use protocol::{
         handshake::{IssuedCertificate, Purpose},
     },
     name::{NAME_BYTES_MAX, WorkerName},
+    time::WallTime,
 };
 use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
-use transport::{Arriving, Connection, Greeting, JoinToken, Server};
+use transport::{Arriving, Certificate, Connection, JoinToken, Server};
 
 use super::{client, refusal, worker};
-use crate::{clock, farm::Farm, report::Chain};
+use crate::{clock, farm::Farm, members::RegisterError, report::Chain};
 
 /// How long the certificate of a machine lives. Machines renew theirs at half of it without being asked,
 /// so it only has to outlast a weekend of being switched off.
@@ -75,20 +76,22 @@ async fn arrive(arriving: Arriving, farm: Arc<Farm>, stop: CancellationToken) {
             return;
         }
     };
-    match admit(&greeting, &farm) {
-        Ok(None) => {
-            let Some(identity) = greeting.identity.clone() else {
-                return greeting.refuse(refusal::denied(STRANGER)).await;
-            };
-            match greeting.welcome(None).await {
-                Ok(connection) => converse(connection, identity, farm, stop).await,
-                Err(error) => debug!(error = %Chain(&error), "client is gone"),
-            }
-        }
-        Ok(Some(issued)) => {
+    let asked = Asked {
+        purpose: greeting.purpose.clone(),
+        certificate: greeting.certificate.clone(),
+        farm: Arc::clone(&farm),
+    };
+    // It may wait for the disk.
+    let admitted = spawn_blocking(move || asked.admit()).await;
+    match admitted.expect("admitting does not panic") {
+        Ok(Admitted::Member(certificate)) => match greeting.welcome(None).await {
+            Ok(connection) => converse(connection, certificate, farm, stop).await,
+            Err(error) => debug!(error = %Chain(&error), "client is gone"),
+        },
+        Ok(Admitted::Issued(issued)) => {
             info!(identity = %issued.identity, "certificate issued");
             metrics::counter!("grange_certificates_issued_total").increment(1);
-            match greeting.welcome(Some(issued)).await {
+            match greeting.welcome(Some(*issued)).await {
                 // Closed from here, the answer could get lost.
                 Ok(connection) => drop(timeout(LEAVE_LIMIT, connection.closed()).await),
                 Err(error) => debug!(error = %Chain(&error), "client is gone"),
@@ -105,41 +108,96 @@ async fn arrive(arriving: Arriving, farm: Arc<Farm>, stop: CancellationToken) {
 const STRANGER: &str = "this connection has no certificate of the farm; join it with a token, which \
                         `grange token create` makes";
 
-/// Whether a client may do what it came for; with the certificate that it is to get.
-fn admit(greeting: &Greeting, farm: &Farm) -> Result<Option<IssuedCertificate>, Refusal> {
-    match (&greeting.purpose, &greeting.identity) {
-        (Purpose::Requests, Some(identity)) => match identity.role {
-            Role::Coordinator => Err(refusal::denied(format!(
-                "{identity} is a coordinator itself, and has nothing to ask of another"
+/// What a client came with, and for.
+struct Asked {
+    purpose: Purpose,
+    certificate: Option<Certificate>,
+    farm: Arc<Farm>,
+}
+
+/// What a client gets.
+enum Admitted {
+    /// A conversation, as who its certificate says it is.
+    Member(Certificate),
+    /// A certificate, and nothing else.
+    Issued(Box<IssuedCertificate>),
+}
+
+impl Asked {
+    /// Whether a client may do what it came for. May wait for the disk.
+    fn admit(self) -> Result<Admitted, Refusal> {
+        let (farm, now) = (&self.farm, clock::wall());
+        match (self.purpose, self.certificate) {
+            (Purpose::Requests, Some(certificate)) => {
+                let identity = &certificate.identity;
+                if identity.role == Role::Coordinator {
+                    return Err(refusal::denied(format!(
+                        "{identity} is a coordinator itself, and has nothing to ask of another"
+                    )));
+                }
+                let times = (certificate.valid_until, now);
+                match farm.members.came(identity, certificate.issued(), times) {
+                    Ok(()) => {}
+                    // Who has a certificate may come on a full disk, too.
+                    Err(error @ RegisterError::Write { .. }) => {
+                        warn!(%identity, error = %Chain(&error), "member is not noted");
+                    }
+                    Err(error) => return Err(refusal::denied(error.to_string())),
+                }
+                Ok(Admitted::Member(certificate))
+            }
+            (Purpose::Enrol { .. }, Some(certificate)) => Err(refusal::precondition(format!(
+                "{} has joined already; connect without a certificate to join as somebody else",
+                certificate.identity
             ))),
-            _ => Ok(None),
-        },
-        (Purpose::Enrol { .. }, Some(identity)) => Err(refusal::precondition(format!(
-            "{identity} has joined already; connect without a certificate to join as somebody else"
-        ))),
-        (
-            Purpose::Enrol {
-                token,
-                request,
-                name,
-            },
-            None,
-        ) => {
-            let hash = JoinToken::hash_of(token);
-            let bought = farm.members.redeem(hash, clock::wall());
-            let (team, role) = bought.map_err(|error| refusal::denied(error.to_string()))?;
-            let identity = Identity {
-                team,
-                role,
-                name: name.clone(),
-            };
-            check_name(&identity)?;
-            issue(farm, request, identity).map(Some)
+            (
+                Purpose::Enrol {
+                    token,
+                    request,
+                    name,
+                },
+                None,
+            ) => {
+                let hash = JoinToken::hash_of(&token);
+                let bought = farm.members.redeem(hash, now);
+                let (team, role) = bought.map_err(|error| refusal::denied(error.to_string()))?;
+                let identity = Identity { team, role, name };
+                check_name(&identity)?;
+                farm.authority
+                    .check_request(&request)
+                    .map_err(|error| refusal::invalid(Chain(&error).to_string()))?;
+                let joined = farm.members.join(&identity, lifetime(role), now);
+                let issued = joined.map_err(|error| register_refusal(&error))?;
+                issue(farm, &request, identity, issued)
+            }
+            (Purpose::Renew { request }, Some(certificate)) => {
+                let held = certificate.issued();
+                let identity = certificate.identity;
+                let times = (lifetime(identity.role), now);
+                let renewed = farm.members.renew(&identity, held, times);
+                let issued = renewed.map_err(|error| register_refusal(&error))?;
+                issue(farm, &request, identity, issued)
+            }
+            (Purpose::Requests | Purpose::Renew { .. }, None) => Err(refusal::denied(STRANGER)),
         }
-        (Purpose::Renew { request }, Some(identity)) => {
-            issue(farm, request, identity.clone()).map(Some)
-        }
-        (Purpose::Requests | Purpose::Renew { .. }, None) => Err(refusal::denied(STRANGER)),
+    }
+}
+
+fn register_refusal(error: &RegisterError) -> Refusal {
+    match error {
+        RegisterError::Taken { .. } => refusal::precondition(error.to_string()),
+        RegisterError::Revoked { .. } => refusal::denied(error.to_string()),
+        RegisterError::TooMany => refusal::exhausted(error.to_string()),
+        RegisterError::Write { .. } => refusal::internal("remember the member", error),
+    }
+}
+
+/// How long a certificate lives.
+const fn lifetime(role: Role) -> Duration {
+    if role.is_client() {
+        PERSON_LIFETIME
+    } else {
+        MACHINE_LIFETIME
     }
 }
 
@@ -162,46 +220,51 @@ fn check_name(identity: &Identity) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn issue(farm: &Farm, request: &[u8], identity: Identity) -> Result<IssuedCertificate, Refusal> {
-    let lifetime = if identity.role.is_client() {
-        PERSON_LIFETIME
-    } else {
-        MACHINE_LIFETIME
-    };
+fn issue(
+    farm: &Farm,
+    request: &[u8],
+    identity: Identity,
+    issued: WallTime,
+) -> Result<Admitted, Refusal> {
     let certificate = farm
         .authority
-        .issue(request, &identity, clock::wall(), lifetime)
+        .issue(request, &identity, issued, lifetime(identity.role))
         .map_err(|error| refusal::invalid(Chain(&error).to_string()))?;
-    Ok(IssuedCertificate {
+    Ok(Admitted::Issued(Box::new(IssuedCertificate {
         identity,
         certificate,
         authority: farm.authority.certificate().to_vec(),
         grant_key: farm.signer.public_key(),
-    })
+    })))
 }
 
-/// Talks with a member until it leaves, its certificate ends, or the coordinator stops.
+/// Talks with a member until it leaves, its certificate ends or is revoked, or the coordinator stops.
 async fn converse(
     connection: Connection,
-    identity: Identity,
+    certificate: Certificate,
     farm: Arc<Farm>,
     stop: CancellationToken,
 ) {
+    let (identity, issued) = (&certificate.identity, certificate.issued());
     debug!(%identity, "member connected");
-    let life = connection.certificate().map(|known| known.valid_until);
-    let life = life.map(|end| end.since(clock::wall())).unwrap_or_default();
+    let mut revoked = farm.members.revoked();
     let session = async {
         if identity.role == Role::Worker {
-            worker::run(&connection, &identity, &farm).await
+            worker::run(&connection, identity, &farm).await
         } else {
-            client::run(&connection, &identity, &farm).await
+            client::run(&connection, identity, &farm).await
         }
     };
     let why = tokio::select! {
         biased;
         () = stop.cancelled() => "the coordinator stops",
+        _ = revoked.wait_for(|all| all.iter().any(|one| one.covers(identity, issued))) => {
+            "the certificate was revoked; join again with a new token"
+        }
         why = session => why,
-        () = sleep(life) => "the certificate has expired; connect again with a renewed one",
+        () = clock::until(certificate.valid_until) => {
+            "the certificate has expired; connect again with a renewed one"
+        }
     };
     connection.close(why);
     debug!(%identity, reason = why, "member disconnected");

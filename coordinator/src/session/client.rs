@@ -15,13 +15,12 @@ use protocol::{
 use scheduler::{Event, Scope};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{Instrument as _, debug, info, info_span, warn};
-use transport::{Connection, JoinToken, Stream, StreamError};
+use transport::{Connection, Stream, StreamError};
 
-use super::{refusal, submit};
+use super::{membership, refusal, submit};
 use crate::{
     clock,
     farm::{self, Farm},
-    members::AddTokenError,
     report::Chain,
     watch,
 };
@@ -157,18 +156,18 @@ impl Request {
                 team,
                 role,
                 lifetime,
-            } => {
-                let token = JoinToken::new(self.farm.authority.fingerprint());
-                let (hash, text) = (token.secret_hash(), token.to_string());
-                let (farm, whom) = (Arc::clone(&self.farm), (team.clone(), *role));
-                info!(%team, %role, "join token made");
-                let lifetime = *lifetime;
-                let add = move || farm.members.add_token(hash, whom, lifetime, clock::wall());
-                let added = spawn_blocking(add)
-                    .await
-                    .expect("making a token does not panic");
-                added.map_err(|error| token_refusal(&error))?;
-                Ok(ClientReply::Token(text))
+            } => membership::create_token(&self.farm, (team.clone(), *role), *lifetime).await,
+            ClientRequest::Tokens => {
+                let tokens = self.farm.members.tokens(clock::wall());
+                Ok(ClientReply::Tokens(tokens))
+            }
+            ClientRequest::RevokeToken(token) => membership::revoke_token(&self.farm, token).await,
+            ClientRequest::Members => {
+                let members = self.farm.members.list(clock::wall());
+                Ok(ClientReply::Members(members))
+            }
+            ClientRequest::RevokeMember(named) => {
+                membership::revoke_member(&self.farm, named).await
             }
             ClientRequest::AnnounceCache(address) => self.announce(*address).await,
             ClientRequest::Watch { .. } => Err(refusal::invalid("a watch is answered elsewhere")),
@@ -185,6 +184,13 @@ impl Request {
                 ("create join tokens", identity.role == Role::Admin)
             }
             ClientRequest::Drain(_) => ("drain workers", identity.role == Role::Admin),
+            ClientRequest::Members
+            | ClientRequest::RevokeMember(_)
+            | ClientRequest::Tokens
+            | ClientRequest::RevokeToken(_) => (
+                "list and revoke members and tokens",
+                identity.role == Role::Admin,
+            ),
             _ => ("submit, follow and list builds", identity.role.is_client()),
         };
         if may {
@@ -273,14 +279,4 @@ impl Request {
 /// A build was deleted between two questions.
 fn gone(text: &str) -> Refusal {
     refusal::not_found(format!("no build is called `{text}`"))
-}
-
-fn token_refusal(error: &AddTokenError) -> Refusal {
-    match error {
-        AddTokenError::Role { .. } | AddTokenError::Lifetime { .. } => {
-            refusal::invalid(error.to_string())
-        }
-        AddTokenError::TooMany => refusal::exhausted(error.to_string()),
-        AddTokenError::Write { .. } => refusal::internal("make a join token", error),
-    }
 }

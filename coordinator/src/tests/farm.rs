@@ -2,28 +2,19 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use bytes::Bytes;
 use cache::{client::CacheClient, compression};
 use protocol::{
     access::{Identity, Role},
     attributes::Attributes,
     blob::{Blob, TreeRef},
-    build::{BuildId, Outcome, Phase, PhaseContext},
+    build::BuildId,
     digest::Digest,
-    job::AttemptResult,
     layout::Layout,
-    lease::LeaseId,
     message::{
         Refusal,
         client::{ClientReply, ClientRequest, LogPosition, SubmitBuild, Submitted, WatchEvent},
-        work::{
-            Assignment, CoordinatorMessage, HeldLease, LogAck, LogPiece, LogStart, RevokeReason,
-            WorkRequest, WorkerMessage,
-        },
     },
-    time::WallTime,
     tree::Tree,
-    worker::{Isolation, WorkerOffer},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -33,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use transport::{Client, Connection, Credentials, JoinToken, Stream};
+use transport::{Client, Connection, Credentials, JoinToken};
 
 use crate::{
     Options, Ready, RunError,
@@ -43,7 +34,7 @@ use crate::{
 /// A buildspec whose phases all do something, as far as anybody here knows.
 pub(super) const BUILDSPEC: &str = "version: 0.2\nphases:\n  build:\n    commands: [make]\n";
 /// How long a test waits for a state that has to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A coordinator and a cache.
 pub(super) struct TestFarm {
@@ -187,6 +178,13 @@ impl TestFarm {
         logs.join(build.to_string())
     }
 
+    pub(super) async fn cache_address(&self) -> SocketAddr {
+        match self.admin().await.ask(ClientRequest::Farm).await {
+            Ok(ClientReply::Farm(farm)) => farm.cache.unwrap(),
+            other => panic!("the farm should be described: {other:?}"),
+        }
+    }
+
     /// Waits until something is so.
     pub(super) async fn until(&self, is_so: impl AsyncFn() -> bool) {
         let wait = async {
@@ -245,11 +243,30 @@ impl Member {
     }
 }
 
+impl Member {
+    /// Why a service does not let it in.
+    pub(super) async fn turned_away(&self, farm: &TestFarm, service: Role) -> String {
+        let address = match service {
+            Role::Cache => farm.cache_address().await,
+            _ => farm.address(),
+        };
+        let client = Client::new(&self.credentials).unwrap();
+        let refused = client.connect(address, service).await.unwrap_err();
+        crate::report::Chain(&refused).to_string()
+    }
+
+    /// Why it gets no new certificate for the one that it has.
+    pub(super) async fn not_renewed(&self, farm: &TestFarm) -> String {
+        let refused = transport::renew(farm.address(), &self.credentials).await;
+        crate::report::Chain(&refused.unwrap_err()).to_string()
+    }
+}
+
 /// A connection to the coordinator.
 #[derive(Clone)]
 pub(super) struct TestClient {
     client: Client,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// What came of watching a build: events, and the bytes of those that are log.
@@ -263,7 +280,7 @@ impl TestClient {
         stream.request(&request).await.unwrap()
     }
 
-    async fn cache(&self) -> CacheClient {
+    pub(super) async fn cache(&self) -> CacheClient {
         let Ok(ClientReply::Farm(farm)) = self.ask(ClientRequest::Farm).await else {
             panic!("everybody may know the farm");
         };
@@ -312,6 +329,11 @@ impl TestClient {
         }
     }
 
+    /// Waits until the coordinator has ended the connection.
+    pub(super) async fn gone(&self) {
+        timeout(PATIENCE, self.connection.closed()).await.unwrap();
+    }
+
     pub(super) async fn submit(&self, buildspec: &str) -> Result<Submitted, Refusal> {
         self.submit_build(self.build(buildspec).await).await
     }
@@ -348,146 +370,4 @@ impl TestClient {
         timeout(PATIENCE, all).await.unwrap();
         Watched { events }
     }
-}
-
-/// A worker that does nothing, and says what it is told to.
-pub(super) struct TestWorker {
-    pub(super) connection: Connection,
-    session: Stream,
-    /// The leases that it may go on with.
-    pub(super) kept: Vec<LeaseId>,
-}
-
-impl TestWorker {
-    pub(super) async fn join(member: &Member, coordinator: SocketAddr) -> Self {
-        Self::rejoin(member, coordinator, &[]).await
-    }
-
-    /// Joins with attempts that were assigned before.
-    pub(super) async fn rejoin(
-        member: &Member,
-        coordinator: SocketAddr,
-        held: &[&Assignment],
-    ) -> Self {
-        let connection = member.connect(coordinator).await.connection;
-        let mut session = connection.open().await.unwrap();
-        session.send.message(&WorkRequest::Session).await.unwrap();
-        let offer = WorkerOffer {
-            // The coordinator goes by the certificate.
-            name: "somebody-else".parse().unwrap(),
-            capacity: 1,
-            labels: BTreeMap::new(),
-            architecture: "x86_64".to_owned(),
-            isolation: Isolation::Namespace,
-            base: Digest::of(b"base"),
-        };
-        let holds = held.iter().map(|assignment| HeldLease {
-            lease: assignment.lease,
-            job: assignment.job,
-            attempt: assignment.attempt,
-        });
-        let join = WorkerMessage::Join {
-            offer,
-            holds: holds.collect(),
-        };
-        session.send.message(&join).await.unwrap();
-        let mut worker = Self {
-            connection,
-            session,
-            kept: Vec::new(),
-        };
-        let Some(CoordinatorMessage::Joined { leases, .. }) = worker.told().await else {
-            panic!("a worker that joins should be told so first");
-        };
-        worker.kept = leases;
-        worker
-    }
-
-    /// The next message; `None`: the coordinator has closed the session.
-    pub(super) async fn told(&mut self) -> Option<CoordinatorMessage> {
-        let message = self.session.receive.message();
-        timeout(PATIENCE, message).await.unwrap().ok().flatten()
-    }
-
-    pub(super) async fn assigned(&mut self) -> Assignment {
-        match self.told().await {
-            Some(CoordinatorMessage::Assign(assignment)) => *assignment,
-            other => panic!("an assignment should come: {other:?}"),
-        }
-    }
-
-    pub(super) async fn revoked(&mut self, lease: LeaseId) {
-        let expected = CoordinatorMessage::Revoke {
-            lease,
-            reason: RevokeReason::Stopped,
-        };
-        assert_eq!(self.told().await, Some(expected));
-    }
-
-    /// Sends log; gives how much of it there was before.
-    pub(super) async fn log(&self, assignment: &Assignment, offset: u64, text: &str) -> u64 {
-        let start = LogStart {
-            lease: assignment.lease,
-            job: assignment.job,
-            attempt: assignment.attempt,
-        };
-        let mut stream = self.connection.open().await.unwrap();
-        stream.send.message(&WorkRequest::Log(start)).await.unwrap();
-        let before = acknowledged(&mut stream).await;
-        let piece = LogPiece {
-            offset,
-            bytes: u32::try_from(text.len()).unwrap(),
-        };
-        stream.send.message(&piece).await.unwrap();
-        let bytes = Bytes::copy_from_slice(text.as_bytes());
-        stream.send.bytes(bytes).await.unwrap();
-        let durable = acknowledged(&mut stream).await;
-        assert_eq!(durable, offset + text.len() as u64);
-        stream.send.finish();
-        before
-    }
-
-    /// Reports an attempt, and waits until that is kept.
-    pub(super) async fn finish(&mut self, assignment: &Assignment, outcome: Outcome) {
-        // The coordinator takes a worker's word for it that this is at the cache.
-        let snapshot = Blob {
-            digest: Digest::of(b"snapshot"),
-            chunks: vec![Digest::of(b"snapshot")],
-        };
-        let result = AttemptResult {
-            outcome,
-            context: PhaseContext::default(),
-            snapshot: Some(snapshot),
-            artifact: None,
-            cache_uses: Vec::new(),
-            log_bytes: 0,
-            started: WallTime(1),
-            ended: WallTime(2),
-        };
-        let finished = WorkerMessage::Finished {
-            lease: assignment.lease,
-            result: Box::new(result),
-        };
-        self.session.send.message(&finished).await.unwrap();
-        let expected = CoordinatorMessage::Acknowledged {
-            lease: assignment.lease,
-        };
-        assert_eq!(self.told().await, Some(expected));
-    }
-
-    /// Runs the next attempt that is assigned, with success.
-    pub(super) async fn run_one(&mut self, log: &str) -> Phase {
-        let assignment = self.assigned().await;
-        if !log.is_empty() {
-            self.log(&assignment, 0, log).await;
-        }
-        self.finish(&assignment, Outcome::Succeeded).await;
-        assignment.phase
-    }
-}
-
-async fn acknowledged(stream: &mut Stream) -> u64 {
-    let ack = stream.receive.message::<LogAck>();
-    let ack = timeout(PATIENCE, ack).await.unwrap();
-    ack.unwrap().unwrap().durable
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{SignedGrant, Trust},
+    access::{Revocation, SignedGrant, Trust},
     blob::{Blob, TreeRef},
     digest::Digest,
     job::CacheUse,
@@ -15,6 +15,10 @@ use crate::{
 pub const DIGESTS_MAX: usize = 65_536;
 /// How many entries one listing gives.
 pub const ENTRIES_LISTED_MAX: u32 = 10_000;
+
+/// How many revocations a farm may have at a time: they end with the certificates that they are about,
+/// and 10,000 of them take less than a frame.
+pub const REVOCATIONS_MAX: usize = 10_000;
 
 /// A request to the cache.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -79,6 +83,9 @@ pub enum CacheRequest {
     Record(UseRecord),
     /// What was counted. Answer: [`CacheReply::Stats`].
     Stats,
+    /// From the coordinator: all that was revoked, at most [`REVOCATIONS_MAX`]; takes the place of what
+    /// was said before. Answer: [`CacheReply::Done`].
+    Revoked(Vec<Revocation>),
 }
 
 /// The answer to a [`CacheRequest`].

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::Role,
+    access::{Identity, Role},
     blob::TreeRef,
     build::{BuildId, Phase, PhaseContext, Status},
     job::{Artifact, CacheUse, JobId},
@@ -69,6 +69,15 @@ pub enum ClientRequest {
     },
     /// From the cache service: it can be reached here. Answer: [`ClientReply::Done`].
     AnnounceCache(SocketAddr),
+    /// Who has joined. Answer: [`ClientReply::Members`].
+    Members,
+    /// Let a member's certificates count no more: its name, or `<team>/<role>/<name>`. Answer:
+    /// [`ClientReply::Done`].
+    RevokeMember(String),
+    /// The join tokens that can be used. Answer: [`ClientReply::Tokens`].
+    Tokens,
+    /// Let a join token be used no more: its id, or the token. Answer: [`ClientReply::Done`].
+    RevokeToken(String),
 }
 
 /// The answer to a [`ClientRequest`].
@@ -90,6 +99,34 @@ pub enum ClientReply {
     Workers(Vec<WorkerSummary>),
     /// A token, in the form that `--token` takes. It is not kept, only its hash.
     Token(String),
+    /// Members, by team, role and name.
+    Members(Vec<MemberSummary>),
+    /// Join tokens, the one that ends first before the others.
+    Tokens(Vec<TokenSummary>),
+}
+
+/// Who has joined a farm.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct MemberSummary {
+    /// Who it is.
+    pub identity: Identity,
+    /// When it got its first certificate.
+    pub joined: WallTime,
+    /// When its last certificate ends, if it is not renewed.
+    pub valid_until: WallTime,
+}
+
+/// A join token that can be used.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct TokenSummary {
+    /// Names it among the tokens of its farm; tells nothing of its secret.
+    pub id: String,
+    /// For members of this team.
+    pub team: Team,
+    /// In this role.
+    pub role: Role,
+    /// When it can be used last.
+    pub end: WallTime,
 }
 
 /// What a client has to know of a farm.
