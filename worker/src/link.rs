@@ -89,7 +89,12 @@ impl Link {
             let (heard, ended) = serve(&connection, stream, &events).await;
             // A coordinator that hangs up at once is one that is not ready yet.
             failures = if heard { 1 } else { failures + 1 };
-            warn!(coordinator = %self.address, reason = ended, "link to the coordinator lost");
+            match ended {
+                Some(reason) => {
+                    warn!(coordinator = %self.address, reason, "link to the coordinator lost");
+                }
+                None => info!(coordinator = %self.address, "link to the coordinator given up"),
+            }
             connection.close("worker lost its work stream");
             if events.send(LinkEvent::Down).await.is_err() {
                 return;
@@ -124,19 +129,19 @@ const fn is_final(error: &ConnectError) -> bool {
 }
 
 /// Carries messages both ways until the stream ends. Gives whether the coordinator said anything, and
-/// why the stream ended.
+/// why the stream ended; `None`: the worker wants no more.
 async fn serve(
     connection: &Connection,
     stream: Stream,
     events: &mpsc::Sender<LinkEvent>,
-) -> (bool, String) {
+) -> (bool, Option<String>) {
     let (outgoing, to_send) = mpsc::channel(LEAVING_MAX);
     let up = Up {
         connection: connection.clone(),
         outgoing,
     };
     if events.send(LinkEvent::Up(up)).await.is_err() {
-        return (false, "the worker leaves".to_owned());
+        return (false, None);
     }
     let Stream { send, mut receive } = stream;
     let mut heard = false;
@@ -146,11 +151,11 @@ async fn serve(
                 Ok(Some(message)) => {
                     heard = true;
                     if events.send(LinkEvent::Arrived(message)).await.is_err() {
-                        return "the worker leaves".to_owned();
+                        return None;
                     }
                 }
-                Ok(None) => return "the coordinator ended the stream".to_owned(),
-                Err(error) => return Chain(&error).to_string(),
+                Ok(None) => return Some("the coordinator ended the stream".to_owned()),
+                Err(error) => return Some(Chain(&error).to_string()),
             }
         }
     };
@@ -158,8 +163,8 @@ async fn serve(
         biased;
         ended = receiving => ended,
         sent = send_all(send, to_send) => match sent {
-            Ok(()) => "the worker gives the connection up".to_owned(),
-            Err(error) => Chain(&error).to_string(),
+            Ok(()) => None,
+            Err(error) => Some(Chain(&error).to_string()),
         },
     };
     (heard, ended)
