@@ -3,6 +3,10 @@
 # bindings), git (for sources). On Debian and Ubuntu it installs them; elsewhere it says what is missing.
 set -euo pipefail
 
+if [ "$(uname -s)" != Linux ]; then
+  echo "error: Grange runs on Linux, and this is $(uname -s): its workers use Linux's namespaces and overlays" >&2
+  exit 2
+fi
 if ! command -v cargo >/dev/null; then
   echo "error: cargo is not there: install a Rust toolchain of 1.90 or newer (your system's, or rustup)" >&2
   exit 2

@@ -18,8 +18,14 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// How much to say of what happens inside, like `info` or `scheduler=debug,cache=trace`.
-    #[arg(long, global = true, env = "GRANGE_LOG", value_name = "FILTER")]
-    pub(crate) log: Option<String>,
+    #[arg(
+        long,
+        global = true,
+        env = "GRANGE_LOG",
+        default_value = "warn",
+        value_name = "FILTER"
+    )]
+    pub(crate) log: String,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -453,6 +459,63 @@ mod tests {
     #[test]
     fn the_commands_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    fn read(path: &str) -> String {
+        let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// All flags with a default: of which command, its name, the default.
+    fn defaults(command: &clap::Command, path: &str) -> Vec<[String; 3]> {
+        let flags = command
+            .get_arguments()
+            .filter(|flag| flag.get_action().takes_values());
+        let own = flags.filter_map(|flag| {
+            let [value] = flag.get_default_values() else {
+                return None;
+            };
+            let value = value.to_string_lossy().into_owned();
+            Some([path.to_owned(), format!("--{}", flag.get_long()?), value])
+        });
+        let below = command.get_subcommands().flat_map(|command| {
+            let path = format!("{path} {}", command.get_name());
+            defaults(command, path.trim_start())
+        });
+        own.chain(below).collect()
+    }
+
+    #[test]
+    fn every_flag_with_a_default_is_documented_with_it() {
+        let document = read("docs/operating.md");
+        let defaults = defaults(&Cli::command(), "");
+        assert!(5 <= defaults.len(), "{defaults:?}");
+        for [command, flag, default] in defaults {
+            let of = match command.as_str() {
+                "" => "all".to_owned(),
+                command => format!("`{command}`"),
+            };
+            let row = format!("| `{flag}` | {of} | `{default}` |");
+            assert!(document.contains(&row), "{row} is not in the document");
+        }
+        let port = format!("has the port `{}`", crate::address::PORT_DEFAULT);
+        assert!(document.contains(&port));
+        let lifetime = crate::command::PRINTED_TOKEN_LIFETIME;
+        let documented = "made without `--lifetime`, for a day";
+        assert!(document.contains(documented) && lifetime.as_secs() == 24 * 60 * 60);
+    }
+
+    #[test]
+    fn units_of_systemd_call_the_program_as_it_wants_to_be_called() {
+        for name in ["coordinator", "cache", "worker"] {
+            let unit = read(&format!("examples/systemd/grange-{name}.service"));
+            let call = unit
+                .lines()
+                .find_map(|line| line.strip_prefix("ExecStart="));
+            let words = call.unwrap().split(' ');
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert!(cli.command.starts_services(), "{name}");
+        }
     }
 
     #[test]

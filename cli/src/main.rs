@@ -39,9 +39,6 @@ use crate::{
     signals::Signals,
 };
 
-/// What is said of the inside when nobody asks: what somebody must act on, or soon may have to.
-const LOG_DEFAULT: &str = "warn";
-
 fn main() -> ExitCode {
     let mut words = env::args_os();
     let called = words.next().unwrap_or_default();
@@ -70,7 +67,7 @@ fn other_program(called: &OsString, mut words: impl Iterator<Item = OsString>) -
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CommandError> {
-    let filter = EnvFilter::try_new(cli.log.as_deref().unwrap_or(LOG_DEFAULT));
+    let filter = EnvFilter::try_new(&cli.log);
     let filter = filter
         .context("the filter given with `--log` makes no sense")
         .map_err(CommandError::usage)?;

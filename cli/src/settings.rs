@@ -469,6 +469,20 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_for_systemd_makes_sense() {
+        let sample = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../examples/systemd/grange.toml"
+        );
+        let file = File::parse(&fs::read_to_string(sample).unwrap()).unwrap();
+        assert!(file.coordinator.listen.ip().is_unspecified());
+        let uncommented = fs::read_to_string(sample)
+            .unwrap()
+            .replace("# advertise", "advertise");
+        assert!(File::parse(&uncommented).unwrap().cache.advertise.is_some());
+    }
+
+    #[test]
     fn the_variables_that_are_passed_on_are_documented() {
         let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md");
         let document = fs::read_to_string(document).unwrap();

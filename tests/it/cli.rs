@@ -1,6 +1,10 @@
 //! What people type and what they are told.
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
 
 use testkit::{
     farm::{Built, Farm, FarmPlan},
@@ -217,4 +221,146 @@ phases:
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 1);
     assert!(!built.stdout.contains('\x1b') && !built.stderr.contains('\x1b'));
+}
+
+#[test]
+fn what_is_typed_wrong_is_refused_before_anything_happens() {
+    let tree = "=== buildspec.yml\nversion: 0.2\nphases: {build: {commands: [make]}}\n=== taken\n";
+    check_refused(
+        tree,
+        &["build", "--env", "BAD NAME=3"],
+        &["BAD NAME", "letters"],
+    );
+    check_refused(tree, &["build", "--buildspec", "/dev/zero"], &["1048576"]);
+    check_refused(
+        tree,
+        &["build", "--project", "a", "--artifacts", "taken"],
+        &["`taken` is no directory"],
+    );
+    check_refused(
+        tree,
+        &["build", "--project", "a", "--artifacts", "taken/below"],
+        &["`taken` is no directory"],
+    );
+    check_refused(tree, &["worker", "--slots", "0"], &["--slots"]);
+    check_refused(
+        "=== grange.toml\n[worker]\nslots = 0\n",
+        &["config"],
+        &["`slots`", "at least 1"],
+    );
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_and_a_closed_pipe_is_none() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    let buildspec = "\nversion: 0.2\nphases: {build: {commands: ['seq 100000; exit 1']}}\n";
+    project::write_buildspec(source.path(), buildspec);
+    let path = source.path().to_str().unwrap();
+    for (arguments, code) in [
+        // The build's own end is what counts.
+        (&["build", path, "--project", "sample"][..], 1),
+        (&["logs", "sample#1"], 3),
+        (&["builds"], 3),
+        (&["status", "sample#1"], 3),
+        (&["workers", "--json"], 3),
+        (&["config"], 3),
+        (&["completions", "bash"], 3),
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let ended = farm.client(arguments).stdout(full).output().unwrap();
+        let ended = Built::from(ended);
+        assert_eq!(ended.code, code, "{arguments:?}: {}", ended.stderr);
+        let told = "failed to write to standard output";
+        assert!(
+            ended.stderr.contains(told),
+            "{arguments:?}: {}",
+            ended.stderr
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = farm.client(arguments);
+        let ended = Built::from(command.stdout(writer).output().unwrap());
+        let expected = if arguments[0] == "build" { 1 } else { 0 };
+        assert_eq!(ended.code, expected, "{arguments:?}: {}", ended.stderr);
+        assert!(
+            !ended.stderr.contains("error"),
+            "{arguments:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn a_log_is_followed_across_a_restart_of_the_coordinator() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases: {build: {commands: [echo first line, 'sleep 4', echo last line]}}
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    let mut following = farm
+        .client(&["logs", "-f", &build])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "first line"));
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    let rest: Vec<_> = lines.map_while(Result::ok).collect();
+    let count = |text: &str| rest.iter().filter(|line| *line == text).count();
+    assert_eq!(
+        (count("first line"), count("last line")),
+        (0, 1),
+        "{rest:?}"
+    );
+    assert!(following.wait().unwrap().success());
+}
+
+#[test]
+fn artifacts_that_cannot_be_fetched_do_not_hide_how_the_build_ended() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    let gone = tempfile::tempdir().unwrap();
+    let target = gone.path().join("target");
+    let buildspec = "
+version: 0.2
+phases: {build: {commands: [echo made > made, exit 1]}}
+artifacts: {files: [made]}
+";
+    project::write_buildspec(source.path(), buildspec);
+    // A directory to which nothing can be written, not even by root: it is the kernel's.
+    std::os::unix::fs::symlink("/proc/self", &target).unwrap();
+    let target = target.to_str().unwrap();
+    let built = farm.build(
+        source.path(),
+        &["--project", "sample", "--artifacts", target],
+    );
+    assert_eq!(built.code, 1, "{}", built.stderr);
+}
+
+#[test]
+fn services_write_no_colour_to_files() {
+    let home = tempfile::tempdir().unwrap();
+    project::write(
+        home.path(),
+        "=== buildspec.yml\nversion: 0.2\nphases: {build: {commands: ['true']}}\n",
+    );
+    let built = run_in(
+        home.path(),
+        &["build", "--project", "sample", "--log", "info"],
+    );
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert!(
+        built.stderr.contains("coordinator is ready"),
+        "{}",
+        built.stderr
+    );
+    assert!(!built.stderr.contains('\x1b'), "{}", built.stderr);
 }
