@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use protocol::{
     access::Role,
+    build::{Phase, Rerun},
+    message::client::{PRIORITY_MAX, PRIORITY_MIN},
     name::{ProjectName, Team, WorkerName},
     worker::Isolation,
 };
@@ -237,6 +239,18 @@ pub(crate) struct BuildArgs {
     /// Run the buildspec's `batch` section.
     #[arg(long)]
     pub(crate) batch: bool,
+    /// Whether a phase may run again after its first command has started and its worker was lost; may be
+    /// given several times. Without it `post_build` may not, and all others may.
+    #[arg(long = "rerun", value_name = "PHASE=always|never", value_parser = rerun)]
+    pub(crate) reruns: Vec<(Phase, Rerun)>,
+    /// How urgent the build is among those of its team: -10 to 10, greater is more urgent.
+    #[arg(
+        long,
+        default_value_t = 0,
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i8).range(i64::from(PRIORITY_MIN)..=i64::from(PRIORITY_MAX))
+    )]
+    pub(crate) priority: i8,
     /// Leave `.git` at home.
     #[arg(long)]
     pub(crate) no_git: bool,
@@ -447,6 +461,29 @@ fn variable(text: &str) -> Result<(String, String), String> {
         Err(format!(
             "`{name}` cannot name a variable: letters, digits and `_`, with no digit first"
         ))
+    }
+}
+
+/// Takes `post_build=always`.
+fn rerun(text: &str) -> Result<(Phase, Rerun), String> {
+    let phases = [
+        ("install", Phase::Install),
+        ("pre_build", Phase::PreBuild),
+        ("build", Phase::Build),
+        ("post_build", Phase::PostBuild),
+    ];
+    let (name, rerun) = text.split_once('=').unwrap_or((text, ""));
+    let phase = phases.into_iter().find(|(known, _)| *known == name);
+    let rerun = match rerun {
+        "always" => Some(Rerun::Always),
+        "never" => Some(Rerun::Never),
+        _ => None,
+    };
+    match (phase, rerun) {
+        (Some((_, phase)), Some(rerun)) => Ok((phase, rerun)),
+        _ => Err(format!(
+            "`{text}` is not one of install, pre_build, build and post_build with =always or =never"
+        )),
     }
 }
 

@@ -216,7 +216,10 @@ impl EmbeddedFarm {
         let mut options = options::worker(settings, (&directory, name), running.address)?;
         options.isolation = plan.isolation.or(options.isolation);
         options.hidden.clone_from(&plan.hidden);
-        let until = self.workers.stop.clone();
+        let until = worker::Stop {
+            drain: self.workers.stop.clone(),
+            ..worker::Stop::default()
+        };
         self.workers.tasks.spawn(async move {
             let run = worker::run(options, credentials, until);
             run.await.map_err(CommandError::farm)

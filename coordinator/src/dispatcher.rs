@@ -314,6 +314,10 @@ impl Desk {
             group.records.push(record);
         }
         group.effects.extend(decision.effects);
+        for ignored in decision.ignored {
+            let reason = ignored.as_str();
+            metrics::counter!("grange_messages_ignored_total", "reason" => reason).increment(1);
+        }
     }
 
     /// Makes a group durable, then lets the world know.
@@ -382,6 +386,10 @@ impl Desk {
                     self.send(session, CoordinatorMessage::Joined { cache, leases });
                 }
             }
+            Effect::GoAhead { session, lease } => {
+                self.send(session, CoordinatorMessage::GoAhead { lease });
+            }
+            Effect::Dismiss { session } => self.send(session, CoordinatorMessage::Dismissed),
             Effect::Drain { session } => self.send(session, CoordinatorMessage::Drain),
             Effect::Close { session } => {
                 self.sessions.remove(&session);
@@ -391,8 +399,6 @@ impl Desk {
                 self.bells.build_changed(build);
                 self.chores.add(Chore::Ended { build });
             }
-            // Its session has put it there before it submitted the build.
-            Effect::HoldSource { .. } => {}
             Effect::DeleteContent { build, namespace } => {
                 self.bells.build_changed(build);
                 self.chores.add(Chore::Deleted { build, namespace });

@@ -132,6 +132,26 @@ impl fmt::Display for Phase {
     }
 }
 
+/// Whether a phase may run again after its first command has started and its worker was lost.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rerun {
+    /// It may: what it does twice does no harm.
+    Always,
+    /// It may not, because it may have published something: the build ends as `FAULT`.
+    Never,
+}
+
+impl Rerun {
+    /// What holds for a phase of which nothing else was said.
+    pub const fn of(phase: Phase) -> Self {
+        match phase {
+            Phase::PostBuild => Self::Never,
+            _ => Self::Always,
+        }
+    }
+}
+
 /// What came of an attempt, and so of a job.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -54,6 +54,12 @@ pub struct ParseIsolationError {
     pub text: String,
 }
 
+/// Names one process of a worker: drawn at random when it starts. What it does not say it holds, it
+/// does not run; of another process of the same name nobody knows.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
 /// What a worker offers, said when it joins.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct WorkerOffer {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     access::{Grant, SignedGrant},
-    build::Outcome,
-    job::JobId,
+    build::{Outcome, Rerun},
+    job::{JobId, Task},
     lease::LeaseId,
     message::{
         cache::keys,
@@ -69,6 +69,7 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
                 grant: Vec::new(),
                 signature: Vec::new(),
             },
+            asks_to_begin: asks_to_begin(build, job),
             time_left: end.since(now),
         },
     })
@@ -93,6 +94,16 @@ fn grant(build: &Build, end: WallTime) -> Grant {
     }
 }
 
+/// Whether the job runs commands that must not run twice.
+fn asks_to_begin(build: &Build, job: JobId) -> bool {
+    let node = build.node(job.index);
+    let runs = match &node.task {
+        Task::Commands(phase) => !phase.commands.is_empty() || !phase.finally.is_empty(),
+        Task::DownloadSource { .. } | Task::UploadArtifacts { .. } => false,
+    };
+    runs && build.submission.rerun(node.phase) == Rerun::Never
+}
+
 /// Whether no phase of the job's unit has failed.
 fn is_succeeding(build: &Build, job: JobId) -> bool {
     let jobs = &build.unit_of(job.index).jobs;
@@ -107,7 +118,7 @@ fn is_succeeding(build: &Build, job: JobId) -> bool {
 fn input(build: &Build, lease: &Lease) -> JobInput {
     let mut input = build.node(lease.job.index).input;
     let placement = build.unit_of(lease.job.index).placement.as_ref();
-    if input.is_some() && placement.is_some_and(|at| at.platform.is_bound()) {
+    if input.is_some() && placement.is_some_and(|at| at.is_bound()) {
         return JobInput::Local;
     }
     while let Some(index) = input {

@@ -4,14 +4,19 @@
 //! follows from both for the builds they touched; last, free workers get jobs. Rules only read the
 //! state and record facts; facts change it.
 
-use protocol::build::BuildId;
+use protocol::{
+    build::BuildId,
+    graph::{JOBS_MAX, JobGraph},
+    name::WorkerName,
+};
 
 use crate::{
     effect::{Effect, effects},
-    event::{Event, Now, Submission},
+    event::{Event, Ignored, Now, SessionId, Submission},
     fact::{Fact, StopCause},
     fold::fold,
     lease, placement,
+    presence::Connected,
     scheduler::Decision,
     settle,
     state::{self, State},
@@ -29,6 +34,7 @@ pub(crate) fn decide(state: &mut State, now: Now, event: Event) -> Decision {
     apply(&mut turn, event);
     settle::settle(&mut turn);
     placement::assign(&mut turn);
+    worker::dismiss(&mut turn);
     turn.decision
 }
 
@@ -60,6 +66,20 @@ impl Turn<'_> {
     pub(crate) fn effect(&mut self, effect: Effect) {
         self.decision.effects.push(effect);
     }
+
+    /// Says that something that came changes nothing.
+    pub(crate) fn ignore(&mut self, why: Ignored) {
+        self.decision.ignored.push(why);
+    }
+
+    /// The worker behind a session; if there is none, what it says is too late.
+    pub(crate) fn sender(&mut self, session: SessionId) -> Option<WorkerName> {
+        let name = self.state.presence.name_of(session).cloned();
+        if name.is_none() {
+            self.ignore(Ignored::Late);
+        }
+        name
+    }
 }
 
 fn apply(turn: &mut Turn<'_>, event: Event) {
@@ -87,9 +107,18 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
         }
         Event::WorkerJoined {
             session,
+            team,
+            incarnation,
+            connection,
             offer,
+            leaving,
             holds,
-        } => worker::join(turn, session, offer, &holds),
+        } => {
+            let process = (incarnation, connection);
+            let mut connected = Connected::new((session, team), process, offer, turn.now);
+            connected.is_leaving = leaving;
+            worker::join(turn, connected, &holds);
+        }
         Event::WorkerLeft { session } => worker::leave(turn, session),
         Event::Renew {
             session,
@@ -101,6 +130,9 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
             lease,
             result,
         } => lease::finish(turn, session, lease, result),
+        Event::Began { session, lease } => lease::begin(turn, session, lease),
+        Event::Declined { session, lease } => lease::decline(turn, session, lease),
+        Event::HandOver { session, leases } => worker::hand_over(turn, session, leases),
         Event::Leaving { session } => worker::leaving(turn, session),
         Event::Drain { worker } => worker::drain(turn, worker),
         Event::Tick => {}
@@ -110,7 +142,7 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
 fn submit(turn: &mut Turn<'_>, submission: Box<Submission>) {
     let ledger = &turn.state.ledger;
     let is_known = ledger.builds.contains_key(&submission.build);
-    let is_sound = state::is_sound(&submission.graph);
+    let is_sound = state::is_sound(&submission.graph) && fits(&submission.graph);
     if is_known || !is_sound || !crate::query::has_room(turn.state) {
         return;
     }
@@ -123,6 +155,12 @@ fn submit(turn: &mut Turn<'_>, submission: Box<Submission>) {
         submission,
         at: turn.now.wall,
     });
+}
+
+/// Whether a graph is within what a build may have. Not asked again when a journal is read: a limit that
+/// was lowered does not undo what was taken.
+fn fits(graph: &JobGraph) -> bool {
+    graph.jobs.len() <= JOBS_MAX && graph.units.len() <= JOBS_MAX
 }
 
 /// Stops a build, unless it has ended or stops already.

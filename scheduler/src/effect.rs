@@ -57,8 +57,20 @@ pub enum Effect {
         /// Of the leases that it holds, those that it may go on with.
         leases: Vec<LeaseId>,
     },
-    /// Tell a worker to let its attempts end and leave.
+    /// Tell a worker that the first command of an attempt may start.
+    GoAhead {
+        /// To whom.
+        session: SessionId,
+        /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// Tell a worker to let its attempts and the units that it has the state of end, and leave.
     Drain {
+        /// To whom.
+        session: SessionId,
+    },
+    /// Tell a worker that leaves that nothing is left for it to do.
+    Dismiss {
         /// To whom.
         session: SessionId,
     },
@@ -78,11 +90,6 @@ pub enum Effect {
         /// The build.
         build: BuildId,
     },
-    /// Put the source of a build under its key at the cache, so that it stays.
-    HoldSource {
-        /// The build.
-        build: BuildId,
-    },
     /// Delete the source, snapshots, artifacts and logs of a build that is forgotten.
     DeleteContent {
         /// The build.
@@ -96,9 +103,6 @@ pub enum Effect {
 pub(crate) fn effects(state: &State, fact: &Fact) -> Vec<Effect> {
     let session = |worker: &WorkerName| state.presence.session_of(worker);
     match fact {
-        Fact::BuildSubmitted { submission, .. } => vec![Effect::HoldSource {
-            build: submission.build,
-        }],
         Fact::LeaseGranted {
             lease, job, worker, ..
         } => {
@@ -118,7 +122,10 @@ pub(crate) fn effects(state: &State, fact: &Fact) -> Vec<Effect> {
             });
             revoke.into_iter().chain(changed(*job)).collect()
         }
-        Fact::AttemptFaulted {
+        Fact::LeaseReturned {
+            lease, job, worker, ..
+        }
+        | Fact::AttemptFaulted {
             lease, job, worker, ..
         }
         | Fact::JobEnded {
@@ -129,6 +136,13 @@ pub(crate) fn effects(state: &State, fact: &Fact) -> Vec<Effect> {
                 lease: *lease,
             });
             acknowledge.into_iter().chain(changed(*job)).collect()
+        }
+        Fact::AttemptBegan { lease, worker, .. } => {
+            let go_ahead = session(worker).map(|session| Effect::GoAhead {
+                session,
+                lease: *lease,
+            });
+            go_ahead.into_iter().collect()
         }
         Fact::JobSkipped { job, .. } | Fact::JobGivenUp { job, .. } => {
             changed(*job).into_iter().collect()
@@ -148,7 +162,7 @@ pub(crate) fn effects(state: &State, fact: &Fact) -> Vec<Effect> {
             let drain = session(worker).map(|session| Effect::Drain { session });
             drain.into_iter().collect()
         }
-        Fact::WorkerDrained { .. } => Vec::new(),
+        Fact::BuildSubmitted { .. } | Fact::WorkerDrained { .. } => Vec::new(),
     }
 }
 

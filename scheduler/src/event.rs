@@ -1,18 +1,18 @@
 //! Events: what comes in, from people, workers and the clock.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use protocol::{
     access::Trust,
     blob::TreeRef,
-    build::BuildId,
+    build::{BuildId, Phase, Rerun},
     graph::JobGraph,
     job::AttemptResult,
     lease::LeaseId,
     message::work::HeldLease,
     name::{Namespace, ProjectName, Team, WorkerName},
     time::{Time, WallTime},
-    worker::WorkerOffer,
+    worker::{Incarnation, WorkerOffer},
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,21 @@ pub struct Submission {
     pub source_version: Option<String>,
     /// Its jobs.
     pub graph: JobGraph,
+    /// Which phases may run again after their first command has started, where that is not
+    /// [what holds anyway](Rerun::of).
+    #[serde(default)]
+    pub reruns: BTreeMap<Phase, Rerun>,
+    /// How urgent it is among the builds of its team; greater is more urgent, and 0 is ordinary.
+    #[serde(default)]
+    pub priority: i8,
+}
+
+impl Submission {
+    /// Whether a phase may run again after its first command has started.
+    pub fn rerun(&self, phase: Phase) -> Rerun {
+        let said = self.reruns.get(&phase);
+        said.copied().unwrap_or_else(|| Rerun::of(phase))
+    }
 }
 
 /// Something that happened. What makes no sense in the present state changes nothing.
@@ -83,13 +98,21 @@ pub enum Event {
         /// The build.
         build: BuildId,
     },
-    /// A worker is there. Its name is what its certificate says, not what it says itself.
+    /// A worker is there. Its name and team are what its certificate says, not what it says itself.
     WorkerJoined {
         /// Over which connection.
         session: SessionId,
+        /// Whose it is.
+        team: Team,
+        /// Which process it is.
+        incarnation: Incarnation,
+        /// Which connection of that process it is; counts up.
+        connection: u64,
         /// What it offers.
         offer: Box<WorkerOffer>,
-        /// The leases that it says it still holds.
+        /// Whether it leaves.
+        leaving: bool,
+        /// The attempts that it says it runs, and the results that it says it keeps.
         holds: Vec<HeldLease>,
     },
     /// A connection is gone. The leases of its worker live on until they end.
@@ -115,7 +138,29 @@ pub enum Event {
         /// What came of it.
         result: Box<AttemptResult>,
     },
-    /// A worker takes no more work and will leave.
+    /// The first command of an attempt is about to start.
+    Began {
+        /// Over which connection.
+        session: SessionId,
+        /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// A worker does not begin an attempt.
+    Declined {
+        /// Over which connection.
+        session: SessionId,
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Nothing of these attempts runs any more. From a worker that leaves also: what it keeps of units is
+    /// gone.
+    HandOver {
+        /// Over which connection.
+        session: SessionId,
+        /// The attempts' leases.
+        leases: Vec<LeaseId>,
+    },
+    /// A worker takes no more units and will leave.
     Leaving {
         /// Over which connection.
         session: SessionId,
@@ -128,4 +173,29 @@ pub enum Event {
     },
     /// Nothing but time has passed; due at [`Scheduler::next_deadline`](crate::Scheduler::next_deadline).
     Tick,
+}
+
+/// Why a message of a worker, or a part of one, changed nothing.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Ignored {
+    /// It was said before.
+    Duplicate,
+    /// What it is about is over: a lease that has ended, a session whose place another has taken.
+    Late,
+    /// It is about what is another's, or never was.
+    Forged,
+    /// What was said after it has come before it.
+    OutOfOrder,
+}
+
+impl Ignored {
+    /// The name, as metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Late => "late",
+            Self::Forged => "forged",
+            Self::OutOfOrder => "out_of_order",
+        }
+    }
 }

@@ -12,7 +12,7 @@ use protocol::{
     lease::LeaseId,
     name::WorkerName,
     time::WallTime,
-    worker::{Isolation, WorkerOffer},
+    worker::{Incarnation, Isolation, WorkerOffer},
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,10 +46,28 @@ pub enum Fact {
         worker: WorkerName,
         /// What the worker runs it on; the unit keeps to it.
         platform: Platform,
+        /// Which process of the worker; `None`: it is not known, as in journals of older programs.
+        #[serde(default)]
+        incarnation: Option<Incarnation>,
+        /// Whether the unit stays on this worker from here on; `None`: as [`Platform::is_bound`] has it,
+        /// in journals of older programs.
+        #[serde(default)]
+        binds: Option<bool>,
         /// When.
         at: WallTime,
     },
-    /// A worker was silent until its lease had ended; the job waits again.
+    /// The first command of an attempt at a phase that must not run twice is about to start.
+    AttemptBegan {
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// The job.
+        job: JobId,
+        /// Who.
+        worker: WorkerName,
+        /// When.
+        at: WallTime,
+    },
+    /// A worker was silent until its lease had ended, or lost the attempt itself; the job waits again.
     LeaseLost {
         /// The right.
         lease: LeaseId,
@@ -57,6 +75,28 @@ pub enum Fact {
         job: JobId,
         /// Who.
         worker: WorkerName,
+        /// What is to be said of it.
+        #[serde(default = "lost_context")]
+        context: PhaseContext,
+        /// Whether the state of the unit is lost with it; `None`: if the unit is bound to its worker, in
+        /// journals of older programs.
+        #[serde(default)]
+        breaks: Option<bool>,
+        /// When.
+        at: WallTime,
+    },
+    /// A worker gave a lease back; the job waits again, and this was no try.
+    LeaseReturned {
+        /// The right.
+        lease: LeaseId,
+        /// The job.
+        job: JobId,
+        /// Who.
+        worker: WorkerName,
+        /// Why.
+        cause: ReturnCause,
+        /// Whether the state of the unit is lost with it.
+        breaks: bool,
         /// When.
         at: WallTime,
     },
@@ -70,6 +110,10 @@ pub enum Fact {
         worker: WorkerName,
         /// What went wrong.
         context: PhaseContext,
+        /// Whether the state of the unit is lost with it; `None`: if the unit is bound to its worker, in
+        /// journals of older programs.
+        #[serde(default)]
+        breaks: Option<bool>,
         /// When.
         at: WallTime,
     },
@@ -163,6 +207,14 @@ pub enum Fact {
     },
 }
 
+/// What is said of a lost attempt whose fact says nothing.
+fn lost_context() -> PhaseContext {
+    PhaseContext {
+        status_code: "WORKER_LOST".to_owned(),
+        message: "The worker was lost.".to_owned(),
+    }
+}
+
 /// How long a build may take.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Limits {
@@ -199,12 +251,21 @@ impl Platform {
     }
 }
 
+/// Why a worker gave a lease back.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ReturnCause {
+    /// It never began the attempt.
+    NotBegun,
+    /// It leaves, and has killed the attempt.
+    HandedOver,
+}
+
 /// Why a unit starts again from its first phase.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum RestartCause {
     /// Its worker failed or was lost, and its state with it. Counts as a try.
     WorkerLost,
-    /// Its worker was told to leave. Does not count: nothing went wrong.
+    /// Its worker has left, as it was told to. Does not count: nothing went wrong.
     WorkerLeaves,
 }
 

@@ -4,10 +4,9 @@
 //! invariant; when a journal is read, the journal is not what was written.
 
 use protocol::{
-    build::{BuildId, Outcome, PhaseContext},
+    build::{BuildId, Outcome},
     job::JobId,
     lease::LeaseId,
-    name::WorkerName,
     time::WallTime,
 };
 
@@ -74,27 +73,11 @@ pub(crate) fn fold(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
             ledger,
             Build::new(submission.clone(), *number, *order, *limits, *at),
         ),
-        Fact::LeaseGranted {
-            lease,
-            job,
-            attempt,
-            worker,
-            platform,
-            at,
-        } => {
-            let placement = Placement {
-                worker: worker.clone(),
-                platform: platform.clone(),
-            };
-            granted(ledger, (*lease, *job, *attempt), placement, *at)
-        }
-        Fact::LeaseLost { lease, job, .. } => faulted(ledger, *lease, *job, None),
-        Fact::AttemptFaulted {
-            lease,
-            job,
-            context,
-            ..
-        } => faulted(ledger, *lease, *job, Some(context.clone())),
+        Fact::LeaseGranted { .. }
+        | Fact::AttemptBegan { .. }
+        | Fact::LeaseLost { .. }
+        | Fact::LeaseReturned { .. }
+        | Fact::AttemptFaulted { .. } => fold_lease(ledger, fact),
         Fact::JobEnded {
             lease,
             job,
@@ -135,6 +118,60 @@ pub(crate) fn fold(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
     }
 }
 
+/// Adds a fact about a lease that decides no job; others change nothing.
+fn fold_lease(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
+    match fact {
+        Fact::LeaseGranted {
+            lease,
+            job,
+            attempt,
+            worker,
+            platform,
+            incarnation,
+            binds,
+            at,
+        } => {
+            let placement = Placement {
+                worker: worker.clone(),
+                platform: platform.clone(),
+                binds: *binds,
+            };
+            let granted = Lease {
+                job: *job,
+                attempt: *attempt,
+                worker: worker.clone(),
+                incarnation: *incarnation,
+            };
+            grant(ledger, (*lease, granted), placement, *at)
+        }
+        Fact::AttemptBegan { lease, job, .. } => began(ledger, *lease, *job),
+        Fact::LeaseLost {
+            lease,
+            job,
+            context,
+            breaks,
+            ..
+        }
+        | Fact::AttemptFaulted {
+            lease,
+            job,
+            context,
+            breaks,
+            ..
+        } => wait_again(ledger, (*lease, *job), *breaks, |lost| {
+            lost.faults = lost.faults.saturating_add(1);
+            lost.returns = 0;
+            lost.context = Some(context.clone());
+        }),
+        Fact::LeaseReturned {
+            lease, job, breaks, ..
+        } => wait_again(ledger, (*lease, *job), Some(*breaks), |returned| {
+            returned.returns = returned.returns.saturating_add(1);
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// The least id that a job of `build` can have.
 pub(crate) const fn first_job(build: BuildId) -> JobId {
     JobId { build, index: 0 }
@@ -161,7 +198,7 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     projects.insert(build.submission.project.clone(), build.number);
     ledger.next_order = build.order.saturating_add(1);
     let index = &mut ledger.index;
-    index.orders.insert(build.order, id);
+    index.add(id, &build);
     index.add_dependents(id, &build);
     index.limits.extend(build.limit().map(|limit| (limit, id)));
     let jobs = build.submission.graph.jobs.len();
@@ -172,19 +209,19 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     Ok(())
 }
 
-fn granted(
+fn grant(
     ledger: &mut Ledger,
-    (lease, job, attempt): (LeaseId, JobId, u32),
+    (lease, granted): (LeaseId, Lease),
     placement: Placement,
     at: WallTime,
 ) -> Result<(), FoldError> {
+    let (job, worker) = (granted.job, granted.worker.clone());
     let known = known_job(ledger, job)?;
     if known.jobs[job.index as usize].state != JobState::Ready {
         return Err(FoldError::Standing { job });
     }
     ledger.index.queue.remove(job);
-    ledger.index.faulted.remove(&job);
-    let worker = placement.worker.clone();
+    ledger.index.again.remove(&job);
     change(ledger, job.build, |build| {
         build.started.get_or_insert(at);
         let unit = build.node(job.index).unit as usize;
@@ -200,43 +237,45 @@ fn granted(
     let build = &ledger.builds[&job.build];
     let unit = build.node(job.index).unit;
     ledger.index.bind(job.build, unit, build);
-    ledger.index.add_lease(worker.clone(), lease);
+    ledger.index.add_lease(worker, lease);
     ledger.next_lease = lease.0.saturating_add(1);
-    let granted = Lease {
-        job,
-        attempt,
-        worker,
-    };
     ledger.leases.insert(lease, granted);
     Ok(())
 }
 
-/// An attempt ended by the farm's fault: its job waits again, unless its build stops.
-fn faulted(
+fn began(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<(), FoldError> {
+    known_job(ledger, job)?;
+    let build = known_build_mut(ledger, job.build)?;
+    let begun = &mut build.jobs[job.index as usize];
+    if begun.state != JobState::Running(lease) {
+        return Err(FoldError::Standing { job });
+    }
+    begun.has_begun = true;
+    Ok(())
+}
+
+/// An attempt is over and decides nothing: its job waits again, unless its build stops.
+fn wait_again(
     ledger: &mut Ledger,
-    lease: LeaseId,
-    job: JobId,
-    context: Option<PhaseContext>,
+    (lease, job): (LeaseId, JobId),
+    breaks: Option<bool>,
+    note: impl FnOnce(&mut state::Job),
 ) -> Result<(), FoldError> {
-    let worker = release(ledger, lease, job)?;
+    release(ledger, lease, job)?;
     let build = known_build_mut(ledger, job.build)?;
     let unit = build.node(job.index).unit as usize;
-    let lost = &mut build.jobs[job.index as usize];
-    lost.faults = lost.faults.saturating_add(1);
-    lost.state = JobState::Waiting;
-    lost.context = Some(context.unwrap_or_else(|| PhaseContext {
-        status_code: "WORKER_LOST".to_owned(),
-        message: format!("Worker {worker} was lost."),
-    }));
+    let again = &mut build.jobs[job.index as usize];
+    again.state = JobState::Waiting;
+    note(again);
     let placement = build.units[unit].placement.as_ref();
-    let is_bound = placement.is_some_and(|at| at.platform.is_bound());
-    build.units[unit].is_broken |= is_bound;
+    let is_bound = placement.is_some_and(Placement::is_bound);
+    build.units[unit].is_broken |= breaks.unwrap_or(is_bound);
     refresh(ledger, job);
     Ok(())
 }
 
-/// A lease is not out any more; gives whose it was.
-fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<WorkerName, FoldError> {
+/// A lease is not out any more.
+fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<(), FoldError> {
     let known = known_job(ledger, job)?;
     if known.jobs[job.index as usize].state != JobState::Running(lease) {
         return Err(FoldError::Standing { job });
@@ -244,7 +283,7 @@ fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<WorkerName
     let released = ledger.leases.remove(&lease);
     let worker = released.ok_or(FoldError::UnknownLease { lease })?.worker;
     ledger.index.remove_lease(&worker, lease);
-    Ok(worker)
+    Ok(())
 }
 
 fn end(
@@ -258,7 +297,7 @@ fn end(
         return Err(FoldError::Standing { job });
     }
     ledger.index.queue.remove(job);
-    ledger.index.faulted.remove(&job);
+    ledger.index.again.remove(&job);
     ledger.index.doomed.remove(&job);
     let build = known_build_mut(ledger, job.build)?;
     let unit = build.node(job.index).unit;
@@ -301,8 +340,8 @@ fn refresh(ledger: &mut Ledger, job: JobId) {
         Readiness::Now => {
             let ready = &mut build.jobs[job.index as usize];
             ready.state = JobState::Ready;
-            if ready.faults > 0 {
-                ledger.index.faulted.insert(job);
+            if ready.is_again() {
+                ledger.index.again.insert(job);
             }
             ledger.index.queue.insert(build, job);
         }
@@ -342,6 +381,7 @@ fn restarted(
         }
         job.state = JobState::Waiting;
         (job.ended, job.result) = (None, None);
+        job.returns = 0;
         if cause == RestartCause::WorkerLost {
             // The unit counts them from here on.
             job.faults = 0;
@@ -353,7 +393,7 @@ fn restarted(
     for index in jobs {
         let job = JobId { build: id, index };
         ledger.index.queue.remove(job);
-        ledger.index.faulted.remove(&job);
+        ledger.index.again.remove(&job);
         ledger.index.doomed.remove(&job);
         refresh(ledger, job);
     }
@@ -385,12 +425,7 @@ fn ended(
 fn deleted(ledger: &mut Ledger, id: BuildId) -> Result<(), FoldError> {
     let unknown = FoldError::UnknownBuild { build: id };
     let build = ledger.builds.remove(&id).ok_or(unknown)?;
-    let index = &mut ledger.index;
-    index.orders.remove(&build.order);
-    if let Some(ending) = build.ended {
-        index.ended.remove(&(ending.at, id));
-        index.ended_bytes = index.ended_bytes.saturating_sub(build.bytes());
-    }
+    ledger.index.remove(id, &build);
     Ok(())
 }
 

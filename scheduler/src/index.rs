@@ -4,7 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{build::BuildId, job::JobId, lease::LeaseId, name::WorkerName, time::WallTime};
+use protocol::{
+    build::BuildId,
+    job::JobId,
+    lease::LeaseId,
+    name::{ProjectName, Team, WorkerName},
+    time::WallTime,
+};
 
 use crate::{
     queue::Queue,
@@ -23,9 +29,11 @@ pub(crate) struct Index {
     /// Jobs that cannot run, with the index of what stands in their way.
     pub(crate) doomed: BTreeMap<JobId, u32>,
     /// Jobs that wait to be tried again.
-    pub(crate) faulted: BTreeSet<JobId>,
+    pub(crate) again: BTreeSet<JobId>,
     /// For each job of a build that has not ended: which jobs need it.
     pub(crate) dependents: BTreeMap<BuildId, Vec<Vec<u32>>>,
+    /// All builds, by project and number; several teams may have a project of one name.
+    pub(crate) numbers: BTreeMap<(ProjectName, u64), BTreeMap<Team, BuildId>>,
     /// All builds, by submission.
     pub(crate) orders: BTreeMap<u64, BuildId>,
     /// Builds that have ended, by when.
@@ -41,7 +49,7 @@ impl Index {
     pub(crate) fn of(builds: &BTreeMap<BuildId, Build>, leases: &BTreeMap<LeaseId, Lease>) -> Self {
         let mut index = Self::default();
         for (&id, build) in builds {
-            index.orders.insert(build.order, id);
+            index.add(id, build);
             if let Some(ending) = build.ended {
                 index.add_ended(id, build, ending.at);
                 continue;
@@ -52,6 +60,29 @@ impl Index {
             index.add_lease(lease.worker.clone(), *id);
         }
         index
+    }
+
+    /// Takes up a build by its order and its number.
+    pub(crate) fn add(&mut self, id: BuildId, build: &Build) {
+        self.orders.insert(build.order, id);
+        let of = self.numbers.entry(number_of(build)).or_default();
+        of.insert(build.submission.team.clone(), id);
+    }
+
+    /// Forgets a build.
+    pub(crate) fn remove(&mut self, id: BuildId, build: &Build) {
+        self.orders.remove(&build.order);
+        let number = number_of(build);
+        if let Some(of) = self.numbers.get_mut(&number) {
+            of.remove(&build.submission.team);
+            if of.is_empty() {
+                self.numbers.remove(&number);
+            }
+        }
+        if let Some(ending) = build.ended {
+            self.ended.remove(&(ending.at, id));
+            self.ended_bytes = self.ended_bytes.saturating_sub(build.bytes());
+        }
     }
 
     fn add_active(&mut self, id: BuildId, build: &Build) {
@@ -67,8 +98,8 @@ impl Index {
             match job.state {
                 JobState::Ready => {
                     self.queue.insert(build, at);
-                    if job.faults > 0 {
-                        self.faulted.insert(at);
+                    if job.is_again() {
+                        self.again.insert(at);
                     }
                 }
                 JobState::Waiting if build.stop.is_none() => {
@@ -102,7 +133,7 @@ impl Index {
     /// Takes up that a unit is bound to its worker, if it is.
     pub(crate) fn bind(&mut self, id: BuildId, unit: u32, build: &Build) {
         if let Some(at) = &build.units[unit as usize].placement
-            && at.platform.is_bound()
+            && at.is_bound()
         {
             let bound = self.bound.entry(at.worker.clone()).or_default();
             bound.insert((id, unit));
@@ -133,6 +164,10 @@ impl Index {
             }
         }
     }
+}
+
+fn number_of(build: &Build) -> (ProjectName, u64) {
+    (build.submission.project.clone(), build.number)
 }
 
 /// Whether a job can run.

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use protocol::{
-    build::{Outcome, PhaseContext},
+    build::{Outcome, PhaseContext, Rerun},
     job::{AttemptResult, JobId},
     lease::{LEASE_MARGIN, LEASE_TTL, LeaseId},
+    name::WorkerName,
 };
 
 use crate::{
     decide::{Turn, stop},
     effect::Effect,
-    event::SessionId,
-    fact::{Fact, StopCause},
+    event::{Ignored, SessionId},
+    fact::{Fact, ReturnCause, StopCause},
     settle,
-    state::{Build, State},
+    state::{Build, Lease, Placement, State},
     timer::Timer,
     worker,
 };
@@ -36,8 +37,9 @@ pub(crate) fn expire(turn: &mut Turn<'_>) {
                 settle::abandon(turn, &name);
                 worker::drained(turn, &name);
             }
+            Timer::Pardon(name) => turn.state.presence.pardon(&name),
             Timer::Bench(name) => {
-                turn.state.presence.bench_over(&name);
+                turn.state.presence.bench_over(&name, turn.now);
                 turn.state.presence.relist(&turn.state.ledger, &name);
             }
             // That it is gone is all there is to it.
@@ -55,7 +57,8 @@ pub(crate) fn expire(turn: &mut Turn<'_>) {
     }
 }
 
-fn lose(turn: &mut Turn<'_>, lease: LeaseId) {
+/// An attempt is lost with its worker; if the lease is not out any more, nothing happens.
+pub(crate) fn lose(turn: &mut Turn<'_>, lease: LeaseId) {
     let Some(known) = turn.state.ledger.leases.get(&lease) else {
         return;
     };
@@ -64,9 +67,63 @@ fn lose(turn: &mut Turn<'_>, lease: LeaseId) {
         lease,
         job,
         worker: name.clone(),
+        context: PhaseContext {
+            status_code: "WORKER_LOST".to_owned(),
+            message: format!("Worker {name} was lost."),
+        },
+        breaks: Some(is_bound(turn.state, job)),
         at: turn.now.wall,
     });
     worker::drained(turn, &name);
+}
+
+/// A worker gives a live lease back.
+pub(crate) fn give_back(turn: &mut Turn<'_>, lease: LeaseId, cause: ReturnCause) {
+    let Some(known) = turn.state.ledger.leases.get(&lease) else {
+        return;
+    };
+    let (job, name) = (known.job, known.worker.clone());
+    // A unit of which nothing has run yet can begin anywhere.
+    let is_lost = cause == ReturnCause::HandedOver || !has_run(turn.state, job);
+    turn.record(Fact::LeaseReturned {
+        lease,
+        job,
+        worker: name.clone(),
+        cause,
+        breaks: is_bound(turn.state, job) && is_lost,
+        at: turn.now.wall,
+    });
+    worker::drained(turn, &name);
+}
+
+/// Whether the state of the job's unit is on its worker only.
+fn is_bound(state: &State, job: JobId) -> bool {
+    let build = state.ledger.builds.get(&job.build);
+    let placement = build.and_then(|build| build.unit_of(job.index).placement.as_ref());
+    placement.is_some_and(Placement::is_bound)
+}
+
+/// Whether a phase of the job's unit has ended.
+fn has_run(state: &State, job: JobId) -> bool {
+    let Some(build) = state.ledger.builds.get(&job.build) else {
+        return false;
+    };
+    let mut jobs = build.unit_of(job.index).jobs.iter();
+    jobs.any(|&index| build.jobs[index as usize].outcome().is_some())
+}
+
+/// The lease that `worker` speaks of, if it is out and its own.
+pub(crate) fn check<'a>(
+    state: &'a State,
+    worker: &WorkerName,
+    lease: LeaseId,
+) -> Result<&'a Lease, Ignored> {
+    match state.ledger.leases.get(&lease) {
+        Some(known) if known.worker == *worker => Ok(known),
+        Some(_) => Err(Ignored::Forged),
+        None if state.ledger.next_lease <= lease.0 => Err(Ignored::Forged),
+        None => Err(Ignored::Late),
+    }
 }
 
 /// Puts off the end of those of `leases` that are live and of this worker.
@@ -76,15 +133,31 @@ pub(crate) fn renew(
     sequence: u64,
     mut leases: Vec<LeaseId>,
 ) {
-    let Some(name) = turn.state.presence.name_of(session).cloned() else {
+    let Some(name) = turn.sender(session) else {
         return;
     };
-    leases.retain(|lease| is_live(turn.state, &name, *lease));
-    leases.retain(|lease| turn.state.presence.is_renewable(*lease, turn.now));
-    for lease in &leases {
-        turn.state.presence.renew(&name, *lease, turn.now);
+    if let Err(ignored) = turn.state.presence.count(&name, sequence) {
+        turn.ignore(ignored);
+        return;
     }
-    turn.state.presence.relist(&turn.state.ledger, &name);
+    leases.retain(|lease| {
+        let checked = check(turn.state, &name, *lease).map(|_| ());
+        let is_renewable = turn.state.presence.is_renewable(*lease, turn.now);
+        match checked {
+            Ok(()) if is_renewable => true,
+            Ok(()) => {
+                turn.ignore(Ignored::Late);
+                false
+            }
+            Err(ignored) => {
+                turn.ignore(ignored);
+                false
+            }
+        }
+    });
+    for lease in &leases {
+        turn.state.presence.renew(*lease, turn.now);
+    }
     turn.effect(Effect::Renewed {
         session,
         sequence,
@@ -92,10 +165,42 @@ pub(crate) fn renew(
     });
 }
 
-/// Whether a lease is out and `worker`'s.
-fn is_live(state: &State, worker: &protocol::name::WorkerName, lease: LeaseId) -> bool {
-    let known = state.ledger.leases.get(&lease);
-    known.is_some_and(|known| known.worker == *worker)
+/// Notes that the first command of an attempt is about to start, and lets it.
+pub(crate) fn begin(turn: &mut Turn<'_>, session: SessionId, lease: LeaseId) {
+    let Some(name) = turn.sender(session) else {
+        return;
+    };
+    let job = match check(turn.state, &name, lease) {
+        Ok(known) => known.job,
+        Err(ignored) => return turn.ignore(ignored),
+    };
+    let may_run_again = turn.state.ledger.job(job).is_some_and(|(build, _)| {
+        build.submission.rerun(build.node(job.index).phase) == Rerun::Always
+    });
+    let known = turn.state.ledger.job(job);
+    if may_run_again || known.is_some_and(|(_, job)| job.has_begun) {
+        // The answer may have been lost with its connection.
+        turn.ignore(Ignored::Duplicate);
+        turn.effect(Effect::GoAhead { session, lease });
+        return;
+    }
+    turn.record(Fact::AttemptBegan {
+        lease,
+        job,
+        worker: name,
+        at: turn.now.wall,
+    });
+}
+
+/// A worker does not begin what it was given.
+pub(crate) fn decline(turn: &mut Turn<'_>, session: SessionId, lease: LeaseId) {
+    let Some(name) = turn.sender(session) else {
+        return;
+    };
+    match check(turn.state, &name, lease) {
+        Ok(_) => give_back(turn, lease, ReturnCause::NotBegun),
+        Err(ignored) => turn.ignore(ignored),
+    }
 }
 
 /// Takes the result of an attempt.
@@ -108,17 +213,24 @@ pub(crate) fn finish(
     lease: LeaseId,
     result: Box<AttemptResult>,
 ) {
-    let Some(name) = turn.state.presence.name_of(session).cloned() else {
+    let Some(name) = turn.sender(session) else {
         return;
     };
-    let Some(known) = turn.state.ledger.leases.get(&lease) else {
-        turn.effect(Effect::Acknowledge { session, lease });
-        return;
+    let job = match check(turn.state, &name, lease) {
+        Ok(known) => known.job,
+        Err(ignored) => {
+            let is_repeated = turn.state.presence.has_taken(&name, lease);
+            turn.ignore(if is_repeated {
+                Ignored::Duplicate
+            } else {
+                ignored
+            });
+            if !turn.state.ledger.leases.contains_key(&lease) {
+                turn.effect(Effect::Acknowledge { session, lease });
+            }
+            return;
+        }
     };
-    if known.worker != name {
-        return;
-    }
-    let job = known.job;
     let build = turn.state.ledger.builds.get(&job.build);
     let build = build.expect("builds of live leases are known");
     let at = turn.now.wall;
@@ -136,6 +248,7 @@ pub(crate) fn finish(
             job,
             worker: name.clone(),
             context,
+            breaks: Some(is_bound(turn.state, job)),
             at,
         },
     };
@@ -176,7 +289,7 @@ fn fault(message: &str) -> Verdict {
 /// Whether a later phase starts from what this one did not leave.
 fn lacks_snapshot(build: &Build, job: JobId, result: &AttemptResult) -> bool {
     let placement = build.unit_of(job.index).placement.as_ref();
-    let travels = placement.is_some_and(|at| !at.platform.is_bound());
+    let travels = placement.is_some_and(|at| !at.is_bound());
     let mut jobs = build.submission.graph.jobs.iter();
     travels && result.snapshot.is_none() && jobs.any(|later| later.input == Some(job.index))
 }

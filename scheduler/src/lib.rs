@@ -5,6 +5,7 @@
 //! [`Effect`]s, which it carries out after that. [`Scheduler::replay`] folds journalled facts again.
 
 mod assignment;
+mod conduct;
 mod decide;
 mod effect;
 mod event;
@@ -21,15 +22,17 @@ mod retention;
 mod retry;
 mod scheduler;
 mod settle;
+mod shares;
 mod state;
 mod timer;
 mod worker;
 
 pub use crate::{
     assignment::{AssignmentDraft, GRANT_MARGIN, assignment},
+    conduct::{RETURNS_MAX, VANISHINGS_MAX},
     effect::Effect,
-    event::{Event, Now, SessionId, Submission},
-    fact::{Fact, Limits, Platform, RestartCause, StopCause},
+    event::{Event, Ignored, Now, SessionId, Submission},
+    fact::{Fact, Limits, Platform, RestartCause, ReturnCause, StopCause},
     fold::FoldError,
     lease::{LEASE_FENCE, REVOKE_GRACE},
     placement::PREFERENCE_WAIT,
@@ -38,6 +41,7 @@ pub use crate::{
         build_phase, build_summary, builds, counts, has_room, is_ended, knows_worker, live_attempt,
         namespaces, resolve, submission, workers,
     },
+    queue::PRIORITY_STEP,
     retention::{RetentionPolicy, overdue},
     retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},
     scheduler::{Deadline, Decision, Scheduler},

@@ -1,13 +1,14 @@
 //! Placement: which free worker gets which job.
 
-use std::{cmp::Reverse, time::Duration};
+use std::time::Duration;
 
 use protocol::{lease::LeaseId, name::WorkerName};
 
 use crate::{
     decide::Turn,
-    fact::{Fact, Platform},
-    queue::{Requirement, Ticket},
+    fact::Fact,
+    queue::{Lines, Ticket},
+    shares::Share,
     state::{Build, State},
     timer::Timer,
 };
@@ -18,8 +19,10 @@ pub const PREFERENCE_WAIT: Duration = Duration::from_secs(2);
 
 /// Gives jobs to free workers until there is no pair left.
 pub(crate) fn assign(turn: &mut Turn<'_>) {
-    while let Some((ticket, worker, platform)) = next(turn.state) {
+    while let Some((ticket, worker)) = next(turn.state) {
         let ledger = &turn.state.ledger;
+        let connected = turn.state.presence.get(&worker);
+        let connected = connected.expect("free workers are connected");
         let (_, job) = ledger.job(ticket.job).expect("queued jobs are known");
         let tries = u32::try_from(job.tries.len()).unwrap_or(u32::MAX);
         turn.record(Fact::LeaseGranted {
@@ -27,50 +30,94 @@ pub(crate) fn assign(turn: &mut Turn<'_>) {
             job: ticket.job,
             attempt: tries.saturating_add(1),
             worker,
-            platform,
+            platform: connected.platform.clone(),
+            incarnation: Some(connected.incarnation),
+            binds: Some(connected.platform.is_bound()),
             at: turn.now.wall,
         });
     }
 }
 
-/// The first job in the queue for which a worker is free, with the worker.
-fn next(state: &State) -> Option<(Ticket, WorkerName, Platform)> {
-    let mut best: Option<(Ticket, &WorkerName)> = None;
-    for (requirement, line) in state.ledger.index.queue.lines() {
-        let Some(least) = least_loaded(state, requirement) else {
-            continue;
-        };
-        let in_front = best.map(|(ticket, _)| ticket);
-        let line = line
-            .iter()
-            .take_while(|ticket| in_front.is_none_or(|front| **ticket < front));
+/// The job that is next, with its worker: what has begun is ended before something else begins, so that
+/// little is half done.
+fn next(state: &State) -> Option<(Ticket, WorkerName)> {
+    begun(state).or_else(|| fresh(state))
+}
+
+/// The next job of a unit that has begun.
+fn begun(state: &State) -> Option<(Ticket, WorkerName)> {
+    let presence = &state.presence;
+    let queue = &state.ledger.index.queue;
+    let mut best: Best<'_> = None;
+    for (platform, lines) in queue.travelling() {
+        if let Some(least) = presence.least_loaded_on(platform) {
+            look(state, lines, least, &mut best);
+        }
+    }
+    let (awaited, keepers) = (queue.awaited(), presence.keepers());
+    // Whichever are fewer.
+    if awaited.len() <= keepers.len() {
+        for worker in awaited.keys().filter(|worker| keepers.contains(*worker)) {
+            look_bound(state, worker, &mut best);
+        }
+    } else {
+        for worker in keepers {
+            look_bound(state, worker, &mut best);
+        }
+    }
+    best.map(|(_, ticket, worker)| (ticket, worker.clone()))
+}
+
+/// The best job found so far: its team's share, its place in the line, and the worker for it.
+type Best<'a> = Option<(Share, Ticket, &'a WorkerName)>;
+
+fn look_bound<'a>(state: &'a State, worker: &'a WorkerName, best: &mut Best<'a>) {
+    let of = state.ledger.index.queue.awaited().get(worker);
+    let connected = state.presence.get(worker);
+    let lines = of.and_then(|of| of.get(&connected?.platform));
+    for (team, line) in lines.into_iter().flatten() {
+        let share = state.presence.shares.of(team);
+        if let Some(ticket) = line.first()
+            && is_before(share, *ticket, best)
+        {
+            *best = Some((share, *ticket, worker));
+        }
+    }
+}
+
+fn look<'a>(state: &'a State, lines: &Lines, least: &'a WorkerName, best: &mut Best<'a>) {
+    for (team, line) in lines {
+        let share = state.presence.shares.of(team);
         for ticket in line {
+            if !is_before(share, *ticket, best) {
+                break;
+            }
             if let Some(worker) = choose(state, ticket, least) {
-                best = Some((*ticket, worker));
+                *best = Some((share, *ticket, worker));
                 break;
             }
         }
     }
-    let (ticket, worker) = best?;
-    let platform = state.presence.get(worker)?.platform.clone();
-    Some((ticket, worker.clone(), platform))
 }
 
-/// The least loaded free worker that can run jobs of this line.
-fn least_loaded<'a>(state: &'a State, requirement: &'a Requirement) -> Option<&'a WorkerName> {
-    let presence = &state.presence;
-    match requirement {
-        // Those whose phases can travel come first.
-        Requirement::Any => presence
-            .free()
-            .min_by_key(|(platform, (load, name))| (Reverse(platform.isolation), *load, name))
-            .map(|(_, (_, name))| name),
-        Requirement::Platform(platform) => presence.free_on(platform),
-        Requirement::Worker(worker, platform) => {
-            let connected = presence.get(worker)?;
-            (presence.is_free(worker) && connected.platform == *platform).then_some(worker)
+fn is_before(share: Share, ticket: Ticket, best: &Best<'_>) -> bool {
+    best.is_none_or(|(least, first, _)| (share, ticket) < (least, first))
+}
+
+/// The next unit that begins. Workers whose phases can travel come first; those whose cannot serve their
+/// own team only, because what a unit leaves there others can see.
+fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
+    let (presence, queue) = (&state.presence, &state.ledger.index.queue);
+    let (team, worker) = match presence.least_loaded() {
+        Some(worker) => (presence.shares.first()?, worker),
+        None => {
+            let hosts = presence.hosts();
+            let wanted = hosts.filter(|(team, _)| queue.fresh(team).is_some());
+            wanted.min_by_key(|(team, _)| (presence.shares.of(team), *team))?
         }
-    }
+    };
+    let ticket = queue.fresh(team)?.first()?;
+    Some((*ticket, worker.clone()))
 }
 
 /// The worker for a job: the one that holds its layers, if that is free; `None` if the job would rather
@@ -102,10 +149,7 @@ pub(crate) fn waits_for_preferred(state: &State, build: &Build, unit: u32) -> bo
     let presence = &state.presence;
     let connected = presence.get(&at.worker);
     let is_only_busy = connected.is_some_and(|worker| {
-        let is_benched = presence
-            .timers
-            .get(&Timer::Bench(at.worker.clone()))
-            .is_some();
+        let is_benched = presence.is_benched(&at.worker);
         let is_draining = state.ledger.draining.contains_key(&at.worker);
         worker.platform == at.platform && !worker.is_leaving && !is_draining && !is_benched
     });

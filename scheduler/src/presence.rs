@@ -1,36 +1,56 @@
 //! Presence: who is there now, and what runs out when. Not journalled: after a start it is made anew.
 
+mod follow;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
-    build::{BuildId, Outcome},
-    lease::LeaseId,
-    name::WorkerName,
+    build::BuildId,
+    lease::{LEASE_TTL, LeaseId},
+    name::{Team, WorkerName},
     time::Time,
-    worker::WorkerOffer,
+    worker::{Incarnation, WorkerOffer},
 };
 
 use crate::{
-    event::{Now, SessionId},
-    fact::{Fact, Platform},
-    lease::{LEASE_FENCE, REVOKE_GRACE},
-    placement::PREFERENCE_WAIT,
-    retry,
+    conduct::Conduct,
+    event::{Ignored, Now, SessionId},
+    fact::Platform,
+    lease::LEASE_FENCE,
+    retry::BENCH_MAX,
+    shares::Shares,
     state::Ledger,
     timer::{Timer, Timers},
 };
+
+/// How many results are remembered for each worker, to tell one that comes twice from one that comes too
+/// late: more than a worker has on its way.
+const TAKEN_MAX: usize = 64;
+
+/// Free workers, least loaded first.
+type Free = BTreeSet<(u32, WorkerName)>;
 
 /// Who is there, and what runs out when.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Presence {
     sessions: BTreeMap<SessionId, WorkerName>,
     workers: BTreeMap<WorkerName, Connected>,
-    /// Workers that can take a job, least loaded first, by platform.
-    free: BTreeMap<Platform, BTreeSet<(u32, WorkerName)>>,
-    /// How many faults in a row each worker had that had any.
-    faults: BTreeMap<WorkerName, u32>,
+    /// Workers that can take a unit of any team.
+    open: Free,
+    /// The same, by platform.
+    open_on: BTreeMap<Platform, Free>,
+    /// Workers that can take a unit of their own team only: what units leave there others can see.
+    hosts: BTreeMap<Team, Free>,
+    /// Workers that keep units and can go on with one, whether or not they leave.
+    keepers: BTreeSet<WorkerName>,
+    /// Workers that leave and were not told yet that they may.
+    pub(crate) departing: BTreeSet<WorkerName>,
+    conduct: Conduct,
+    /// Over which connection of its worker's process each lease was given, as far as it is known.
+    given_over: BTreeMap<LeaseId, u64>,
     /// Until when leases of builds that stop are renewed.
     grace: BTreeMap<LeaseId, Time>,
+    pub(crate) shares: Shares,
     pub(crate) timers: Timers,
     /// Builds that something was decided about since they were settled last.
     pub(crate) unsettled: BTreeSet<BuildId>,
@@ -40,14 +60,49 @@ pub(crate) struct Presence {
 #[derive(Clone, Debug)]
 pub(crate) struct Connected {
     pub(crate) session: SessionId,
+    pub(crate) team: Team,
+    pub(crate) incarnation: Incarnation,
+    /// Which connection of that process it is.
+    pub(crate) connection: u64,
     pub(crate) offer: Box<WorkerOffer>,
     pub(crate) platform: Platform,
-    /// The leases that it works on, as far as is known.
-    pub(crate) leases: BTreeSet<LeaseId>,
     /// Whether it said that it leaves.
     pub(crate) is_leaving: bool,
+    /// Whether it has given up what it keeps of units.
+    pub(crate) has_handed_over: bool,
+    /// When it came.
+    since: Time,
+    /// The leases whose results it has brought, the latest [`TAKEN_MAX`] of them.
+    taken: BTreeSet<LeaseId>,
+    /// The last renewal's number.
+    sequence: Option<u64>,
     /// The load under which it stands among the free ones; `None`: it does not.
     listed: Option<u32>,
+}
+
+impl Connected {
+    /// A worker that has just come.
+    pub(crate) fn new(
+        (session, team): (SessionId, Team),
+        (incarnation, connection): (Incarnation, u64),
+        offer: Box<WorkerOffer>,
+        now: Now,
+    ) -> Self {
+        Self {
+            session,
+            team,
+            incarnation,
+            connection,
+            platform: Platform::of(&offer),
+            offer,
+            is_leaving: false,
+            has_handed_over: false,
+            since: now.time,
+            taken: BTreeSet::new(),
+            sequence: None,
+            listed: None,
+        }
+    }
 }
 
 impl Presence {
@@ -55,8 +110,12 @@ impl Presence {
     pub(crate) fn recovered(ledger: &Ledger, now: Now) -> Self {
         let mut presence = Self::default();
         let fence = now.time + LEASE_FENCE;
-        for lease in ledger.leases.keys() {
+        for (lease, known) in &ledger.leases {
             presence.timers.set(Timer::Lease(*lease), fence);
+            if let Some(build) = ledger.builds.get(&known.job.build) {
+                let team = &build.submission.team;
+                presence.shares.granted(*lease, team, now.time);
+            }
         }
         for worker in ledger.index.bound.keys().chain(ledger.draining.keys()) {
             presence.timers.set(Timer::Gone(worker.clone()), fence);
@@ -69,41 +128,41 @@ impl Presence {
                 presence.limit_renewals(build.running(), now);
             }
         }
+        for team in ledger.index.queue.fresh_teams() {
+            presence.shares.wait(team, true);
+        }
         presence
     }
 
-    /// Takes up a worker that has joined; `leases` are those that it may go on with. Gives the session
-    /// whose place it takes, if there is one.
-    pub(crate) fn join(
-        &mut self,
-        session: SessionId,
-        offer: Box<WorkerOffer>,
-        leases: BTreeSet<LeaseId>,
-    ) -> Option<SessionId> {
-        let name = offer.name.clone();
+    /// Takes up a worker that has joined. Gives the session whose place it takes, if there is one.
+    pub(crate) fn join(&mut self, connected: Connected, now: Now) -> Option<SessionId> {
+        let name = connected.offer.name.clone();
         let before = self.session_of(&name);
         if let Some(before) = before {
-            self.leave(before);
+            self.leave(before, now);
         }
         self.timers.clear(&Timer::Gone(name.clone()));
-        self.sessions.insert(session, name.clone());
-        let connected = Connected {
-            session,
-            platform: Platform::of(&offer),
-            offer,
-            leases,
-            is_leaving: false,
-            listed: None,
-        };
+        self.timers.clear(&Timer::Pardon(name.clone()));
+        self.sessions.insert(connected.session, name.clone());
         self.workers.insert(name, connected);
         before
     }
 
     /// Forgets a session; gives the worker that is gone with it.
-    pub(crate) fn leave(&mut self, session: SessionId) -> Option<WorkerName> {
+    pub(crate) fn leave(&mut self, session: SessionId, now: Now) -> Option<WorkerName> {
         let name = self.sessions.remove(&session)?;
         self.unlist(&name);
-        self.workers.remove(&name);
+        self.departing.remove(&name);
+        let connected = self.workers.remove(&name)?;
+        let has_stayed = LEASE_TTL <= now.time.since(connected.since);
+        if has_stayed || !connected.taken.is_empty() || connected.is_leaving {
+            self.conduct.stayed(&name);
+        } else if let Some(until) = self.conduct.vanished(&name, now.time) {
+            self.bench(&name, until);
+        }
+        if !self.is_benched(&name) {
+            self.remember(&name, now);
+        }
         Some(name)
     }
 
@@ -111,7 +170,36 @@ impl Presence {
     pub(crate) fn leaving(&mut self, worker: &WorkerName) {
         if let Some(connected) = self.workers.get_mut(worker) {
             connected.is_leaving = true;
+            self.departing.insert(worker.clone());
         }
+    }
+
+    /// Takes up that a worker that leaves has given up what it keeps of units.
+    pub(crate) fn handed_over(&mut self, worker: &WorkerName) {
+        if let Some(connected) = self.workers.get_mut(worker) {
+            connected.has_handed_over = true;
+        }
+    }
+
+    /// Counts a renewal; why it is not to be looked at, if so.
+    pub(crate) fn count(&mut self, worker: &WorkerName, sequence: u64) -> Result<(), Ignored> {
+        let Some(connected) = self.workers.get_mut(worker) else {
+            return Err(Ignored::Late);
+        };
+        match connected.sequence {
+            Some(last) if sequence == last => Err(Ignored::Duplicate),
+            Some(last) if sequence < last => Err(Ignored::OutOfOrder),
+            _ => {
+                connected.sequence = Some(sequence);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a result of a worker was taken before.
+    pub(crate) fn has_taken(&self, worker: &WorkerName, lease: LeaseId) -> bool {
+        let connected = self.workers.get(worker);
+        connected.is_some_and(|connected| connected.taken.contains(&lease))
     }
 
     /// The worker behind a session.
@@ -134,30 +222,49 @@ impl Presence {
         self.workers.iter()
     }
 
-    /// The platforms on which a worker is free, each with its least loaded worker.
-    pub(crate) fn free(&self) -> impl Iterator<Item = (&Platform, &(u32, WorkerName))> {
-        let lines = self.free.iter();
-        lines.filter_map(|(platform, line)| Some((platform, line.first()?)))
+    /// The least loaded worker that can take a unit of any team.
+    pub(crate) fn least_loaded(&self) -> Option<&WorkerName> {
+        self.open.first().map(|(_, name)| name)
     }
 
-    /// The least loaded free worker of a platform.
-    pub(crate) fn free_on(&self, platform: &Platform) -> Option<&WorkerName> {
-        let (_, name) = self.free.get(platform)?.first()?;
+    /// The least loaded of those that have this platform.
+    pub(crate) fn least_loaded_on(&self, platform: &Platform) -> Option<&WorkerName> {
+        let (_, name) = self.open_on.get(platform)?.first()?;
         Some(name)
     }
 
-    /// Whether a worker is free.
+    /// The teams that have workers of their own that can take a unit, with the least loaded of each.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = (&Team, &WorkerName)> {
+        let hosts = self.hosts.iter();
+        hosts.filter_map(|(team, free)| Some((team, &free.first()?.1)))
+    }
+
+    /// The workers that keep units and can go on with one.
+    pub(crate) fn keepers(&self) -> &BTreeSet<WorkerName> {
+        &self.keepers
+    }
+
+    /// Whether a worker can take a unit that another has begun, or that nobody has.
     pub(crate) fn is_free(&self, worker: &WorkerName) -> bool {
         self.get(worker)
             .is_some_and(|connected| connected.listed.is_some())
     }
 
-    /// Puts off the end of a lease that `worker` still works on.
-    pub(crate) fn renew(&mut self, worker: &WorkerName, lease: LeaseId, now: Now) {
+    /// Whether a worker is put aside.
+    pub(crate) fn is_benched(&self, worker: &WorkerName) -> bool {
+        self.timers.get(&Timer::Bench(worker.clone())).is_some()
+    }
+
+    /// Whether a lease was given before a worker's connection `connection` was made: one that was given
+    /// before the coordinator started was.
+    pub(crate) fn is_given_before(&self, lease: LeaseId, connection: u64) -> bool {
+        let over = self.given_over.get(&lease);
+        over.is_none_or(|over| *over < connection)
+    }
+
+    /// Puts off the end of a lease.
+    pub(crate) fn renew(&mut self, lease: LeaseId, now: Now) {
         self.timers.set(Timer::Lease(lease), now.time + LEASE_FENCE);
-        if let Some(connected) = self.workers.get_mut(worker) {
-            connected.leases.insert(lease);
-        }
     }
 
     /// Whether a lease may be renewed at `now`.
@@ -165,147 +272,104 @@ impl Presence {
         self.grace.get(&lease).is_none_or(|until| now.time < *until)
     }
 
-    /// Takes up what was decided and is folded into `ledger` already.
-    pub(crate) fn follow(&mut self, ledger: &Ledger, fact: &Fact, now: Now) {
-        self.unsettled.extend(settles(fact));
-        match fact {
-            Fact::LeaseGranted {
-                lease, job, worker, ..
-            } => {
-                self.renew(worker, *lease, now);
-                if let Some((build, _)) = ledger.job(*job) {
-                    let unit = build.node(job.index).unit;
-                    self.timers.clear(&Timer::Preference(job.build, unit));
-                }
-                self.relist(ledger, worker);
-            }
-            Fact::LeaseLost { lease, worker, .. } | Fact::AttemptFaulted { lease, worker, .. } => {
-                self.release(worker, *lease);
-                self.bench(worker, now);
-                self.relist(ledger, worker);
-            }
-            Fact::JobEnded {
-                lease,
-                job,
-                worker,
-                outcome,
-                ..
-            } => {
-                self.release(worker, *lease);
-                if matches!(outcome, Outcome::Succeeded | Outcome::Failed) {
-                    self.unbench(worker);
-                }
-                self.relist(ledger, worker);
-                if let Some((build, _)) = ledger.job(*job) {
-                    let unit = build.node(job.index).unit;
-                    self.prefer(worker, (job.build, unit), now);
-                }
-            }
-            Fact::StopRequested { build, .. } => {
-                if let Some(build) = ledger.builds.get(build) {
-                    self.limit_renewals(build.running(), now);
-                }
-            }
-            Fact::WorkerDraining { worker, .. } | Fact::WorkerDrained { worker, .. } => {
-                self.relist(ledger, worker);
-            }
-            _ => {}
-        }
-    }
-
-    /// Brings a worker's place among the free ones up to date.
+    /// Brings a worker's place among the free ones up to date. It has as many jobs as leases are out to
+    /// its name, whatever it says.
     pub(crate) fn relist(&mut self, ledger: &Ledger, worker: &WorkerName) {
         self.unlist(worker);
-        let is_benched = self.timers.get(&Timer::Bench(worker.clone())).is_some();
+        let is_benched = self.is_benched(worker);
         let Some(connected) = self.workers.get_mut(worker) else {
             return;
         };
-        let running = u32::try_from(connected.leases.len()).unwrap_or(u32::MAX);
+        let leases = ledger.index.leases.get(worker).map_or(0, BTreeSet::len);
+        let running = u32::try_from(leases).unwrap_or(u32::MAX);
         let capacity = connected.offer.capacity;
-        let takes_jobs = !connected.is_leaving && !ledger.draining.contains_key(worker);
-        if is_benched || !takes_jobs || capacity <= running {
+        if is_benched || capacity <= running || connected.has_handed_over {
+            return;
+        }
+        let is_host = connected.platform.is_bound();
+        if is_host {
+            self.keepers.insert(worker.clone());
+        }
+        if connected.is_leaving || ledger.draining.contains_key(worker) {
             return;
         }
         // In thousandths, so that big workers and small ones compare.
         let load = u64::from(running) * 1000 / u64::from(capacity);
         let load = u32::try_from(load).unwrap_or(u32::MAX);
         connected.listed = Some(load);
-        let line = self.free.entry(connected.platform.clone()).or_default();
-        line.insert((load, worker.clone()));
+        let place = (load, worker.clone());
+        if is_host {
+            let of = self.hosts.entry(connected.team.clone()).or_default();
+            of.insert(place);
+        } else {
+            let on = self.open_on.entry(connected.platform.clone()).or_default();
+            on.insert(place.clone());
+            self.open.insert(place);
+        }
     }
 
     fn unlist(&mut self, worker: &WorkerName) {
+        self.keepers.remove(worker);
         let Some(connected) = self.workers.get_mut(worker) else {
             return;
         };
         let Some(load) = connected.listed.take() else {
             return;
         };
-        if let Some(line) = self.free.get_mut(&connected.platform) {
-            line.remove(&(load, worker.clone()));
-            if line.is_empty() {
-                self.free.remove(&connected.platform);
-            }
+        let place = (load, worker.clone());
+        if connected.platform.is_bound() {
+            remove(&mut self.hosts, &connected.team, &place);
+        } else {
+            remove(&mut self.open_on, &connected.platform, &place);
+            self.open.remove(&place);
         }
     }
 
-    fn release(&mut self, worker: &WorkerName, lease: LeaseId) {
+    fn release(&mut self, worker: &WorkerName, lease: LeaseId, now: Now) {
         self.timers.clear(&Timer::Lease(lease));
         self.grace.remove(&lease);
-        if let Some(connected) = self.workers.get_mut(worker) {
-            connected.leases.remove(&lease);
+        self.given_over.remove(&lease);
+        self.shares.released(lease, now.time);
+        if !self.workers.contains_key(worker) && !self.is_benched(worker) {
+            self.remember(worker, now);
         }
     }
 
-    fn bench(&mut self, worker: &WorkerName, now: Now) {
-        let faults = self.faults.entry(worker.clone()).or_default();
-        *faults = faults.saturating_add(1);
-        let until = now.time + retry::bench_time(*faults);
+    /// Puts a worker aside.
+    fn bench(&mut self, worker: &WorkerName, until: Time) {
+        self.timers.clear(&Timer::Pardon(worker.clone()));
         self.timers.set(Timer::Bench(worker.clone()), until);
     }
 
-    fn unbench(&mut self, worker: &WorkerName) {
-        self.faults.remove(worker);
-        self.timers.clear(&Timer::Bench(worker.clone()));
-    }
-
-    /// Forgets the faults of a worker that is not there, when its time aside is over: names that come
-    /// once must not add up.
-    pub(crate) fn bench_over(&mut self, worker: &WorkerName) {
+    /// A worker's time aside is over.
+    pub(crate) fn bench_over(&mut self, worker: &WorkerName, now: Now) {
         if !self.workers.contains_key(worker) {
-            self.faults.remove(worker);
+            self.remember(worker, now);
         }
     }
 
-    /// Lets a unit wait for the worker that holds its layers.
-    fn prefer(&mut self, worker: &WorkerName, (build, unit): (BuildId, u32), now: Now) {
-        let travels = |connected: &Connected| !connected.platform.is_bound();
-        if self.workers.get(worker).is_some_and(travels) {
-            let timer = Timer::Preference(build, unit);
-            self.timers.set(timer, now.time + PREFERENCE_WAIT);
+    /// Keeps for a while what is held against a worker that is not there: names that come once must not
+    /// add up.
+    fn remember(&mut self, worker: &WorkerName, now: Now) {
+        if self.conduct.knows(worker) {
+            let pardon = Timer::Pardon(worker.clone());
+            self.timers.set(pardon, now.time + BENCH_MAX);
         }
     }
 
-    fn limit_renewals(&mut self, leases: impl Iterator<Item = LeaseId>, now: Now) {
-        let until = now.time + REVOKE_GRACE;
-        self.grace.extend(leases.map(|lease| (lease, until)));
+    /// Forgets what is held against a worker that has not come back.
+    pub(crate) fn pardon(&mut self, worker: &WorkerName) {
+        if !self.workers.contains_key(worker) {
+            self.conduct.forget(worker);
+        }
     }
 }
 
-/// The build that has to be looked at after `fact`.
-fn settles(fact: &Fact) -> Option<BuildId> {
-    match fact {
-        Fact::BuildSubmitted { submission, .. } => Some(submission.build),
-        Fact::LeaseLost { job, .. }
-        | Fact::AttemptFaulted { job, .. }
-        | Fact::JobEnded { job, .. }
-        | Fact::JobSkipped { job, .. }
-        | Fact::JobGivenUp { job, .. } => Some(job.build),
-        Fact::UnitRestarted { build, .. } | Fact::StopRequested { build, .. } => Some(*build),
-        Fact::LeaseGranted { .. }
-        | Fact::BuildEnded { .. }
-        | Fact::BuildDeleted { .. }
-        | Fact::WorkerDraining { .. }
-        | Fact::WorkerDrained { .. } => None,
+fn remove<K: Ord>(lines: &mut BTreeMap<K, Free>, key: &K, place: &(u32, WorkerName)) {
+    if let Some(line) = lines.get_mut(key) {
+        line.remove(place);
+        if line.is_empty() {
+            lines.remove(key);
+        }
     }
 }

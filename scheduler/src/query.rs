@@ -20,7 +20,8 @@ pub use crate::query::resolve::{ResolveError, resolve};
 use crate::{
     event::{Now, Submission},
     outcome::unit_status,
-    query::waits::waits,
+    presence::Connected,
+    query::waits::Waits,
     state::{Build, JobState, State},
 };
 
@@ -159,6 +160,7 @@ pub fn build_summary(state: &State, build: BuildId) -> Option<BuildSummary> {
 pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDetail> {
     let build = state.ledger.builds.get(&build)?;
     let nodes = &build.submission.graph.units;
+    let mut waits = Waits::new(state, build, now);
     let units = build.units.iter().zip(nodes).map(|(unit, node)| {
         let results = unit.jobs.iter();
         let mut results = results.filter_map(|&job| build.jobs[job as usize].result.as_ref());
@@ -168,7 +170,7 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
             phases: unit
                 .jobs
                 .iter()
-                .map(|&job| phase(state, build, job, now))
+                .map(|&job| phase(build, job, &mut waits))
                 .collect(),
             artifact: results.find_map(|result| result.artifact.clone()),
         }
@@ -185,13 +187,20 @@ pub fn build_phase(state: &State, job: JobId, now: Now) -> Option<(Option<String
     let (build, _) = state.ledger.job(job)?;
     let unit = build.node(job.index).unit as usize;
     let identifier = build.submission.graph.units[unit].identifier.clone();
-    Some((identifier, phase(state, build, job.index, now)))
+    let mut waits = Waits::new(state, build, now);
+    Some((identifier, phase(build, job.index, &mut waits)))
 }
 
-/// The workers that are connected, by name.
-pub fn workers(state: &State) -> Vec<WorkerSummary> {
+/// The workers that are connected and can serve `scope`, by name. Of what they run, only builds in
+/// `scope` are told.
+pub fn workers(state: &State, scope: &Scope) -> Vec<WorkerSummary> {
     let connected = state.presence.workers();
+    let serves = |worker: &Connected| match scope {
+        Scope::Team(team) => !worker.platform.is_bound() || worker.team == *team,
+        Scope::All => true,
+    };
     connected
+        .filter(|(_, worker)| serves(worker))
         .map(|(name, worker)| {
             let leases = state.ledger.index.leases.get(name);
             let leases = leases.into_iter().flatten();
@@ -200,6 +209,10 @@ pub fn workers(state: &State) -> Vec<WorkerSummary> {
                 draining: worker.is_leaving || state.ledger.draining.contains_key(name),
                 runs: leases
                     .filter_map(|lease| Some(state.ledger.leases.get(lease)?.job))
+                    .filter(|job| {
+                        let build = state.ledger.builds.get(&job.build);
+                        build.is_some_and(|build| scope.contains(build))
+                    })
                     .collect(),
             }
         })
@@ -232,7 +245,7 @@ fn summary(build: &Build) -> BuildSummary {
     }
 }
 
-fn phase(state: &State, build: &Build, index: u32, now: Now) -> PhaseDetail {
+fn phase(build: &Build, index: u32, waits: &mut Waits<'_>) -> PhaseDetail {
     let job = &build.jobs[index as usize];
     let last = job.tries.last();
     PhaseDetail {
@@ -243,7 +256,7 @@ fn phase(state: &State, build: &Build, index: u32, now: Now) -> PhaseDetail {
             JobState::Running(_) => Status::InProgress,
             JobState::Ended(outcome) => Status::Ended(outcome),
         },
-        waits: waits(state, build, index, now),
+        waits: waits.reason(index),
         attempts: u32::try_from(job.tries.len()).unwrap_or(u32::MAX),
         worker: last.map(|tried| tried.worker.clone()),
         started: last.map(|tried| tried.started),

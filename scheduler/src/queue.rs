@@ -1,38 +1,53 @@
 //! The queue: jobs that wait for a worker, in the order in which they get one.
 //!
-//! Jobs that need the same kind of worker stand in one line, so that finding who is next takes a look
-//! at the head of each line and not at every job. What comes first is all in [`Ticket`]'s order.
+//! Jobs that need the same kind of worker and are of one team stand in one line, so that finding who is
+//! next takes a look at the heads of lines and not at every job. Which team's turn it is say its
+//! [`Shares`](crate::shares::Shares); what comes first in a line is all in [`Ticket`]'s order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use protocol::{job::JobId, name::WorkerName};
+use protocol::{
+    job::JobId,
+    name::{Team, WorkerName},
+};
 
 use crate::{fact::Platform, state::Build};
 
-/// A job's place in the queue; the least is served first.
+/// What a step of priority is worth: a build is served as if it had been submitted so much earlier for
+/// each. So one that waits gains a step in this time against what is submitted later, and none starves.
+pub const PRIORITY_STEP: Duration = Duration::from_secs(10 * 60);
+
+/// A job's place in its line; the least is served first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Ticket {
-    /// What has begun is ended before something else begins, so that little is half done.
-    pub(crate) standing: Standing,
+    /// When its build was submitted, in milliseconds, put earlier by its priority.
+    pub(crate) rank: i64,
     /// The build's place in the order of submissions.
     pub(crate) order: u64,
     /// The job.
     pub(crate) job: JobId,
 }
 
-/// Whether a job's unit has begun.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Standing {
-    /// Another phase of its unit has run.
-    Continuing,
-    /// It is its unit's first.
-    Fresh,
+impl Ticket {
+    fn of(build: &Build, job: JobId) -> Self {
+        let submitted = i64::try_from(build.submitted.0).unwrap_or(i64::MAX);
+        let step = i64::try_from(PRIORITY_STEP.as_millis()).unwrap_or(i64::MAX);
+        let earlier = step.saturating_mul(i64::from(build.submission.priority));
+        Self {
+            rank: submitted.saturating_sub(earlier),
+            order: build.order,
+            job,
+        }
+    }
 }
 
 /// Which workers can run a job.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Requirement {
-    /// All.
+    /// All that serve its team: the unit has not begun.
     Any,
     /// Those with this platform: the unit has begun on one.
     Platform(Platform),
@@ -45,62 +60,112 @@ impl Requirement {
     pub(crate) fn of(build: &Build, index: u32) -> Self {
         match &build.unit_of(index).placement {
             None => Self::Any,
-            Some(at) if at.platform.is_bound() => {
-                Self::Worker(at.worker.clone(), at.platform.clone())
-            }
+            Some(at) if at.is_bound() => Self::Worker(at.worker.clone(), at.platform.clone()),
             Some(at) => Self::Platform(at.platform.clone()),
         }
     }
 }
 
+/// Jobs of one team that need the same kind of worker.
+pub(crate) type Line = BTreeSet<Ticket>;
+
+/// The lines of all teams whose jobs need the same kind of worker.
+pub(crate) type Lines = BTreeMap<Team, Line>;
+
 /// Jobs that wait for a worker.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Queue {
-    lines: BTreeMap<Requirement, BTreeSet<Ticket>>,
-    places: BTreeMap<JobId, (Requirement, Ticket)>,
+    /// The first jobs of units.
+    fresh: Lines,
+    /// Jobs of units that have begun and can go on wherever the platform is.
+    travelling: BTreeMap<Platform, Lines>,
+    /// Jobs of units whose state is on one worker.
+    bound: BTreeMap<WorkerName, BTreeMap<Platform, Lines>>,
+    places: BTreeMap<JobId, (Requirement, Team, Ticket)>,
 }
 
 impl Queue {
     /// Puts a job into the line that it belongs to now.
     pub(crate) fn insert(&mut self, build: &Build, job: JobId) {
-        let standing = match build.unit_of(job.index).placement {
-            Some(_) => Standing::Continuing,
-            None => Standing::Fresh,
-        };
-        let ticket = Ticket {
-            standing,
-            order: build.order,
-            job,
-        };
-        let requirement = Requirement::of(build, job.index);
         self.remove(job);
-        self.lines
-            .entry(requirement.clone())
-            .or_default()
-            .insert(ticket);
-        self.places.insert(job, (requirement, ticket));
+        let ticket = Ticket::of(build, job);
+        let requirement = Requirement::of(build, job.index);
+        let team = build.submission.team.clone();
+        let lines = match &requirement {
+            Requirement::Any => &mut self.fresh,
+            Requirement::Platform(platform) => self.travelling.entry(platform.clone()).or_default(),
+            Requirement::Worker(worker, platform) => {
+                let of = self.bound.entry(worker.clone()).or_default();
+                of.entry(platform.clone()).or_default()
+            }
+        };
+        lines.entry(team.clone()).or_default().insert(ticket);
+        self.places.insert(job, (requirement, team, ticket));
     }
 
     /// Takes a job out, if it is there.
     pub(crate) fn remove(&mut self, job: JobId) {
-        let Some((requirement, ticket)) = self.places.remove(&job) else {
+        let Some((requirement, team, ticket)) = self.places.remove(&job) else {
             return;
         };
-        if let Some(line) = self.lines.get_mut(&requirement) {
-            line.remove(&ticket);
-            if line.is_empty() {
-                self.lines.remove(&requirement);
+        match requirement {
+            Requirement::Any => leave(&mut self.fresh, &team, ticket),
+            Requirement::Platform(platform) => {
+                if let Some(lines) = self.travelling.get_mut(&platform) {
+                    leave(lines, &team, ticket);
+                    if lines.is_empty() {
+                        self.travelling.remove(&platform);
+                    }
+                }
+            }
+            Requirement::Worker(worker, platform) => {
+                let Some(of) = self.bound.get_mut(&worker) else {
+                    return;
+                };
+                if let Some(lines) = of.get_mut(&platform) {
+                    leave(lines, &team, ticket);
+                    if lines.is_empty() {
+                        of.remove(&platform);
+                    }
+                }
+                if of.is_empty() {
+                    self.bound.remove(&worker);
+                }
             }
         }
     }
 
-    /// The lines, none of them empty.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (&Requirement, &BTreeSet<Ticket>)> {
-        self.lines.iter()
+    /// The first jobs of units of a team; `None`: there are none.
+    pub(crate) fn fresh(&self, team: &Team) -> Option<&Line> {
+        self.fresh.get(team)
+    }
+
+    /// The teams that have units that wait to begin.
+    pub(crate) fn fresh_teams(&self) -> impl Iterator<Item = &Team> {
+        self.fresh.keys()
+    }
+
+    /// The lines of jobs that can go on wherever a platform is, none of them empty.
+    pub(crate) fn travelling(&self) -> impl Iterator<Item = (&Platform, &Lines)> {
+        self.travelling.iter()
+    }
+
+    /// The workers that jobs wait for that can go on nowhere else.
+    pub(crate) fn awaited(&self) -> &BTreeMap<WorkerName, BTreeMap<Platform, Lines>> {
+        &self.bound
     }
 
     /// How many jobs wait.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
+    }
+}
+
+fn leave(lines: &mut Lines, team: &Team, ticket: Ticket) {
+    if let Some(line) = lines.get_mut(team) {
+        line.remove(&ticket);
+        if line.is_empty() {
+            lines.remove(team);
+        }
     }
 }

@@ -2,9 +2,21 @@
 
 use std::time::Duration;
 
+use protocol::build::Phase;
+
 /// How often a job is tried before its fault is its outcome. One fault is bad luck, two may have one
 /// cause; a third says that trying on costs more than it brings.
 pub const ATTEMPTS_MAX: u32 = 3;
+
+/// Why a phase does not run again whose first command has started, and what to do.
+pub(crate) fn not_again(phase: Phase) -> String {
+    format!(
+        "The first command of {phase} had started, and what it published must not be published twice, so \
+         the phase does not run again by itself. Look at what it did; `grange retry` runs the whole build \
+         again, and `grange build --rerun {}=always` says that the phase may be repeated.",
+        phase.as_str().to_lowercase()
+    )
+}
 
 /// How long a worker is put aside after its first fault in a row: long enough for another one to take
 /// the job, short enough not to matter where there is no other.

@@ -10,7 +10,7 @@ use protocol::{
 use crate::{
     decide,
     effect::Effect,
-    event::{Event, Now},
+    event::{Event, Ignored, Now},
     fact::Fact,
     fold::{FoldError, fold},
     presence::Presence,
@@ -25,6 +25,8 @@ pub struct Decision {
     pub facts: Vec<Fact>,
     /// What to do about it, in order. Messages to one session are sent in this order.
     pub effects: Vec<Effect>,
+    /// What was said and changed nothing, for those who watch over the farm.
+    pub ignored: Vec<Ignored>,
 }
 
 /// When the scheduler wants to be told the time, with [`Event::Tick`] if nothing else happens.

@@ -16,7 +16,7 @@ use crate::{
     outcome::{build_outcome, unit_status},
     presence::Presence,
     retry,
-    state::{Build, JobState, Unit},
+    state::{Build, JobState, Placement, Unit},
 };
 
 /// Settles every build that something was decided about.
@@ -31,7 +31,7 @@ pub(crate) fn settle(turn: &mut Turn<'_>) {
 
 fn settle_build(turn: &mut Turn<'_>, build: BuildId) {
     restart_left(turn, build);
-    retry_faulted(turn, build);
+    retry_again(turn, build);
     skip_doomed(turn, build);
     if is_failed_fast(&turn.state.ledger.builds[&build]) {
         stop(turn, build, StopCause::FastFail);
@@ -59,22 +59,20 @@ pub(crate) fn abandon(turn: &mut Turn<'_>, worker: &WorkerName) {
     }
 }
 
-/// Lets the units of a build start again whose worker leaves, or came back as something else.
+/// Lets the units of a build start again whose worker has given them up, or came back as something else.
 fn restart_left(turn: &mut Turn<'_>, id: BuildId) {
     let build = &turn.state.ledger.builds[&id];
     if build.stop.is_some() {
         return;
     }
-    let draining = &turn.state.ledger.draining;
+    let presence = &turn.state.presence;
     let left: Vec<u32> = (0..)
         .zip(&build.units)
         .filter(|(_, unit)| {
             let placement = unit.placement.as_ref();
-            let bound = placement.filter(|at| unit.open > 0 && at.platform.is_bound());
+            let bound = placement.filter(|at| unit.open > 0 && at.is_bound());
             bound.is_some_and(|at| {
-                let is_left =
-                    draining.contains_key(&at.worker) || is_leaving(&turn.state.presence, at);
-                is_left && !unit.is_broken && !is_running(build, unit)
+                is_left(presence, at) && !unit.is_broken && !is_running(build, unit)
             })
         })
         .map(|(index, _)| index)
@@ -84,9 +82,9 @@ fn restart_left(turn: &mut Turn<'_>, id: BuildId) {
     }
 }
 
-fn is_leaving(presence: &Presence, at: &crate::state::Placement) -> bool {
+fn is_left(presence: &Presence, at: &Placement) -> bool {
     let connected = presence.get(&at.worker);
-    connected.is_some_and(|worker| worker.is_leaving || worker.platform != at.platform)
+    connected.is_some_and(|worker| worker.has_handed_over || worker.platform != at.platform)
 }
 
 fn is_running(build: &Build, unit: &Unit) -> bool {
@@ -95,7 +93,7 @@ fn is_running(build: &Build, unit: &Unit) -> bool {
 }
 
 /// Lets a unit start again from its first phase, or gives it up: if it was tried often enough, or if a
-/// phase of it failed, for that is final and must not run again.
+/// phase of it must not run again, because it failed or because it may have published something.
 fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause) {
     let build = &turn.state.ledger.builds[&id];
     let of = &build.units[unit as usize];
@@ -107,12 +105,14 @@ fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause)
     let has_failed = jobs
         .clone()
         .any(|(_, job)| !job.outcome().is_none_or(is_good));
+    let has_begun = jobs.clone().find(|(_, job)| job.has_begun);
+    let has_begun = has_begun.map(|(index, _)| build.node(index).phase);
     let is_tried = cause == RestartCause::WorkerLeaves || retry::is_tried_again(of.restarts + 1);
     let Some(worker) = of.placement.as_ref().map(|at| at.worker.clone()) else {
         return;
     };
     let at = turn.now.wall;
-    if is_tried && !has_failed {
+    if is_tried && !has_failed && has_begun.is_none() {
         turn.record(Fact::UnitRestarted {
             build: id,
             unit,
@@ -122,14 +122,15 @@ fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause)
         });
         return;
     }
-    let reason = if has_failed {
-        "and a phase that failed does not run again"
-    } else {
-        "and the unit was started often enough"
+    let lost = format!("The unit's state was lost with worker {worker}");
+    let message = match has_begun {
+        Some(phase) => format!("{lost}. {}", retry::not_again(phase)),
+        None if has_failed => format!("{lost}, and a phase that failed does not run again."),
+        None => format!("{lost}, and the unit was started often enough."),
     };
     let context = PhaseContext {
         status_code: "WORKER_LOST".to_owned(),
-        message: format!("The unit's state was lost with worker {worker}, {reason}."),
+        message,
     };
     let waiting: Vec<u32> = jobs
         .filter(|(_, job)| job.state == JobState::Ready)
@@ -145,19 +146,13 @@ fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause)
     }
 }
 
-/// Gives up the jobs of a build that faulted too often, and lets units start again whose state went
-/// with the fault.
-fn retry_faulted(turn: &mut Turn<'_>, id: BuildId) {
+/// Gives up the jobs of a build that faulted too often or must not run again, and lets units start again
+/// whose state went with the fault.
+fn retry_again(turn: &mut Turn<'_>, id: BuildId) {
     let all = first_job(id)..=last_job(id);
-    let faulted: Vec<JobId> = turn
-        .state
-        .ledger
-        .index
-        .faulted
-        .range(all)
-        .copied()
-        .collect();
-    for job in faulted {
+    let again = turn.state.ledger.index.again.range(all);
+    let again: Vec<JobId> = again.copied().collect();
+    for job in again {
         let build = &turn.state.ledger.builds[&id];
         let known = &build.jobs[job.index as usize];
         if build.stop.is_some() || known.state != JobState::Ready {
@@ -165,7 +160,21 @@ fn retry_faulted(turn: &mut Turn<'_>, id: BuildId) {
         }
         if build.unit_of(job.index).is_broken {
             let unit = build.node(job.index).unit;
-            restart(turn, (id, unit), RestartCause::WorkerLost);
+            let cause = match known.returns {
+                0 => RestartCause::WorkerLost,
+                _ => RestartCause::WorkerLeaves,
+            };
+            restart(turn, (id, unit), cause);
+            continue;
+        }
+        if known.has_begun {
+            let last = known.context.clone().unwrap_or_default();
+            let reason = retry::not_again(build.node(job.index).phase);
+            let context = PhaseContext {
+                message: format!("{} {reason}", last.message).trim_start().to_owned(),
+                ..last
+            };
+            give_up(turn, job, Outcome::Fault, context);
             continue;
         }
         let faults = known.faults + build.unit_of(job.index).restarts;

@@ -9,6 +9,7 @@ use protocol::{
     lease::LeaseId,
     name::{ProjectName, Team, WorkerName},
     time::WallTime,
+    worker::Incarnation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -232,15 +233,13 @@ fn bytes_of(result: &AttemptResult) -> u64 {
 
 /// Whether every index of a graph leads where the documents say.
 pub(crate) fn is_sound(graph: &JobGraph) -> bool {
-    graph.jobs.len() <= protocol::graph::JOBS_MAX
-        && graph.units.len() <= protocol::graph::JOBS_MAX
-        && (0..).zip(&graph.jobs).all(|(index, node)| {
-            (node.unit as usize) < graph.units.len()
-                && node.needs.iter().all(|edge| edge.job < index)
-                && node.input.is_none_or(|input| {
-                    input < index && graph.jobs[input as usize].unit == node.unit
-                })
-        })
+    (0..).zip(&graph.jobs).all(|(index, node)| {
+        (node.unit as usize) < graph.units.len()
+            && node.needs.iter().all(|edge| edge.job < index)
+            && node
+                .input
+                .is_none_or(|input| input < index && graph.jobs[input as usize].unit == node.unit)
+    })
 }
 
 /// A unit of a build.
@@ -265,6 +264,16 @@ pub(crate) struct Placement {
     pub(crate) worker: WorkerName,
     /// What all its phases run on.
     pub(crate) platform: Platform,
+    /// Whether it stays on that worker; `None`: as the platform has it.
+    #[serde(default)]
+    pub(crate) binds: Option<bool>,
+}
+
+impl Placement {
+    /// Whether the unit's state is on its worker, and nowhere else.
+    pub(crate) fn is_bound(&self) -> bool {
+        self.binds.unwrap_or_else(|| self.platform.is_bound())
+    }
 }
 
 /// A job of a build.
@@ -275,6 +284,12 @@ pub(crate) struct Job {
     pub(crate) tries: Vec<Try>,
     /// How many of them were faults since its unit started again, or started.
     pub(crate) faults: u32,
+    /// How many of them were given back since the last fault: no tries, really.
+    #[serde(default)]
+    pub(crate) returns: u32,
+    /// Whether the first command of one of them has started, if the phase must not run again then.
+    #[serde(default)]
+    pub(crate) has_begun: bool,
     /// When it ended.
     pub(crate) ended: Option<WallTime>,
     /// Why it ended as it did, or what its last fault was.
@@ -298,6 +313,11 @@ impl Job {
             JobState::Running(lease) => Some(lease),
             _ => None,
         }
+    }
+
+    /// Whether it was tried before, so that somebody has to look whether it may be tried again.
+    pub(crate) const fn is_again(&self) -> bool {
+        0 < self.faults || 0 < self.returns || self.has_begun
     }
 
     /// Whether it has not started, or waits to be tried again.
@@ -334,4 +354,7 @@ pub(crate) struct Lease {
     pub(crate) job: JobId,
     pub(crate) attempt: u32,
     pub(crate) worker: WorkerName,
+    /// Which process of the worker has it; `None`: it is not known.
+    #[serde(default)]
+    pub(crate) incarnation: Option<Incarnation>,
 }

@@ -4,13 +4,17 @@
 //! is sent, in order; the acknowledgement of a result that was taken is left out.
 
 mod builds;
+mod conduct;
+mod drain;
 mod facts;
 mod leases;
 mod placement;
 mod queries;
+mod reruns;
 mod sample;
 mod script;
 mod simulation;
+mod snapshots;
 mod workers;
 
 use crate::tests::script::Farm;

@@ -14,6 +14,8 @@ pub(crate) enum Timer {
     Gone(WorkerName),
     /// A worker that was put aside gets jobs again.
     Bench(WorkerName),
+    /// What is held against a worker that is not there is forgotten.
+    Pardon(WorkerName),
     /// A unit does not wait any longer for the worker that holds its layers.
     Preference(BuildId, u32),
 }

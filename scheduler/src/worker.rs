@@ -2,48 +2,62 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName, worker::WorkerOffer};
+use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName};
 
 use crate::{
     decide::Turn,
     effect::{Effect, revoke_reason},
-    event::SessionId,
-    fact::Fact,
-    lease::LEASE_FENCE,
+    event::{Ignored, SessionId},
+    fact::{Fact, ReturnCause},
+    lease::{self, LEASE_FENCE},
+    presence::Connected,
     state::State,
     timer::Timer,
 };
 
 /// Takes up a worker; one of the same name that was there before is sent away.
-pub(crate) fn join(
-    turn: &mut Turn<'_>,
-    session: SessionId,
-    offer: Box<WorkerOffer>,
-    holds: &[HeldLease],
-) {
+pub(crate) fn join(turn: &mut Turn<'_>, connected: Connected, holds: &[HeldLease]) {
+    let session = connected.session;
     if turn.state.presence.name_of(session).is_some() {
+        turn.ignore(Ignored::Duplicate);
         return;
     }
-    let name = offer.name.clone();
-    let held = holds.iter().filter(|held| is_held(turn.state, &name, held));
-    let leases: BTreeSet<LeaseId> = held.map(|held| held.lease).collect();
-    let presence = &mut turn.state.presence;
-    let before = presence.join(session, offer, leases.clone());
-    for lease in &leases {
-        if presence.is_renewable(*lease, turn.now) {
-            presence.renew(&name, *lease, turn.now);
-        }
+    let name = connected.offer.name.clone();
+    let later = turn.state.presence.get(&name).is_some_and(|known| {
+        known.incarnation == connected.incarnation && connected.connection < known.connection
+    });
+    if later {
+        turn.ignore(Ignored::OutOfOrder);
+        turn.effect(Effect::Close { session });
+        return;
     }
-    presence.relist(&turn.state.ledger, &name);
-    unsettle_bound(turn, &name);
+    let held = holds.iter().filter(|held| is_held(turn.state, &name, held));
+    let held: BTreeSet<LeaseId> = held.map(|held| held.lease).collect();
+    if held.len() < holds.len() {
+        turn.ignore(Ignored::Late);
+    }
+    let now = turn.now;
+    let is_leaving = connected.is_leaving || turn.state.ledger.draining.contains_key(&name);
+    let before = turn.state.presence.join(connected, now);
+    if is_leaving {
+        turn.state.presence.departing.insert(name.clone());
+    }
+    let is_renewable = |lease: &LeaseId| turn.state.presence.is_renewable(*lease, now);
+    let kept: Vec<LeaseId> = held.iter().copied().filter(is_renewable).collect();
+    for lease in &kept {
+        turn.state.presence.renew(*lease, now);
+    }
     if let Some(before) = before {
         turn.effect(Effect::Close { session: before });
     }
     turn.effect(Effect::Joined {
         session,
-        leases: leases.iter().copied().collect(),
+        leases: kept.clone(),
     });
-    for lease in leases {
+    take_back(turn, &name, &held);
+    turn.state.presence.relist(&turn.state.ledger, &name);
+    unsettle_bound(turn, &name);
+    for lease in kept {
         revoke_again(turn, session, lease);
     }
     if turn.state.ledger.draining.contains_key(&name) {
@@ -57,6 +71,29 @@ fn is_held(state: &State, worker: &WorkerName, held: &HeldLease) -> bool {
     known.is_some_and(|known| {
         known.worker == *worker && known.job == held.job && known.attempt == held.attempt
     })
+}
+
+/// Takes back what this process of the worker was given and does not name: its assignment never came to
+/// it. What another process of that name was given may still run somewhere, and waits for its fence; what
+/// was given over a later connection came after this was said.
+fn take_back(turn: &mut Turn<'_>, worker: &WorkerName, held: &BTreeSet<LeaseId>) {
+    let state = &turn.state;
+    let Some(connected) = state.presence.get(worker) else {
+        return;
+    };
+    let out = state.ledger.index.leases.get(worker);
+    let unknown = out.into_iter().flatten().filter(|lease| {
+        let known = state.ledger.leases.get(lease);
+        let is_of_it = known.is_some_and(|known| known.incarnation == Some(connected.incarnation));
+        let was_before = state
+            .presence
+            .is_given_before(**lease, connected.connection);
+        is_of_it && was_before && !held.contains(lease)
+    });
+    let unknown: Vec<LeaseId> = unknown.copied().collect();
+    for lease in unknown {
+        lease::give_back(turn, lease, ReturnCause::NotBegun);
+    }
 }
 
 /// Says again that a build stops: the worker may have been away when it was said first.
@@ -75,7 +112,7 @@ fn revoke_again(turn: &mut Turn<'_>, session: SessionId, lease: LeaseId) {
 
 /// A connection is gone: its worker has until its leases end to come back.
 pub(crate) fn leave(turn: &mut Turn<'_>, session: SessionId) {
-    let Some(name) = turn.state.presence.leave(session) else {
+    let Some(name) = turn.state.presence.leave(session, turn.now) else {
         return;
     };
     if turn.state.ledger.index.bound.contains_key(&name) {
@@ -90,12 +127,37 @@ pub(crate) fn leave(turn: &mut Turn<'_>, session: SessionId) {
 
 /// A worker leaves by its own wish.
 pub(crate) fn leaving(turn: &mut Turn<'_>, session: SessionId) {
-    let Some(name) = turn.state.presence.name_of(session).cloned() else {
+    let Some(name) = turn.sender(session) else {
         return;
     };
     turn.state.presence.leaving(&name);
     turn.state.presence.relist(&turn.state.ledger, &name);
-    unsettle_bound(turn, &name);
+}
+
+/// Takes back what a worker has killed; if it leaves, also the units whose state it has.
+pub(crate) fn hand_over(turn: &mut Turn<'_>, session: SessionId, leases: Vec<LeaseId>) {
+    let Some(name) = turn.sender(session) else {
+        return;
+    };
+    let is_leaving = turn.state.presence.get(&name);
+    let is_leaving = is_leaving.is_some_and(|connected| connected.is_leaving);
+    for lease in leases {
+        match lease::check(turn.state, &name, lease) {
+            Ok(_) if is_leaving => lease::give_back(turn, lease, ReturnCause::HandedOver),
+            Ok(_) => lease::lose(turn, lease),
+            Err(ignored) => {
+                turn.ignore(ignored);
+                if !turn.state.ledger.leases.contains_key(&lease) {
+                    turn.effect(Effect::Acknowledge { session, lease });
+                }
+            }
+        }
+    }
+    if is_leaving {
+        turn.state.presence.handed_over(&name);
+        turn.state.presence.relist(&turn.state.ledger, &name);
+        unsettle_bound(turn, &name);
+    }
 }
 
 /// A worker is to leave.
@@ -108,8 +170,23 @@ pub(crate) fn drain(turn: &mut Turn<'_>, worker: WorkerName) {
         worker: worker.clone(),
         at: turn.now.wall,
     });
-    unsettle_bound(turn, &worker);
     drained(turn, &worker);
+}
+
+/// Tells workers that leave that they may, once nothing of theirs is left to do.
+pub(crate) fn dismiss(turn: &mut Turn<'_>) {
+    let index = &turn.state.ledger.index;
+    let departing = turn.state.presence.departing.iter();
+    let is_done = |worker: &&WorkerName| {
+        !index.leases.contains_key(*worker) && !index.bound.contains_key(*worker)
+    };
+    let done: Vec<WorkerName> = departing.filter(is_done).cloned().collect();
+    for worker in done {
+        turn.state.presence.departing.remove(&worker);
+        if let Some(session) = turn.state.presence.session_of(&worker) {
+            turn.effect(Effect::Dismiss { session });
+        }
+    }
 }
 
 /// Forgets that a worker drains once it has left with nothing on its hands: one of its name that comes
@@ -118,7 +195,8 @@ pub(crate) fn drained(turn: &mut Turn<'_>, worker: &WorkerName) {
     let ledger = &turn.state.ledger;
     let is_gone = turn.state.presence.get(worker).is_none();
     let has_leases = ledger.index.leases.contains_key(worker);
-    if ledger.draining.contains_key(worker) && is_gone && !has_leases {
+    let has_units = ledger.index.bound.contains_key(worker);
+    if ledger.draining.contains_key(worker) && is_gone && !has_leases && !has_units {
         turn.record(Fact::WorkerDrained {
             worker: worker.clone(),
             at: turn.now.wall,

@@ -20,13 +20,17 @@ use protocol::{
     message::work::{Assignment, LogStart},
     time::{Time, WallTime},
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tracing::{error, warn};
 use transport::Connection;
 
 use crate::{
     agent_line,
     attempt::{Interrupt, Verdict},
+    begin::{Begin, BeginRequest},
     cache_link::AttemptCache,
     clock,
     fault::{Fault, OrFault as _, blocking},
@@ -66,7 +70,10 @@ pub(crate) async fn drive(
     site: Arc<Site>,
     assignment: Assignment,
     mut interrupts: watch::Receiver<Option<Interrupt>>,
-    connections: watch::Receiver<Option<Connection>>,
+    (connections, begins): (
+        watch::Receiver<Option<Connection>>,
+        mpsc::Sender<BeginRequest>,
+    ),
 ) -> AttemptEnd {
     let lease = assignment.lease;
     let directory = site.directory.attempts().join(lease.0.to_string());
@@ -87,7 +94,9 @@ pub(crate) async fn drive(
         };
         let mut streaming = JoinSet::new();
         streaming.spawn(log.clone().stream(start, connections));
-        let performed = perform(&site, &assignment, &log, &directory, &mut interrupts).await;
+        let begin = Begin::new(lease, begins, assignment.asks_to_begin);
+        let place = (&log, directory.as_path(), &begin);
+        let performed = perform(&site, &assignment, place, &mut interrupts).await;
         let ended_at = clock::wall();
         log.close();
         let end = match performed {
@@ -141,8 +150,7 @@ enum Performed {
 async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
-    log: &Log,
-    directory: &std::path::Path,
+    (log, directory, begin): (&Log, &std::path::Path, &Begin),
     interrupts: &mut watch::Receiver<Option<Interrupt>>,
 ) -> Performed {
     let deadline = clock::boot() + assignment.time_left;
@@ -161,6 +169,7 @@ async fn perform(
             directory,
             cache: &cache,
             scene: &mut scene,
+            begin,
         };
         phases::run(&mut work).await
     };

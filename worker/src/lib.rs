@@ -4,6 +4,7 @@
 
 mod agent_line;
 mod attempt;
+mod begin;
 mod cache_link;
 mod clock;
 mod directory;
@@ -28,5 +29,5 @@ mod site;
 mod source_times;
 
 pub use directory::DirectoryError;
-pub use options::Options;
+pub use options::{Options, Stop};
 pub use run::{RunError, run};

@@ -3,6 +3,16 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use protocol::{name::WorkerName, worker::Isolation};
+use tokio_util::sync::CancellationToken;
+
+/// How a worker is told to end. Dropping its future ends it at once.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// Let what runs end, and the units that are kept here; then leave.
+    pub drain: CancellationToken,
+    /// Kill what runs, and give its jobs to others at once; then leave.
+    pub hand_over: CancellationToken,
+}
 
 /// What a worker is told when it starts.
 #[derive(Clone, Debug)]

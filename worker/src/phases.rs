@@ -44,6 +44,7 @@ use tracing::{debug, warn};
 use crate::{
     agent_line,
     attempt::Verdict,
+    begin::Begin,
     cache_link::AttemptCache,
     fault::{Fault, OrFault as _},
     ground::{Ground, SOURCE},
@@ -96,6 +97,8 @@ pub(crate) struct Work<'a> {
     pub(crate) cache: &'a AttemptCache,
     /// What runs.
     pub(crate) scene: &'a mut Scene,
+    /// Whether its first command may start.
+    pub(crate) begin: &'a Begin,
 }
 
 /// Runs a phase and stores what it leaves.

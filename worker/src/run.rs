@@ -1,16 +1,15 @@
 //! Runs a worker: from its options to its last acknowledged result.
 
-use std::path::PathBuf;
+use std::{fs::File, io::Read as _, path::PathBuf};
 
 use protocol::{
     digest::Digest,
-    worker::{Isolation, WorkerOffer},
+    worker::{Incarnation, Isolation, WorkerOffer},
 };
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transport::{Client, ClientError, ConnectError, Credentials, keep_renewed, use_renewed};
 
@@ -19,7 +18,7 @@ use crate::{
     directory::{DataDirectory, DirectoryError},
     layers::Layers,
     link::Link,
-    options::Options,
+    options::{Options, Stop},
     places::Places,
     sandbox::{Probe, probe},
     session::Session,
@@ -48,6 +47,12 @@ pub enum RunError {
         /// What is missing.
         why: String,
     },
+    /// The system gives no random numbers: look at `/dev/urandom`.
+    #[error("failed to draw a random number")]
+    Random {
+        /// What it says.
+        source: std::io::Error,
+    },
     /// The credentials are of no use, or there is no socket.
     #[error("failed to make a client")]
     Client {
@@ -71,7 +76,7 @@ pub enum RunError {
 }
 
 /// Runs a worker until `stop`, or until the coordinator has it leave, and then until its attempts have
-/// ended and are stored.
+/// ended and are stored, or were handed over.
 ///
 /// # Errors
 ///
@@ -81,11 +86,7 @@ pub enum RunError {
 /// # Cancel safety
 ///
 /// Dropping the future kills all attempts at once; their leases run out.
-pub async fn run(
-    options: Options,
-    credentials: Credentials,
-    stop: CancellationToken,
-) -> Result<(), RunError> {
+pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Result<(), RunError> {
     let path = options.directory.clone();
     let opened = tokio::task::spawn_blocking(move || DataDirectory::open(&path)).await?;
     let directory = opened?;
@@ -94,6 +95,7 @@ pub async fn run(
     let isolation = choose(options.isolation, &probed)?;
     let offer = offer(&options, isolation, &probed);
     let seed = seed(&options);
+    let incarnation = tokio::task::spawn_blocking(draw).await??;
 
     let client = Client::new(&credentials)?;
     let address = watch::Sender::new(None);
@@ -129,7 +131,7 @@ pub async fn run(
     below.spawn(
         async move { match keep_renewed(options.coordinator, &identity, &current).await {} },
     );
-    let session = Session::new(site.into(), offer, address);
+    let session = Session::new(site.into(), (offer, incarnation), address);
     let ended = session.run(arrived, stop).await;
     below.shutdown().await;
     client.close();
@@ -182,6 +184,15 @@ fn offer(options: &Options, isolation: Isolation, probed: &Probe) -> WorkerOffer
         isolation,
         base: probed.base,
     }
+}
+
+/// A number that no other process has.
+fn draw() -> Result<Incarnation, RunError> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|source| RunError::Random { source })?;
+    Ok(Incarnation(u64::from_le_bytes(bytes)))
 }
 
 /// A number that differs between the workers of a farm.

@@ -6,30 +6,39 @@
 
 mod book;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
     lease::LeaseId,
     message::work::{Assignment, CoordinatorMessage, RevokeReason, WorkerMessage},
-    worker::WorkerOffer,
+    time::Time,
+    worker::{Incarnation, WorkerOffer},
 };
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use transport::{ConnectError, Connection};
 
 use self::book::{Book, Running};
 use crate::{
     attempt::Interrupt,
+    begin::BeginRequest,
     clock,
     driver::{self, AttemptEnd, Ending},
     leases::Leases,
     link::{LinkEvent, Up},
+    options::Stop,
     site::Site,
 };
+
+/// How long a worker that hands its jobs over waits for its attempts to be dead and for the coordinator to
+/// take them: somebody sits there and waits.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many attempts may wait to be noted as about to begin; the session looks at once.
+const BEGINS_MAX: usize = 64;
 
 /// What a session runs with.
 #[derive(Debug)]
@@ -45,6 +54,14 @@ pub(crate) struct Session {
     joined: bool,
     /// Whether the worker is about to end.
     leaving: bool,
+    /// Until when it waits for the coordinator to take its attempts over; `None`: they may end.
+    hands_over_until: Option<Time>,
+    /// Whether the coordinator has said that nothing is left to do.
+    dismissed: bool,
+    /// Which process this is, and how many connections it has had.
+    process: (Incarnation, u64),
+    /// Attempts whose first command is about to start.
+    begins: (mpsc::Sender<BeginRequest>, mpsc::Receiver<BeginRequest>),
     /// For the logs.
     connections: watch::Sender<Option<Connection>>,
     /// Where the cache is.
@@ -55,7 +72,7 @@ impl Session {
     /// A session that has no stream yet. It tells `cache` where the cache is.
     pub(crate) fn new(
         site: Arc<Site>,
-        offer: WorkerOffer,
+        (offer, incarnation): (WorkerOffer, Incarnation),
         cache: watch::Sender<Option<SocketAddr>>,
     ) -> Self {
         Self {
@@ -67,13 +84,18 @@ impl Session {
             up: None,
             joined: false,
             leaving: false,
+            hands_over_until: None,
+            dismissed: false,
+            process: (incarnation, 0),
+            begins: mpsc::channel(BEGINS_MAX),
             connections: watch::Sender::new(None),
             cache,
         }
     }
 
     /// Works until told to stop, by `stop` or by the coordinator, and then until every attempt has ended
-    /// and its result is acknowledged.
+    /// and its result is acknowledged, and until the coordinator has no more of the units that are kept
+    /// here. Is it not there, the worker does not wait for it.
     ///
     /// # Errors
     ///
@@ -81,13 +103,15 @@ impl Session {
     pub(crate) async fn run(
         mut self,
         mut link: mpsc::Receiver<LinkEvent>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> Result<(), Box<ConnectError>> {
-        while !(self.leaving && self.book.is_empty()) {
+        while !self.is_done() {
             tokio::select! {
                 biased;
-                () = stop.cancelled(), if !self.leaving => self.leave("told to stop"),
-                () = clock::until(self.leases.deadline()) => self.tick(),
+                () = stop.drain.cancelled(), if !self.leaving => self.leave("told to stop"),
+                () = stop.hand_over.cancelled(), if self.hands_over_until.is_none() => self.hand_over(),
+                () = clock::until(self.deadline()) => self.tick(),
+                Some(request) = self.begins.1.recv() => self.wait_to_begin(request),
                 Some(event) = link.recv() => self.link_event(event)?,
                 Some(ended) = self.tasks.join_next_with_id() => match ended {
                     Ok((_, ended)) => self.ended(ended),
@@ -99,6 +123,31 @@ impl Session {
             info!(coordinator = %up.connection.remote(), "the worker leaves");
         }
         Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        let is_late = self
+            .hands_over_until
+            .is_some_and(|end| end <= clock::boot());
+        let is_let = self.dismissed || !self.joined;
+        self.leaving && (is_late || self.book.is_empty() && is_let)
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let moments = [self.leases.deadline(), self.hands_over_until];
+        moments.into_iter().flatten().min()
+    }
+
+    /// Kills all attempts and gives their jobs back.
+    fn hand_over(&mut self) {
+        self.leave("told to hand over");
+        info!(
+            attempts = self.book.attempts(),
+            "the worker hands its jobs over"
+        );
+        self.hands_over_until = Some(clock::boot() + HAND_OVER_LIMIT);
+        self.book.interrupt_all(Interrupt::Lost);
+        self.say_killed();
     }
 
     fn leave(&mut self, reason: &str) {
@@ -127,7 +176,7 @@ impl Session {
         self.drop_hopeless();
         if let Some((sequence, leases)) = self.leases.renewal(now) {
             self.say(WorkerMessage::Renew { sequence, leases });
-            self.say_results();
+            self.say_again();
         }
     }
 
@@ -136,6 +185,10 @@ impl Session {
         if self.leaving {
             let leases = &self.leases;
             self.book.retain_results(|lease| leases.is_held(lease));
+            if !self.joined {
+                // Their leases run out by themselves.
+                self.book.retain_killed(|_| false);
+            }
         }
     }
 
@@ -145,11 +198,13 @@ impl Session {
                 self.leases.joining(clock::boot());
                 self.up = Some(up);
                 self.joined = false;
-                let leases = &self.leases;
-                let holds = self.book.holds(|lease| leases.is_held(lease));
+                self.process.1 += 1;
                 self.say(WorkerMessage::Join {
                     offer: self.offer.clone(),
-                    holds,
+                    incarnation: self.process.0,
+                    connection: self.process.1,
+                    leaving: self.leaving,
+                    holds: self.book.holds(),
                 });
             }
             LinkEvent::Down => {
@@ -157,6 +212,7 @@ impl Session {
                 self.joined = false;
                 self.leases.disconnected();
                 self.connections.send_replace(None);
+                self.drop_hopeless();
             }
             LinkEvent::Arrived(message) => self.arrived(message),
             LinkEvent::Refused(error) => return Err(error),
@@ -184,8 +240,10 @@ impl Session {
             },
             CoordinatorMessage::Acknowledged { lease } => {
                 self.leases.release(lease);
-                self.book.forget_result(lease);
+                self.book.acknowledged(lease);
             }
+            CoordinatorMessage::GoAhead { lease } => self.book.go_ahead(lease),
+            CoordinatorMessage::Dismissed => self.dismissed = true,
             CoordinatorMessage::Drain => self.leave("drained"),
         }
     }
@@ -197,6 +255,7 @@ impl Session {
         }
         // A result outlives its lease here as long as the coordinator still wants it.
         self.book.retain_results(|lease| kept.contains(&lease));
+        self.book.retain_killed(|lease| kept.contains(&lease));
         for lease in self.book.results() {
             if !self.leases.is_held(lease) {
                 self.leases.granted(lease, now);
@@ -206,17 +265,14 @@ impl Session {
         self.cache.send_replace(Some(cache));
         let connection = self.up.as_ref().map(|up| up.connection.clone());
         self.connections.send_replace(connection);
-        self.say_results();
-        if self.leaving {
-            self.say(WorkerMessage::Leaving);
-        }
+        self.say_again();
     }
 
     /// The coordinator has given a lease up.
     fn lost(&mut self, lease: LeaseId) {
         warn!(%lease, "lease lost");
         self.book.interrupt(lease, Interrupt::Lost);
-        self.book.forget_result(lease);
+        self.book.give_up(lease);
     }
 
     fn assigned(&mut self, assignment: Assignment) {
@@ -225,8 +281,8 @@ impl Session {
             return;
         }
         if !self.joined || !self.leases.granted(lease, clock::boot()) {
-            // It runs out unused, and the coordinator gives the job to somebody else.
             warn!(%lease, job = %assignment.job, "assignment came too late to begin");
+            self.say(WorkerMessage::Declined { lease });
             return;
         }
         info!(
@@ -242,13 +298,15 @@ impl Session {
             Arc::clone(&self.site),
             assignment,
             interrupts,
-            self.connections.subscribe(),
+            (self.connections.subscribe(), self.begins.0.clone()),
         ));
         let running = Running {
             job,
             attempt,
             interrupt,
             task: task.id(),
+            go_ahead: None,
+            is_given_up: false,
         };
         self.book.begin(lease, running);
     }
@@ -263,10 +321,13 @@ impl Session {
             Ending::Lost => {
                 info!(%lease, job = %running.job, "attempt ended unreported");
                 self.leases.release(lease);
+                self.book.keep_killed(lease, &running);
+                self.say_killed();
                 return;
             }
             Ending::Left => {
                 self.leases.release(lease);
+                self.book.keep_left(lease, &running);
                 self.leave("processes of an attempt may run on, and a new start ends them");
                 return;
             }
@@ -284,6 +345,36 @@ impl Session {
         if let Some(lease) = self.book.of_task(failed.id()) {
             let ending = Ending::Left;
             self.ended(AttemptEnd { lease, ending });
+        }
+    }
+
+    /// The first command of an attempt is about to start.
+    fn wait_to_begin(&mut self, request: BeginRequest) {
+        let BeginRequest { lease, go_ahead } = request;
+        self.book.wait_to_begin(lease, go_ahead);
+        if self.joined {
+            self.say(WorkerMessage::Began { lease });
+        }
+    }
+
+    /// Says everything that was not answered yet.
+    fn say_again(&mut self) {
+        self.say_results();
+        self.say_killed();
+        if self.joined {
+            for lease in self.book.waiting_to_begin() {
+                self.say(WorkerMessage::Began { lease });
+            }
+        }
+    }
+
+    /// Gives back what was killed; a worker that hands over says so even if there is nothing, for the
+    /// units that it keeps.
+    fn say_killed(&mut self) {
+        let leases = self.book.killed();
+        let hands_over = self.hands_over_until.is_some();
+        if self.joined && (hands_over || !leases.is_empty()) {
+            self.say(WorkerMessage::HandOver { leases });
         }
     }
 

@@ -151,7 +151,7 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
     options.isolation = args.isolation.or(options.isolation);
     options.hidden = hidden(settings, &context.places);
     let wanted = context.signals.stop_first();
-    let stop = CancellationToken::new();
+    let stop = ::worker::Stop::default();
     let run = ::worker::run(options, credentials, stop.clone());
     tokio::pin!(run);
     tokio::select! {
@@ -159,8 +159,16 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
         ended = &mut run => return ended.map_err(CommandError::farm),
         () = wanted.wait() => {}
     }
-    stop.cancel();
-    render::note("ending what runs; once more to leave at once");
+    let again = context.signals.stop_first();
+    stop.drain.cancel();
+    render::note("ending what runs; once more to hand it over to other workers at once");
+    tokio::select! {
+        biased;
+        () = again.wait() => {}
+        ended = &mut run => return ended.map_err(CommandError::farm),
+    }
+    stop.hand_over.cancel();
+    render::note("handing over what runs; once more to leave at once");
     tokio::select! {
         biased;
         () = context.signals.left() => Ok(()),

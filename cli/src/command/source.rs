@@ -121,5 +121,7 @@ pub(crate) fn submission(
         source_version: source.1,
         variables: args.variables.iter().cloned().collect(),
         batch: args.batch,
+        reruns: args.reruns.iter().copied().collect(),
+        priority: args.priority,
     }
 }

@@ -8,7 +8,7 @@ use protocol::{
     blob::{Blob, TreeRef},
     build::BuildId,
     digest::Digest,
-    worker::{Isolation, WorkerOffer},
+    worker::{Incarnation, Isolation, WorkerOffer},
 };
 use scheduler::{Config, Fact, Submission};
 use tokio::task::JoinSet;
@@ -77,6 +77,10 @@ impl Running {
         };
         let joined = Event::WorkerJoined {
             session,
+            team: "red".parse().unwrap(),
+            incarnation: Incarnation(number),
+            connection: 1,
+            leaving: false,
             offer: Box::new(offer),
             holds: Vec::new(),
         };
@@ -121,6 +125,8 @@ fn submission() -> Submission {
         },
         source_version: None,
         graph: buildspec::plan(&spec, &PlanRequest::default()).unwrap(),
+        reruns: BTreeMap::new(),
+        priority: 0,
     }
 }
 

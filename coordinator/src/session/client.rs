@@ -12,7 +12,7 @@ use protocol::{
     },
     name::WorkerName,
 };
-use scheduler::{Event, Scope};
+use scheduler::{Event, Scope, State};
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Connection, Stream, StreamError};
@@ -148,9 +148,11 @@ impl Request {
                     .map(ClientReply::Submitted)
             }
             ClientRequest::Delete(text) => self.delete(text).await,
-            ClientRequest::Workers => Ok(ClientReply::Workers(
-                dispatcher.ask(scheduler::workers).await?,
-            )),
+            ClientRequest::Workers => {
+                let scope = self.scope();
+                let workers = move |state: &State| scheduler::workers(state, &scope);
+                Ok(ClientReply::Workers(dispatcher.ask(workers).await?))
+            }
             ClientRequest::Drain(worker) => self.drain(worker).await,
             ClientRequest::CreateToken {
                 team,

@@ -13,7 +13,10 @@ use protocol::{
     message::{
         Refusal,
         cache::{Entry, EntryKey, keys},
-        client::{BUILDSPEC_BYTES_MAX, SUBMITTED_VARIABLES_MAX, SubmitBuild, Submitted},
+        client::{
+            BUILDSPEC_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN, SUBMITTED_VARIABLES_MAX, SubmitBuild,
+            Submitted,
+        },
     },
     name::{Namespace, Team},
 };
@@ -62,6 +65,8 @@ pub(crate) async fn submit(
         source: build.source.clone(),
         source_version: build.source_version.clone(),
         graph,
+        reruns: build.reruns.clone(),
+        priority: build.priority,
     };
     let submitted = take(farm, Event::Submit(Box::new(submission)), id, namespace).await?;
     info!(build = %id, project = %build.project, number = submitted.number, jobs, "build submitted");
@@ -139,6 +144,12 @@ fn check(build: &SubmitBuild) -> Result<(), Refusal> {
         )));
     }
     check_variables(&build.variables)?;
+    if !(PRIORITY_MIN..=PRIORITY_MAX).contains(&build.priority) {
+        return Err(refusal::invalid(format!(
+            "priority {} is none; there are {PRIORITY_MIN} to {PRIORITY_MAX}",
+            build.priority
+        )));
+    }
     let texts = [Some(&build.buildspec_path), build.source_version.as_ref()];
     for text in texts.into_iter().flatten() {
         if TEXT_BYTES_MAX < text.len() || text.chars().any(char::is_control) {

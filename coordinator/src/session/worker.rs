@@ -5,8 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use protocol::{
     access::Identity,
+    lease::LeaseId,
     message::work::{CoordinatorMessage, HeldLease, WorkRequest, WorkerMessage},
-    name::WorkerName,
+    name::{Team, WorkerName},
     worker::WorkerOffer,
 };
 use scheduler::{Event, SessionId};
@@ -51,6 +52,7 @@ pub(crate) async fn run(
     let Ok(name) = identity.name.parse::<WorkerName>() else {
         return "the certificate's name is no worker's name; join again under another";
     };
+    let member = (name.clone(), identity.team.clone());
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
@@ -73,7 +75,7 @@ pub(crate) async fn run(
                 if STREAMS_MAX <= streams.len() {
                     return "a worker cannot send so many logs";
                 }
-                let serve = serve(stream, connection.clone(), name.clone(), Arc::clone(farm));
+                let serve = serve(stream, connection.clone(), member.clone(), Arc::clone(farm));
                 streams.spawn(serve);
             }
         }
@@ -84,16 +86,17 @@ pub(crate) async fn run(
 async fn serve(
     mut stream: Stream,
     connection: Connection,
-    name: WorkerName,
+    member: (WorkerName, Team),
     farm: Arc<Farm>,
 ) -> Ended {
+    let name = &member.0;
     match stream.receive.message::<WorkRequest>().await {
         Ok(Some(WorkRequest::Log(start))) => {
-            log::run(stream, start, &name, &farm).await;
+            log::run(stream, start, name, &farm).await;
             Ended::Log
         }
         Ok(Some(WorkRequest::Session)) => {
-            Ended::Session(session(stream, &connection, name, &farm).await)
+            Ended::Session(session(stream, &connection, &member, &farm).await)
         }
         Ok(None) => Ended::Log,
         Err(error) => {
@@ -107,15 +110,21 @@ async fn serve(
 async fn session(
     mut stream: Stream,
     connection: &Connection,
-    name: WorkerName,
+    (name, team): &(WorkerName, Team),
     farm: &Arc<Farm>,
 ) -> &'static str {
-    let (offer, holds) = match stream.receive.message::<WorkerMessage>().await {
-        Ok(Some(WorkerMessage::Join { offer, holds })) => (offer, holds),
+    let (offer, process, holds) = match stream.receive.message::<WorkerMessage>().await {
+        Ok(Some(WorkerMessage::Join {
+            offer,
+            incarnation,
+            connection,
+            leaving,
+            holds,
+        })) => (offer, (incarnation, connection, leaving), holds),
         Ok(Some(_)) => return "the first message of a worker has to be that it joins",
         Ok(None) | Err(_) => return "the worker has left",
     };
-    let offer = match check(offer, &holds, &name) {
+    let offer = match check(offer, &holds, name) {
         Ok(offer) => offer,
         Err(why) => return why,
     };
@@ -132,6 +141,10 @@ async fn session(
     };
     let joined = Event::WorkerJoined {
         session,
+        team: team.clone(),
+        incarnation: process.0,
+        connection: process.1,
+        leaving: process.2,
         offer: Box::new(offer),
         holds,
     };
@@ -225,27 +238,43 @@ async fn receive(mut stream: ReceiveHalf, session: SessionId, farm: &Farm) -> &'
                 return "the worker says what makes no sense";
             }
         };
-        let event = match message {
-            WorkerMessage::Join { .. } => return "a worker joins once for each connection",
-            WorkerMessage::Renew { sequence, leases } => {
-                if LEASES_MAX < leases.len() {
-                    return "a worker cannot hold so many leases";
-                }
-                Event::Renew {
-                    session,
-                    sequence,
-                    leases,
-                }
-            }
-            WorkerMessage::Finished { lease, result } => Event::Finished {
-                session,
-                lease,
-                result,
-            },
-            WorkerMessage::Leaving => Event::Leaving { session },
+        let event = match event(message, session) {
+            Ok(event) => event,
+            Err(why) => return why,
         };
         if farm.dispatcher.tell(event).await.is_err() {
             return "the coordinator stops";
         }
     }
+}
+
+/// What a message means to the scheduler; or why the worker is sent away for it.
+fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static str> {
+    Ok(match message {
+        WorkerMessage::Join { .. } => return Err("a worker joins once for each connection"),
+        WorkerMessage::Renew { sequence, leases } => Event::Renew {
+            session,
+            sequence,
+            leases: few(leases)?,
+        },
+        WorkerMessage::Finished { lease, result } => Event::Finished {
+            session,
+            lease,
+            result,
+        },
+        WorkerMessage::Began { lease } => Event::Began { session, lease },
+        WorkerMessage::Declined { lease } => Event::Declined { session, lease },
+        WorkerMessage::HandOver { leases } => Event::HandOver {
+            session,
+            leases: few(leases)?,
+        },
+        WorkerMessage::Leaving => Event::Leaving { session },
+    })
+}
+
+fn few(leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, &'static str> {
+    if LEASES_MAX < leases.len() {
+        return Err("a worker cannot hold so many leases");
+    }
+    Ok(leases)
 }

@@ -326,6 +326,8 @@ impl TestClient {
             source_version: None,
             variables: BTreeMap::new(),
             batch: false,
+            reruns: BTreeMap::new(),
+            priority: 0,
         }
     }
 

@@ -14,7 +14,7 @@ use protocol::{
         WorkRequest, WorkerMessage,
     },
     time::WallTime,
-    worker::{Isolation, WorkerOffer},
+    worker::{Incarnation, Isolation, WorkerOffer},
 };
 use tokio::time::timeout;
 use transport::{Connection, Stream};
@@ -59,6 +59,9 @@ impl TestWorker {
         });
         let join = WorkerMessage::Join {
             offer,
+            incarnation: Incarnation(7),
+            connection: 1,
+            leaving: false,
             holds: holds.collect(),
         };
         session.send.message(&join).await.unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::{Identity, Role},
     blob::TreeRef,
-    build::{BuildId, Phase, PhaseContext, Status},
+    build::{BuildId, Phase, PhaseContext, Rerun, Status},
     job::{Artifact, CacheUse, JobId},
     name::{Namespace, ProjectName, Team, WorkerName},
     time::WallTime,
@@ -20,6 +20,12 @@ pub const BUILDSPEC_BYTES_MAX: usize = 1024 * 1024;
 pub const SUBMITTED_VARIABLES_MAX: usize = 1_000;
 /// How many builds one listing gives.
 pub const BUILDS_LISTED_MAX: u32 = 1_000;
+
+/// The least urgent priority of a build.
+pub const PRIORITY_MIN: i8 = -10;
+/// The most urgent priority of a build: steps enough to tell kinds of builds apart, few enough that one
+/// waits for hours and not for ever.
+pub const PRIORITY_MAX: i8 = 10;
 
 /// A request to the coordinator.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -160,6 +166,12 @@ pub struct SubmitBuild {
     pub variables: BTreeMap<String, String>,
     /// Whether to run the `batch` section.
     pub batch: bool,
+    /// Which phases may run again after their first command has started, where that is not
+    /// [what holds anyway](Rerun::of).
+    pub reruns: BTreeMap<Phase, Rerun>,
+    /// How urgent the build is among those of its team, from [`PRIORITY_MIN`] to [`PRIORITY_MAX`];
+    /// greater is more urgent, and 0 is ordinary.
+    pub priority: i8,
 }
 
 /// A build that was taken.

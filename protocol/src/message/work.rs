@@ -17,7 +17,7 @@ use crate::{
     job::{AttemptResult, JobId, Task},
     lease::LeaseId,
     name::{Namespace, ProjectName, Team},
-    worker::WorkerOffer,
+    worker::{Incarnation, WorkerOffer},
 };
 
 /// The first frame of each stream that a worker opens.
@@ -36,7 +36,15 @@ pub enum WorkerMessage {
     Join {
         /// What it offers.
         offer: WorkerOffer,
-        /// The leases that it still holds from before a lost connection.
+        /// Which process it is.
+        incarnation: Incarnation,
+        /// Which connection of this process it is: counts up. What was given over a later one cannot be
+        /// missed by what is said here.
+        connection: u64,
+        /// Whether it takes no units that it has not begun.
+        leaving: bool,
+        /// All attempts that it runs, those too that it is killing, and all results that were not
+        /// acknowledged. What this process was given and does not name, it never began.
         holds: Vec<HeldLease>,
     },
     /// The worker wants to go on with these. Sent every
@@ -54,7 +62,26 @@ pub enum WorkerMessage {
         /// What came of it.
         result: Box<AttemptResult>,
     },
-    /// The worker takes no more work: somebody told it to leave.
+    /// The first command of the attempt is about to start: said only if the assignment
+    /// [asks for it](Assignment::asks_to_begin), repeated until [`CoordinatorMessage::GoAhead`] comes,
+    /// and no command starts before.
+    Began {
+        /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// The worker does not begin an attempt: its assignment came too late.
+    Declined {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Nothing of these attempts runs any more, and nothing of them will be reported: others may have
+    /// their jobs at once. From a worker that leaves also: what it keeps of units is gone.
+    HandOver {
+        /// The attempts' leases.
+        leases: Vec<LeaseId>,
+    },
+    /// The worker takes no units that it has not begun: somebody told it to leave. It stays until
+    /// [`CoordinatorMessage::Dismissed`].
     Leaving,
 }
 
@@ -90,8 +117,15 @@ pub enum CoordinatorMessage {
         /// The attempt's lease.
         lease: LeaseId,
     },
-    /// Let running attempts end, then leave.
+    /// That an attempt has [begun](WorkerMessage::Began) is journalled: its first command may start.
+    GoAhead {
+        /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// Let running attempts end, and the units whose state is on this worker; then leave.
     Drain,
+    /// There is nothing left for the worker to do, and nothing will come: it may leave.
+    Dismissed,
 }
 
 /// Why an attempt is to be killed.
@@ -145,6 +179,9 @@ pub struct Assignment {
     pub succeeding: bool,
     /// What the worker may do at the cache.
     pub grant: SignedGrant,
+    /// Whether to say that the first command is about to start, and to wait for the answer: the phase
+    /// must not run again after that.
+    pub asks_to_begin: bool,
     /// What is left of the build's time limit.
     pub time_left: Duration,
 }

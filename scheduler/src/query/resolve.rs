@@ -1,6 +1,6 @@
 //! Which build somebody means.
 
-use protocol::build::BuildId;
+use protocol::{build::BuildId, name::ProjectName};
 
 use crate::{query::Scope, state::State};
 
@@ -53,17 +53,13 @@ pub fn resolve(state: &State, scope: &Scope, text: &str) -> Result<BuildId, Reso
 
 /// Up to two builds of that number; several teams may have a project of one name.
 fn by_number(state: &State, scope: &Scope, project: &str, number: &str) -> Vec<BuildId> {
-    let Ok(number) = number.parse::<u64>() else {
+    let (Ok(number), Ok(project)) = (number.parse::<u64>(), project.parse::<ProjectName>()) else {
         return Vec::new();
     };
-    let is_meant = |id: &&BuildId| {
-        let build = &state.ledger.builds[*id];
-        build.number == number
-            && build.submission.project.as_str() == project
-            && scope.contains(build)
-    };
-    let newest = state.ledger.index.orders.values().rev();
-    newest.filter(is_meant).take(2).copied().collect()
+    let same = state.ledger.index.numbers.get(&(project, number));
+    let same = same.into_iter().flatten().map(|(_, id)| *id);
+    let visible = same.filter(|id| scope.contains(&state.ledger.builds[id]));
+    visible.take(2).collect()
 }
 
 /// Up to two builds whose ids start so.

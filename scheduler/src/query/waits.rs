@@ -1,8 +1,11 @@
 //! Why a phase waits, in words.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
-use protocol::time::Time;
+use protocol::{
+    name::{Team, WorkerName},
+    time::Time,
+};
 
 use crate::{
     event::Now,
@@ -14,28 +17,57 @@ use crate::{
     timer::Timer,
 };
 
-/// Why the job `index` waits; `None`: it does not.
-pub(crate) fn waits(state: &State, build: &Build, index: u32, now: Now) -> Option<String> {
-    match build.jobs[index as usize].state {
-        JobState::Running(_) | JobState::Ended(_) => None,
-        JobState::Waiting => match readiness(build, index) {
-            Readiness::Later { needs } => Some(needed(build, index, needs)),
-            Readiness::Now | Readiness::Never { .. } => None,
-        },
-        JobState::Ready => Some(match Requirement::of(build, index) {
-            Requirement::Worker(worker, _) => bound(state, &worker, now),
-            Requirement::Any => crowded(state, None),
-            Requirement::Platform(platform) => {
-                let unit = build.node(index).unit;
-                let worker = build.unit_of(index).placement.as_ref().map(|at| &at.worker);
-                match worker {
-                    Some(worker) if waits_for_preferred(state, build, unit) => {
-                        format!("waits a moment for worker {worker}, which holds its layers")
+/// Says why phases of one build wait. What it found out about the farm's workers it says again for the
+/// next phase: a build may have thousands, and the farm too.
+pub(crate) struct Waits<'a> {
+    state: &'a State,
+    build: &'a Build,
+    now: Now,
+    crowded: BTreeMap<Option<Platform>, String>,
+}
+
+impl<'a> Waits<'a> {
+    /// For the phases of `build`.
+    pub(crate) const fn new(state: &'a State, build: &'a Build, now: Now) -> Self {
+        Self {
+            state,
+            build,
+            now,
+            crowded: BTreeMap::new(),
+        }
+    }
+
+    /// Why the job `index` waits; `None`: it does not.
+    pub(crate) fn reason(&mut self, index: u32) -> Option<String> {
+        let (state, build) = (self.state, self.build);
+        match build.jobs[index as usize].state {
+            JobState::Running(_) | JobState::Ended(_) => None,
+            JobState::Waiting => match readiness(build, index) {
+                Readiness::Later { needs } => Some(needed(build, index, needs)),
+                Readiness::Now | Readiness::Never { .. } => None,
+            },
+            JobState::Ready => Some(match Requirement::of(build, index) {
+                Requirement::Worker(worker, _) => bound(state, &worker, self.now),
+                Requirement::Any => self.crowded(None),
+                Requirement::Platform(platform) => {
+                    let unit = build.node(index).unit;
+                    let worker = build.unit_of(index).placement.as_ref().map(|at| &at.worker);
+                    match worker {
+                        Some(worker) if waits_for_preferred(state, build, unit) => {
+                            format!("waits a moment for worker {worker}, which holds its layers")
+                        }
+                        _ => self.crowded(Some(platform)),
                     }
-                    _ => crowded(state, Some(&platform)),
                 }
-            }
-        }),
+            }),
+        }
+    }
+
+    fn crowded(&mut self, platform: Option<Platform>) -> String {
+        let (state, team) = (self.state, &self.build.submission.team);
+        let text = self.crowded.entry(platform);
+        let text = text.or_insert_with_key(|platform| crowded(state, platform.as_ref(), team));
+        text.clone()
     }
 }
 
@@ -51,12 +83,9 @@ fn needed(build: &Build, index: u32, needs: u32) -> String {
 }
 
 /// Why a job waits that only one worker can run.
-fn bound(state: &State, worker: &protocol::name::WorkerName, now: Now) -> String {
+fn bound(state: &State, worker: &WorkerName, now: Now) -> String {
     let presence = &state.presence;
-    if let Some(connected) = presence.get(worker) {
-        if connected.is_leaving || state.ledger.draining.contains_key(worker) {
-            return format!("its worker {worker} is draining");
-        }
+    if presence.get(worker).is_some() {
         return match presence.timers.get(&Timer::Bench(worker.clone())) {
             Some(until) => format!(
                 "its worker {worker} is put aside after a fault, for {}",
@@ -77,24 +106,23 @@ fn seconds(until: Time, now: Now) -> String {
     format!("{} s", left.as_millis().div_ceil(1000))
 }
 
-/// Why a job waits that any worker (of that platform) can run.
-fn crowded(state: &State, platform: Option<&Platform>) -> String {
-    let mut connected = 0_u32;
-    let (mut fitting, mut busy, mut draining, mut aside) = (0_u32, 0_u32, 0_u32, 0_u32);
+/// Why a job of `team` waits that any worker (of that platform) can run.
+fn crowded(state: &State, platform: Option<&Platform>, team: &Team) -> String {
+    let (mut connected, mut fitting, mut others) = (0_u32, 0_u32, 0_u32);
+    let (mut busy, mut draining, mut aside) = (0_u32, 0_u32, 0_u32);
     for (name, worker) in state.presence.workers() {
         connected += 1;
         if platform.is_some_and(|platform| worker.platform != *platform) {
             continue;
         }
+        if platform.is_none() && worker.platform.is_bound() && worker.team != *team {
+            others += 1;
+            continue;
+        }
         fitting += 1;
         if worker.is_leaving || state.ledger.draining.contains_key(name) {
             draining += 1;
-        } else if state
-            .presence
-            .timers
-            .get(&Timer::Bench(name.clone()))
-            .is_some()
-        {
+        } else if state.presence.is_benched(name) {
             aside += 1;
         } else {
             busy += 1;
@@ -103,11 +131,17 @@ fn crowded(state: &State, platform: Option<&Platform>) -> String {
     if connected == 0 {
         return "no worker of the farm is connected".to_owned();
     }
+    if fitting == 0 && 0 < others {
+        return format!(
+            "no worker serves team {team} ({others} connected that have isolation level host and serve \
+             another team)"
+        );
+    }
     if fitting == 0 {
         return format!("no worker has the base that the unit started on ({connected} connected)");
     }
     let mut text = format!("no worker with a free slot ({fitting} connected, ");
-    if busy == fitting {
+    if busy == fitting && others == 0 {
         text.push_str("all busy)");
         return text;
     }
@@ -115,6 +149,7 @@ fn crowded(state: &State, platform: Option<&Platform>) -> String {
         (busy, "busy"),
         (draining, "draining"),
         (aside, "put aside after faults"),
+        (others, "more for other teams only"),
     ];
     let mut separator = "";
     for (count, what) in counts.into_iter().filter(|(count, _)| 0 < *count) {

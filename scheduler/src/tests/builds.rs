@@ -311,6 +311,7 @@ fn a_worker_that_does_not_obey_loses_the_lease() {
         45s renewed for w1: 0
         60s renewed for w1: 0
         61s renewed for w1: none
+        61s ignored: late
         80s b1.BUILD lost 0
         80s b1.BUILD given up: STOPPED
         80s b1 STOPPED

@@ -8,11 +8,11 @@ use protocol::{
     job::JobId,
     lease::LeaseId,
     time::WallTime,
-    worker::Isolation,
+    worker::{Incarnation, Isolation},
 };
 
 use crate::{
-    Config, Fact, FoldError, Limits, Platform, RestartCause, Scheduler, StopCause,
+    Config, Fact, FoldError, Limits, Platform, RestartCause, ReturnCause, Scheduler, StopCause,
     tests::sample::{result, submission},
 };
 
@@ -77,6 +77,8 @@ fn the_json_of_leases_never_changes() {
                 isolation: Isolation::Namespace,
                 base: Digest::from_parts([1; 32], 2),
             },
+            incarnation: Some(Incarnation(6)),
+            binds: Some(false),
             at: AT,
         },
         include_str!("golden/granted.json").trim(),
@@ -86,9 +88,31 @@ fn the_json_of_leases_never_changes() {
             lease: LeaseId(5),
             job: JOB,
             worker: "w1".parse().unwrap(),
+            context: context(),
+            breaks: Some(true),
             at: AT,
         },
-        r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","at":1700000000000}}"#,
+        r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"breaks":true,"at":1700000000000}}"#,
+    );
+    check(
+        &Fact::AttemptBegan {
+            lease: LeaseId(5),
+            job: JOB,
+            worker: "w1".parse().unwrap(),
+            at: AT,
+        },
+        r#"{"AttemptBegan":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::LeaseReturned {
+            lease: LeaseId(5),
+            job: JOB,
+            worker: "w1".parse().unwrap(),
+            cause: ReturnCause::HandedOver,
+            breaks: true,
+            at: AT,
+        },
+        r#"{"LeaseReturned":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","cause":"HandedOver","breaks":true,"at":1700000000000}}"#,
     );
     check(
         &Fact::AttemptFaulted {
@@ -96,9 +120,39 @@ fn the_json_of_leases_never_changes() {
             job: JOB,
             worker: "w1".parse().unwrap(),
             context: context(),
+            breaks: Some(false),
             at: AT,
         },
+        r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"breaks":false,"at":1700000000000}}"#,
+    );
+}
+
+/// What facts of before they said more are read as.
+#[track_caller]
+fn check_older(golden: &str, means: &str) {
+    let read: Fact = serde_json::from_str(golden).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), means);
+}
+
+#[test]
+fn facts_of_older_journals_are_still_read() {
+    let granted = include_str!("golden/granted.json").trim();
+    let granted = granted.replace(
+        "\"incarnation\":6,\"binds\":false",
+        "\"incarnation\":null,\"binds\":null",
+    );
+    check_older(include_str!("golden/granted-older.json"), &granted);
+    check_older(
+        include_str!("golden/submitted-older.json"),
+        include_str!("golden/submitted.json").trim(),
+    );
+    check_older(
+        r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","at":1700000000000}}"#,
+        r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"WORKER_LOST","message":"The worker was lost."},"breaks":null,"at":1700000000000}}"#,
+    );
+    check_older(
         r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"at":1700000000000}}"#,
+        r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"breaks":null,"at":1700000000000}}"#,
     );
 }
 
@@ -203,6 +257,8 @@ fn facts_that_do_not_fit_are_refused_and_change_nothing() {
             isolation: Isolation::Namespace,
             base: Digest::of(b"base"),
         },
+        incarnation: None,
+        binds: None,
         at: AT,
     };
     let mut broken = submission("b2", &["install,build"]);

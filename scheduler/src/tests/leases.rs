@@ -1,6 +1,14 @@
 //! Leases: silence, lateness, duplicates, forgery, faults.
 
-use crate::tests::check;
+use std::time::Duration;
+
+use crate::{
+    Ignored,
+    tests::{
+        check,
+        script::{Farm, moment},
+    },
+};
 
 #[test]
 fn a_silent_workers_job_runs_elsewhere() {
@@ -38,6 +46,7 @@ fn a_renewal_that_comes_when_the_lease_has_ended_does_not_revive_it() {
         39s b1.BUILD lost 0
         39s revoke 0 from w1: Lost
         39s renewed for w1: none
+        39s ignored: late
         ",
     );
 }
@@ -58,6 +67,7 @@ fn a_late_result_changes_nothing_and_is_acknowledged() {
         21s revoke 0 from w1: Lost
         21s acknowledge 0 to w1
         21s run b1.BUILD (attempt 2) on w2 under 1
+        21s ignored: late
         22s b1.BUILD SUCCEEDED
         22s b1 SUCCEEDED
         ",
@@ -79,7 +89,9 @@ fn a_result_that_comes_twice_counts_once() {
         1s b1.INSTALL SUCCEEDED
         1s run b1.BUILD on w1 under 1
         2s acknowledge 0 to w1
+        2s ignored: duplicate
         3s acknowledge 0 to w1
+        3s ignored: duplicate
         ",
     );
 }
@@ -99,8 +111,12 @@ fn nobody_can_end_or_renew_the_lease_of_another() {
         ",
         "
         0s run b1.BUILD on w1 under 0
+        2s ignored: forged
         3s renewed for w2: none
+        3s ignored: forged
         4s acknowledge 99 to w2
+        4s ignored: forged
+        5s ignored: late
         6s b1.BUILD SUCCEEDED
         6s b1 SUCCEEDED
         ",
@@ -195,7 +211,75 @@ fn a_success_without_the_snapshot_that_the_next_phase_needs_is_a_fault() {
         1s b1.INSTALL faulted
         2s acknowledge 1 to w1
         2s run b1.INSTALL (attempt 2) on w1 under 1
+        2s ignored: forged
         3s acknowledge 2 to w1
+        3s ignored: forged
         ",
     );
+}
+
+#[test]
+fn a_lease_that_is_not_renewed_any_more_is_not_by_coming_back_either() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   stop b1
+        15s  renew w1 0
+        30s  renew w1 0
+        45s  renew w1 0
+        60s  renew w1 0
+        62s  join w1 holds 0
+        80s  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s b1 stops
+        1s revoke 0 from w1: Stopped
+        15s renewed for w1: 0
+        30s renewed for w1: 0
+        45s renewed for w1: 0
+        60s renewed for w1: 0
+        62s close the old session of w1
+        62s joined w1: none
+        80s b1.BUILD lost 0
+        80s b1.BUILD given up: STOPPED
+        80s b1 STOPPED
+        80s revoke 0 from w1: Lost
+        ",
+    );
+}
+
+#[test]
+fn a_renewal_that_comes_twice_or_after_a_later_one_changes_nothing() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        10s  renew w1 0
+        14s  renew w1 0
+        20s  again w1 0
+        21s  before w1 0
+        34s  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        10s renewed for w1: 0
+        14s renewed for w1: 0
+        20s ignored: duplicate
+        21s ignored: out_of_order
+        34s b1.BUILD lost 0
+        34s revoke 0 from w1: Lost
+        ",
+    );
+}
+
+#[test]
+fn a_worker_can_join_once_for_each_connection() {
+    let mut farm = Farm::default();
+    farm.play("0s join w1");
+    let event = farm.event(&["join", "w1"]);
+    let twice = |farm: &mut Farm| farm.apply(moment(Duration::ZERO), event.clone());
+    assert_eq!(twice(&mut farm).ignored, []);
+    assert_eq!(twice(&mut farm).ignored, [Ignored::Duplicate]);
 }

@@ -106,6 +106,7 @@ fn a_unit_stays_on_the_base_that_it_started_on() {
         0s run b1.INSTALL on w1 under 0
         3s b1.INSTALL SUCCEEDED
         3s run b1.BUILD on w3 under 1
+        3s dismiss w1
         ",
     );
 }
@@ -140,6 +141,174 @@ fn a_worker_whose_phases_can_travel_comes_first() {
         "
         0s run b1.a.BUILD on w2 under 0
         0s run b1.b.BUILD on w1 under 1
+        ",
+    );
+}
+
+#[test]
+fn a_worker_without_isolation_serves_its_own_team_only() {
+    check(
+        "
+        0s  join w1 host team blue
+        0s  submit b1 build
+        1s  why b1
+        2s  submit b2 team=blue install,build
+        3s  join w2 host
+        4s  why b2
+        5s  ok w1 0
+        ",
+        "
+        1s BUILD: no worker serves team red (1 connected that have isolation level host and serve another team)
+        2s run b2.INSTALL on w1 under 0
+        3s run b1.BUILD on w2 under 1
+        4s BUILD: waits for INSTALL
+        5s b2.INSTALL SUCCEEDED
+        5s run b2.BUILD on w1 under 2
+        ",
+    );
+}
+
+#[test]
+fn a_worker_whose_phases_can_travel_serves_all_teams() {
+    check(
+        "
+        0s  join w1 team blue
+        0s  submit b1 build
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        ",
+    );
+}
+
+#[test]
+fn among_builds_of_a_team_the_more_urgent_one_comes_first_until_the_other_has_waited_longer() {
+    check(
+        "
+        0s   submit b1 build
+        1s   submit b2 priority=1 build
+        2s   submit b3 priority=-1 build
+        9m   submit b4 priority=2 build
+        19m  submit b5 priority=2 build
+        21m  submit b6 priority=2 build
+        30m  join w1 slots 6
+        ",
+        "
+        30m run b4.BUILD on w1 under 0
+        30m run b2.BUILD on w1 under 1
+        30m run b5.BUILD on w1 under 2
+        30m run b1.BUILD on w1 under 3
+        30m run b6.BUILD on w1 under 4
+        30m run b3.BUILD on w1 under 5
+        ",
+    );
+}
+
+#[test]
+fn what_has_begun_goes_on_before_what_is_urgent() {
+    check(
+        "
+        0s  join w1
+        0s  submit b1 install,build
+        0s  submit b2 priority=10 build
+        1s  ok w1 0
+        2s  ok w1 1
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD SUCCEEDED
+        2s b1 SUCCEEDED
+        2s run b2.BUILD on w1 under 2
+        ",
+    );
+}
+
+#[test]
+fn the_team_that_has_least_of_the_farm_is_next() {
+    check(
+        "
+        0s   join w1 slots 4
+        0s   submit b1 a:build b:build c:build d:build e:build f:build
+        1s   submit b2 team=blue a:build b:build c:build
+        2s   ok w1 0
+        3s   ok w1 1
+        4s   ok w1 2
+        5s   ok w1 4
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        0s run b1.b.BUILD on w1 under 1
+        0s run b1.c.BUILD on w1 under 2
+        0s run b1.d.BUILD on w1 under 3
+        2s b1.a.BUILD SUCCEEDED
+        2s run b2.a.BUILD on w1 under 4
+        3s b1.b.BUILD SUCCEEDED
+        3s run b2.b.BUILD on w1 under 5
+        4s b1.c.BUILD SUCCEEDED
+        4s run b1.e.BUILD on w1 under 6
+        5s b2.a.BUILD SUCCEEDED
+        5s run b2.c.BUILD on w1 under 7
+        ",
+    );
+}
+
+#[test]
+fn of_teams_that_have_the_same_the_one_that_has_used_less_time_is_next() {
+    check(
+        "
+        0s    join w1
+        0s    submit b1 a:build b:build c:build
+        0s    submit b2 team=blue a:build b:build c:build d:build e:build
+        15s  ok w1 0
+        20s  ok w1 1
+        31s  ok w1 2
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        15s b1.a.BUILD SUCCEEDED
+        15s run b2.a.BUILD on w1 under 1
+        20s b2.a.BUILD SUCCEEDED
+        20s run b2.b.BUILD on w1 under 2
+        31s b2.b.BUILD SUCCEEDED
+        31s run b1.b.BUILD on w1 under 3
+        ",
+    );
+}
+
+#[test]
+fn a_team_that_comes_again_does_not_get_back_what_it_did_not_use() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 a:build b:build c:build d:build e:build f:build
+        15s  ok w1 0
+        30s  ok w1 1
+        45s  ok w1 2
+        45s  submit b2 team=blue a:build b:build c:build d:build
+        50s  ok w1 3
+        60s  ok w1 4
+        64s  ok w1 5
+        67s  ok w1 6
+        ",
+        "
+        0s run b1.a.BUILD on w1 under 0
+        15s b1.a.BUILD SUCCEEDED
+        15s run b1.b.BUILD on w1 under 1
+        30s b1.b.BUILD SUCCEEDED
+        30s run b1.c.BUILD on w1 under 2
+        45s b1.c.BUILD SUCCEEDED
+        45s run b1.d.BUILD on w1 under 3
+        50s b1.d.BUILD SUCCEEDED
+        50s run b2.a.BUILD on w1 under 4
+        60s b2.a.BUILD SUCCEEDED
+        60s run b1.e.BUILD on w1 under 5
+        64s b1.e.BUILD SUCCEEDED
+        64s run b1.f.BUILD on w1 under 6
+        67s b1.f.BUILD SUCCEEDED
+        67s b1 SUCCEEDED
+        67s run b2.b.BUILD on w1 under 7
         ",
     );
 }

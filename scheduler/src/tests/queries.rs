@@ -201,7 +201,7 @@ fn workers_say_what_they_run() {
         ",
     );
     let state = farm.scheduler.state();
-    let listed = workers(state);
+    let listed = workers(state, &Scope::All);
     let told: Vec<_> = listed
         .iter()
         .map(|worker| {

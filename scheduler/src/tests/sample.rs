@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use protocol::{
     access::Trust,
     blob::{Blob, TreeRef},
-    build::{BuildId, Outcome, Phase, PhaseContext},
+    build::{BuildId, Outcome, Phase, PhaseContext, Rerun},
     digest::Digest,
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
     job::{AttemptResult, PhaseCommands, Shell, Task},
@@ -64,12 +64,14 @@ pub(crate) fn blob(text: &str) -> Blob {
     }
 }
 
-/// A build of project `app` of team `red`.
+/// A build of project `app` of team `red`, or of the one that the word `team=TEAM` names.
 pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
+    let mut teams = words.iter().filter_map(|word| word.strip_prefix("team="));
+    let team = teams.next().unwrap_or("red");
     Submission {
         build: build_id(build),
-        team: "red".parse().unwrap(),
-        namespace: "red".parse().unwrap(),
+        team: team.parse().unwrap(),
+        namespace: team.parse().unwrap(),
         project: "app".parse().unwrap(),
         trust: Trust::Team,
         initiator: "ann".to_owned(),
@@ -79,14 +81,30 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
             layout: blob("layout"),
         },
         source_version: Some("c0ffee".to_owned()),
-        graph: graph(words),
+        graph: graph(words.iter().copied().filter(|word| !word.contains('='))),
+        reruns: reruns(words),
+        priority: priority(words),
     }
 }
 
-fn graph(words: &[&str]) -> JobGraph {
+/// The word `rerun=PHASE` lets a phase run again.
+fn reruns(words: &[&str]) -> BTreeMap<Phase, Rerun> {
+    let said = words.iter().filter_map(|word| word.strip_prefix("rerun="));
+    said.map(|text| (phase(text), Rerun::Always)).collect()
+}
+
+/// The word `priority=5` says how urgent a build is.
+fn priority(words: &[&str]) -> i8 {
+    let mut said = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("priority="));
+    said.next().map_or(0, |text| text.parse().unwrap())
+}
+
+fn graph<'a>(words: impl Iterator<Item = &'a str>) -> JobGraph {
     let mut graph = JobGraph::default();
     for word in words {
-        match *word {
+        match word {
             "fast-fail" => graph.fast_fail = true,
             unit => add_unit(&mut graph, unit),
         }
@@ -165,6 +183,10 @@ fn task(phase: Phase) -> Task {
             artifacts: None,
             shell: Shell::Sh,
         },
+        Phase::PostBuild => Task::Commands(PhaseCommands {
+            commands: vec!["publish".to_owned()],
+            ..PhaseCommands::default()
+        }),
         _ => Task::Commands(PhaseCommands::default()),
     }
 }

@@ -1,11 +1,17 @@
 //! The words of scripts, and a farm that plays them.
 //!
 //! ```text
-//! 0s  join w1 slots 2 host base b holds 0 1   a worker joins; all but its name may be left out
+//! 0s  join w1 slots 2 host base b team t anew holds 0 1
+//!                                               a worker joins; all but its name may be left out; `anew`: as
+//!                                               another process than before; `connection 3`: the third of it;
+//!                                               `leaving`: it takes nothing new
 //! 0s  leave w1 | leaving w1 | drain w1         its connection is lost; it says it leaves; somebody says so
 //! 0s  renew w1 0 1                             it renews these leases
+//! 0s  again w1 0 1                             it says the renewal before once more
+//! 0s  began w1 0 | declined w1 0               it is about to start a command; it does not begin
+//! 0s  hand-over w1 0 1                         it has killed these attempts
 //! 0s  ok w1 0                                  an attempt ended: ok, fail, fault, stopped, timed-out, bare
-//! 0s  submit b1 fast-fail install,build        a build of one unit
+//! 0s  submit b1 fast-fail install,build        a build of one unit; also team=T, priority=N, rerun=PHASE
 //! 0s  submit b1 a:build b!:build>a             a batch; `!`: failure ignored; `>a+b`: depends on
 //! 0s  stop b1 | delete b1 | retry b1 b2
 //! 0s  restart                                  the coordinator dies and starts again from its facts
@@ -22,7 +28,7 @@ use protocol::{
     lease::LeaseId,
     message::work::HeldLease,
     time::{Time, WallTime},
-    worker::Isolation,
+    worker::{Incarnation, Isolation},
 };
 
 use crate::{
@@ -41,6 +47,8 @@ pub(crate) struct Farm {
     pub(crate) transcript: Vec<String>,
     sessions: BTreeMap<String, SessionId>,
     names: BTreeMap<SessionId, String>,
+    incarnations: BTreeMap<String, u64>,
+    sequence: u64,
 }
 
 impl Default for Farm {
@@ -51,6 +59,8 @@ impl Default for Farm {
             transcript: Vec::new(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
+            sequence: 0,
         }
     }
 }
@@ -116,8 +126,9 @@ impl Farm {
         }
     }
 
-    fn event(&mut self, words: &[&str]) -> Event {
-        let session = |name: &str| *self.sessions.get(name).unwrap_or(&SessionId(u64::MAX));
+    pub(crate) fn event(&mut self, words: &[&str]) -> Event {
+        let known = self.sessions.clone();
+        let session = |name: &str| *known.get(name).unwrap_or(&SessionId(u64::MAX));
         match *words {
             ["tick"] => Event::Tick,
             ["submit", build, ref graph @ ..] => Event::Submit(Box::new(submission(build, graph))),
@@ -142,9 +153,24 @@ impl Farm {
             ["drain", name] => Event::Drain {
                 worker: name.parse().unwrap(),
             },
-            ["renew", name, ref leases @ ..] => Event::Renew {
+            [word @ ("renew" | "again" | "before"), name, ref leases @ ..] => {
+                self.sequence += u64::from(word == "renew");
+                Event::Renew {
+                    session: session(name),
+                    sequence: self.sequence - u64::from(word == "before"),
+                    leases: leases.iter().map(|id| lease(id)).collect(),
+                }
+            }
+            ["began", name, id] => Event::Began {
                 session: session(name),
-                sequence: 7,
+                lease: lease(id),
+            },
+            ["declined", name, id] => Event::Declined {
+                session: session(name),
+                lease: lease(id),
+            },
+            ["hand-over", name, ref leases @ ..] => Event::HandOver {
+                session: session(name),
                 leases: leases.iter().map(|id| lease(id)).collect(),
             },
             [outcome, name, id] => Event::Finished {
@@ -162,19 +188,31 @@ impl Farm {
         self.names.insert(session, name.to_owned());
         let mut offer = offer(name);
         let mut holds = Vec::new();
+        let mut team = "red";
+        let leaving = words.contains(&"leaving");
+        let mut connection = None;
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
                 "slots" => offer.capacity = words.next().unwrap().parse().unwrap(),
                 "host" => offer.isolation = Isolation::Host,
                 "base" => offer.base = Digest::of(words.next().unwrap().as_bytes()),
+                "connection" => connection = words.next().map(|word| word.parse().unwrap()),
+                "leaving" => {}
+                "team" => team = words.next().unwrap(),
+                "anew" => *self.incarnations.entry(name.to_owned()).or_default() += 1,
                 "holds" => holds.extend(words.by_ref().map(|id| self.held(lease(id)))),
                 _ => panic!("no such word: {word}"),
             }
         }
+        let incarnation = self.incarnations.get(name).copied().unwrap_or(0);
         Event::WorkerJoined {
             session,
+            team: team.parse().unwrap(),
+            incarnation: Incarnation(incarnation),
+            connection: connection.unwrap_or(session.0),
             offer: Box::new(offer),
+            leaving,
             holds,
         }
     }
@@ -202,7 +240,13 @@ impl Farm {
         let facts = decision.facts.iter().filter_map(|fact| self.fact(fact));
         let is_taken = |id: LeaseId| {
             decision.facts.iter().any(|fact| {
-                matches!(fact, Fact::JobEnded { lease, .. } | Fact::AttemptFaulted { lease, .. } if *lease == id)
+                matches!(
+                    fact,
+                    Fact::JobEnded { lease, .. }
+                        | Fact::AttemptFaulted { lease, .. }
+                        | Fact::LeaseReturned { lease, .. }
+                    if *lease == id
+                )
             })
         };
         let effects = decision.effects.iter().filter(|effect| match effect {
@@ -211,12 +255,18 @@ impl Farm {
             _ => true,
         });
         let effects = effects.filter_map(|effect| self.effect(effect));
-        facts.chain(effects).collect()
+        let ignored = decision.ignored.iter();
+        let ignored = ignored.map(|why| format!("ignored: {}", why.as_str()));
+        facts.chain(effects).chain(ignored).collect()
     }
 
     fn fact(&self, fact: &Fact) -> Option<String> {
         Some(match fact {
             Fact::BuildSubmitted { .. } | Fact::LeaseGranted { .. } => return None,
+            Fact::AttemptBegan { job, .. } => format!("{} began", self.job(*job)),
+            Fact::LeaseReturned {
+                lease, job, cause, ..
+            } => format!("{} returned {}: {cause:?}", self.job(*job), lease.0),
             Fact::LeaseLost { lease, job, .. } => format!("{} lost {}", self.job(*job), lease.0),
             Fact::AttemptFaulted { job, .. } => format!("{} faulted", self.job(*job)),
             Fact::JobEnded { job, outcome, .. } => format!("{} {outcome}", self.job(*job)),
@@ -280,9 +330,11 @@ impl Farm {
             } => format!("revoke {} from {}: {reason:?}", lease.0, name(session)),
             Effect::Renewed {
                 session,
-                sequence: 7,
+                sequence,
                 leases,
-            } => format!("renewed for {}: {}", name(session), ids(leases)),
+            } if *sequence == self.sequence => {
+                format!("renewed for {}: {}", name(session), ids(leases))
+            }
             Effect::Renewed { .. } => panic!("a renewal is answered with another's number"),
             Effect::Acknowledge { session, lease } => {
                 format!("acknowledge {} to {}", lease.0, name(session))
@@ -290,11 +342,14 @@ impl Farm {
             Effect::Joined { session, leases } => {
                 format!("joined {}: {}", name(session), ids(leases))
             }
+            Effect::GoAhead { session, lease } => {
+                format!("go ahead {} on {}", lease.0, name(session))
+            }
+            Effect::Dismiss { session } => format!("dismiss {}", name(session)),
             Effect::Drain { session } => format!("tell {} to leave", name(session)),
             Effect::Close { session } => format!("close the old session of {}", name(session)),
             Effect::PhaseChanged { .. }
             | Effect::BuildEnded { .. }
-            | Effect::HoldSource { .. }
             | Effect::DeleteContent { .. } => return None,
         })
     }

@@ -57,6 +57,7 @@ fn whatever_happens_every_build_ends_once_and_nothing_runs_twice_at_once() {
 /// What has to have happened, at least a hundred times each.
 const EXPECTED: &[&str] = &[
     "attempt faulted",
+    "attempt began",
     "build ended",
     "coordinator crashed",
     "coordinator crashed in the middle of a decision",
@@ -65,17 +66,21 @@ const EXPECTED: &[&str] = &[
     "job given up",
     "job skipped",
     "lease lost",
+    "lease returned",
     "stop requested",
     "unit restarted",
     "worker died",
     "worker drained",
     "worker killed what it had lost",
+    "worker left as it may",
 ];
 
 fn kind(fact: &Fact) -> &'static str {
     match fact {
         Fact::BuildSubmitted { .. } => "build submitted",
         Fact::LeaseGranted { .. } => "lease granted",
+        Fact::AttemptBegan { .. } => "attempt began",
+        Fact::LeaseReturned { .. } => "lease returned",
         Fact::LeaseLost { .. } => "lease lost",
         Fact::AttemptFaulted { .. } => "attempt faulted",
         Fact::JobEnded { .. } => "job ended",

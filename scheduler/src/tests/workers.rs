@@ -1,4 +1,4 @@
-//! Workers: how they come, drain, go and come back.
+//! Workers: how they come, go and come back.
 
 use crate::tests::check;
 
@@ -37,32 +37,7 @@ fn a_worker_that_comes_back_too_late_has_lost_what_it_holds() {
         0s run b1.BUILD on w1 under 0
         20s b1.BUILD lost 0
         20s joined w1: none
-        ",
-    );
-}
-
-#[test]
-fn a_worker_that_forgot_its_lease_has_its_slot_free_but_the_job_waits_for_the_fence() {
-    check(
-        "
-        0s   join w1
-        0s   submit b1 build
-        5s   join w1
-        6s   submit b2 build
-        19s  renew w1 1
-        20s  tick
-        21s  ok w1 1
-        ",
-        "
-        0s run b1.BUILD on w1 under 0
-        5s close the old session of w1
-        6s run b2.BUILD on w1 under 1
-        19s renewed for w1: 1
-        20s b1.BUILD lost 0
-        20s revoke 0 from w1: Lost
-        21s b2.BUILD SUCCEEDED
-        21s b2 SUCCEEDED
-        21s run b1.BUILD (attempt 2) on w1 under 2
+        20s ignored: late
         ",
     );
 }
@@ -87,63 +62,6 @@ fn a_stop_is_said_again_to_a_worker_that_was_away() {
         8s b1 STOPPED
         ",
     );
-}
-
-#[test]
-fn a_draining_worker_ends_its_phase_and_the_next_runs_elsewhere() {
-    check(
-        "
-        0s  join w1
-        0s  submit b1 install,build
-        1s  join w2
-        2s  drain w1
-        3s  drain w1
-        4s  ok w1 0
-        5s  leave w1
-        6s  join w1
-        7s  submit b2 build
-        ",
-        "
-        0s run b1.INSTALL on w1 under 0
-        2s w1 drains
-        2s tell w1 to leave
-        4s b1.INSTALL SUCCEEDED
-        4s run b1.BUILD on w2 under 1
-        5s w1 is drained
-        7s run b2.BUILD on w1 under 2
-        ",
-    );
-}
-
-#[test]
-fn a_draining_worker_drains_on_after_a_lost_connection() {
-    check(
-        "
-        0s  join w1
-        0s  submit b1 install,build
-        1s  drain w1
-        2s  leave w1
-        3s  join w1 holds 0
-        4s  ok w1 0
-        5s  leave w1
-        6s  join w1
-        ",
-        "
-        0s run b1.INSTALL on w1 under 0
-        1s w1 drains
-        1s tell w1 to leave
-        3s joined w1: 0
-        3s tell w1 to leave
-        4s b1.INSTALL SUCCEEDED
-        5s w1 is drained
-        6s run b1.BUILD on w1 under 1
-        ",
-    );
-}
-
-#[test]
-fn nobody_can_drain_a_worker_that_is_not_known() {
-    check("0s drain w1", "");
 }
 
 #[test]
@@ -266,49 +184,6 @@ fn a_failed_phase_never_runs_again_even_if_its_worker_is_lost() {
 }
 
 #[test]
-fn draining_a_units_only_worker_starts_it_again_and_does_not_count_as_a_try() {
-    check(
-        "
-        0s  join w1 host
-        0s  join w2 host
-        0s  join w3 host
-        0s  join w4 host
-        0s  submit b1 install,build
-        1s  drain w1
-        2s  ok w1 0
-        3s  drain w2
-        4s  ok w2 1
-        5s  drain w3
-        6s  ok w3 2
-        7s  ok w4 3
-        8s  ok w4 4
-        ",
-        "
-        0s run b1.INSTALL on w1 under 0
-        1s w1 drains
-        1s tell w1 to leave
-        2s b1.INSTALL SUCCEEDED
-        2s b1 unit 0 starts again: WorkerLeaves w1
-        2s run b1.INSTALL (attempt 2) on w2 under 1
-        3s w2 drains
-        3s tell w2 to leave
-        4s b1.INSTALL SUCCEEDED
-        4s b1 unit 0 starts again: WorkerLeaves w2
-        4s run b1.INSTALL (attempt 3) on w3 under 2
-        5s w3 drains
-        5s tell w3 to leave
-        6s b1.INSTALL SUCCEEDED
-        6s b1 unit 0 starts again: WorkerLeaves w3
-        6s run b1.INSTALL (attempt 4) on w4 under 3
-        7s b1.INSTALL SUCCEEDED
-        7s run b1.BUILD on w4 under 4
-        8s b1.BUILD SUCCEEDED
-        8s b1 SUCCEEDED
-        ",
-    );
-}
-
-#[test]
 fn a_second_worker_of_a_name_takes_the_place_of_the_first() {
     check(
         "
@@ -334,7 +209,7 @@ fn a_restarted_coordinator_gives_live_leases_a_full_time_and_decides_nothing_twi
         10s  ok w1 0
         15s  restart
         16s  join w1 holds 2
-        17s  join w2
+        17s  join w2 anew
         34s  tick
         35s  renew w1 2
         36s  ok w1 2
@@ -353,33 +228,6 @@ fn a_restarted_coordinator_gives_live_leases_a_full_time_and_decides_nothing_twi
         36s run b1.b.INSTALL (attempt 2) on w2 under 3
         37s b1.b.INSTALL SUCCEEDED
         37s run b1.b.BUILD on w2 under 4
-        ",
-    );
-}
-
-#[test]
-fn a_restarted_coordinator_says_again_that_a_build_stops_and_that_a_worker_drains() {
-    check(
-        "
-        0s   join w1
-        0s   submit b1 build
-        1s   stop b1
-        1s   drain w1
-        2s   restart
-        3s   join w1 holds 0
-        4s   stopped w1 0
-        ",
-        "
-        0s run b1.BUILD on w1 under 0
-        1s b1 stops
-        1s revoke 0 from w1: Stopped
-        1s w1 drains
-        1s tell w1 to leave
-        3s joined w1: 0
-        3s revoke 0 from w1: Stopped
-        3s tell w1 to leave
-        4s b1.BUILD STOPPED
-        4s b1 STOPPED
         ",
     );
 }
@@ -406,6 +254,51 @@ fn a_restarted_coordinator_gives_up_a_worker_that_does_not_come_back() {
         24s b1.b.BUILD lost 2
         24s b1 unit 1 starts again: WorkerLost w1
         24s run b1.b.INSTALL (attempt 2) on w2 under 3
+        ",
+    );
+}
+
+#[test]
+fn what_was_said_over_an_earlier_connection_is_ignored() {
+    check(
+        "
+        0s  join w1 connection 1 slots 2
+        0s  submit b1 build
+        1s  join w1 connection 3 slots 2 holds 0
+        2s  submit b2 build
+        3s  join w1 connection 2 slots 2 holds 0
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s close the old session of w1
+        1s joined w1: 0
+        2s run b2.BUILD on w1 under 1
+        3s close the old session of w1
+        3s ignored: out_of_order
+        ",
+    );
+}
+
+#[test]
+fn what_was_given_over_a_later_connection_is_not_taken_back_for_what_an_earlier_one_says() {
+    check(
+        "
+        0s  join w1 connection 1 slots 2
+        0s  submit b1 build
+        1s  join w1 connection 3 slots 2 holds 0
+        2s  submit b2 build
+        3s  leave w1
+        4s  join w1 connection 2 slots 2 holds 0
+        5s  join w1 connection 4 slots 2 holds 0 1
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s close the old session of w1
+        1s joined w1: 0
+        2s run b2.BUILD on w1 under 1
+        4s joined w1: 0
+        5s close the old session of w1
+        5s joined w1: 0 1
         ",
     );
 }

@@ -80,6 +80,9 @@ pub(super) async fn run(
 
 async fn run_commands(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verdict, Fault> {
     let mut attempt = Attempt::new(phase);
+    if attempt.next() != Step::End {
+        work.begin.wait().await?;
+    }
     while let Step::Run(command) = attempt.next() {
         work.say(&agent_line::running(command)).await?;
         let ended = work.scene.run(command, work.log).await?;

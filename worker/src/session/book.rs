@@ -1,4 +1,5 @@
-//! What a worker has under way: attempts that run, and results that the coordinator has not acknowledged.
+//! What a worker has under way: attempts that run, results that the coordinator has not acknowledged, and
+//! attempts that were killed and that it has not taken back.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,10 @@ use protocol::{
     lease::LeaseId,
     message::work::{HeldLease, WorkerMessage},
 };
-use tokio::{sync::watch, task};
+use tokio::{
+    sync::{oneshot, watch},
+    task,
+};
 
 use crate::attempt::Interrupt;
 
@@ -22,6 +26,20 @@ pub(super) struct Running {
     pub(super) interrupt: watch::Sender<Option<Interrupt>>,
     /// Its task.
     pub(super) task: task::Id,
+    /// Lets its first command start, if it waits for that.
+    pub(super) go_ahead: Option<oneshot::Sender<()>>,
+    /// Whether the coordinator has given its lease up.
+    pub(super) is_given_up: bool,
+}
+
+impl Running {
+    const fn held(&self, lease: LeaseId) -> HeldLease {
+        HeldLease {
+            lease,
+            job: self.job,
+            attempt: self.attempt,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -30,11 +48,15 @@ struct Ended {
     result: Box<AttemptResult>,
 }
 
-/// Attempts and results by lease; a lease is in one of the two at most.
+/// Attempts and results by lease; a lease is in one of the three at most.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     running: BTreeMap<LeaseId, Running>,
     ended: BTreeMap<LeaseId, Ended>,
+    /// Nothing of these runs any more, and the coordinator may not know.
+    killed: BTreeMap<LeaseId, HeldLease>,
+    /// Something of these may run on, as long as this process lives.
+    left: Vec<HeldLease>,
 }
 
 impl Book {
@@ -62,6 +84,68 @@ impl Book {
         });
     }
 
+    /// Tells all attempts to end.
+    pub(super) fn interrupt_all(&mut self, why: Interrupt) {
+        let running: Vec<LeaseId> = self.running.keys().copied().collect();
+        for lease in running {
+            self.interrupt(lease, why);
+        }
+    }
+
+    /// The coordinator has given a lease up: nothing is to be said of it any more.
+    pub(super) fn give_up(&mut self, lease: LeaseId) {
+        if let Some(running) = self.running.get_mut(&lease) {
+            running.is_given_up = true;
+        }
+        self.ended.remove(&lease);
+        self.killed.remove(&lease);
+    }
+
+    /// Keeps that an attempt was killed, unless the coordinator knows.
+    pub(super) fn keep_killed(&mut self, lease: LeaseId, running: &Running) {
+        if !running.is_given_up {
+            self.killed.insert(lease, running.held(lease));
+        }
+    }
+
+    /// Keeps that something of an attempt may run on: nobody may have its job before its lease has run out.
+    pub(super) fn keep_left(&mut self, lease: LeaseId, running: &Running) {
+        self.left.push(running.held(lease));
+    }
+
+    /// Forgets the killed attempts that `keep` does not want.
+    pub(super) fn retain_killed(&mut self, keep: impl Fn(LeaseId) -> bool) {
+        self.killed.retain(|&lease, _| keep(lease));
+    }
+
+    /// The leases of killed attempts.
+    pub(super) fn killed(&self) -> Vec<LeaseId> {
+        self.killed.keys().copied().collect()
+    }
+
+    /// An attempt waits for its first command to be let start.
+    pub(super) fn wait_to_begin(&mut self, lease: LeaseId, go_ahead: oneshot::Sender<()>) {
+        if let Some(running) = self.running.get_mut(&lease) {
+            running.go_ahead = Some(go_ahead);
+        }
+    }
+
+    /// Lets the first command of an attempt start; if it does not wait, nothing happens.
+    pub(super) fn go_ahead(&mut self, lease: LeaseId) {
+        let running = self.running.get_mut(&lease);
+        if let Some(go_ahead) = running.and_then(|running| running.go_ahead.take()) {
+            // An attempt that is being killed does not wait any more.
+            let _goes = go_ahead.send(());
+        }
+    }
+
+    /// The leases of attempts that wait for their first command to be let start.
+    pub(super) fn waiting_to_begin(&self) -> Vec<LeaseId> {
+        let waiting = self.running.iter();
+        let waiting = waiting.filter(|(_, running)| running.go_ahead.is_some());
+        waiting.map(|(&lease, _)| lease).collect()
+    }
+
     /// Keeps what came of an attempt until it is acknowledged.
     pub(super) fn keep_result(
         &mut self,
@@ -69,17 +153,14 @@ impl Book {
         running: &Running,
         result: Box<AttemptResult>,
     ) {
-        let held = HeldLease {
-            lease,
-            job: running.job,
-            attempt: running.attempt,
-        };
+        let held = running.held(lease);
         self.ended.insert(lease, Ended { held, result });
     }
 
-    /// A result is not needed any more.
-    pub(super) fn forget_result(&mut self, lease: LeaseId) {
+    /// The coordinator knows what came of an attempt.
+    pub(super) fn acknowledged(&mut self, lease: LeaseId) {
         self.ended.remove(&lease);
+        self.killed.remove(&lease);
     }
 
     /// Forgets the results that `keep` does not want.
@@ -101,21 +182,22 @@ impl Book {
         self.ended.iter().map(message).collect()
     }
 
-    /// What to name to a new stream: all results, and the attempts whose leases `is_held` says are.
-    pub(super) fn holds(&self, is_held: impl Fn(LeaseId) -> bool) -> Vec<HeldLease> {
-        let running = self.running.iter().filter(|(lease, _)| is_held(**lease));
-        let running = running.map(|(&lease, running)| HeldLease {
-            lease,
-            job: running.job,
-            attempt: running.attempt,
-        });
+    /// What to name to a new stream: everything. What is not named the coordinator gives to others at
+    /// once, so an attempt that is being killed is named until it is dead.
+    pub(super) fn holds(&self) -> Vec<HeldLease> {
+        let running = self.running.iter();
+        let running = running.map(|(&lease, running)| running.held(lease));
         let ended = self.ended.values().map(|ended| ended.held);
-        running.chain(ended).collect()
+        let killed = self.killed.values().copied();
+        let left = self.left.iter().copied();
+        running.chain(ended).chain(killed).chain(left).collect()
     }
 
     /// Whether there is an attempt or a result under this lease.
     pub(super) fn knows(&self, lease: LeaseId) -> bool {
-        self.running.contains_key(&lease) || self.ended.contains_key(&lease)
+        self.running.contains_key(&lease)
+            || self.ended.contains_key(&lease)
+            || self.killed.contains_key(&lease)
     }
 
     /// The lease of the attempt that a task runs.
@@ -134,7 +216,7 @@ impl Book {
 
     /// Whether nothing is under way.
     pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.ended.is_empty()
+        self.running.is_empty() && self.ended.is_empty() && self.killed.is_empty()
     }
 }
 
@@ -163,6 +245,8 @@ mod tests {
                 attempt: 1,
                 interrupt,
                 task,
+                go_ahead: None,
+                is_given_up: false,
             },
             interrupts,
         )
@@ -203,23 +287,57 @@ mod tests {
                 [WorkerMessage::Finished { lease: A, .. }]
             ));
         }
-        book.forget_result(A);
+        book.acknowledged(A);
         assert_eq!(book.finished(), []);
         assert!(!book.is_empty(), "an attempt still runs");
     }
 
     #[tokio::test]
-    async fn a_new_stream_hears_of_results_and_of_attempts_whose_leases_are_held() {
-        let (book, _interrupts) = book();
-        let leases = |holds: Vec<HeldLease>| -> Vec<_> {
-            holds.into_iter().map(|held| held.lease).collect()
+    async fn a_new_stream_hears_of_results_and_of_attempts_until_they_are_dead_and_taken_back() {
+        let (mut book, _interrupts) = book();
+        let leases = |book: &Book| -> Vec<_> {
+            let holds = book.holds().into_iter();
+            holds.map(|held| held.lease).collect()
         };
-        assert_eq!(leases(book.holds(|_| true)), [B, A]);
-        assert_eq!(
-            leases(book.holds(|_| false)),
-            [A],
-            "a result outlives its lease"
-        );
+        assert_eq!(leases(&book), [B, A]);
+        book.interrupt(B, Interrupt::Lost);
+        assert_eq!(leases(&book), [B, A], "it may still run");
+        let ended = book.end(B).unwrap();
+        book.keep_killed(B, &ended);
+        assert_eq!(leases(&book), [A, B]);
+        assert_eq!(book.killed(), [B]);
+        book.acknowledged(B);
+        assert_eq!(leases(&book), [A]);
+    }
+
+    #[tokio::test]
+    async fn what_the_coordinator_has_given_up_is_not_handed_over() {
+        let (mut book, _interrupts) = book();
+        book.give_up(B);
+        let ended = book.end(B).unwrap();
+        book.keep_killed(B, &ended);
+        assert_eq!(book.killed(), []);
+    }
+
+    #[tokio::test]
+    async fn what_may_run_on_is_named_and_not_handed_over() {
+        let (mut book, _interrupts) = book();
+        let ended = book.end(B).unwrap();
+        book.keep_left(B, &ended);
+        assert_eq!(book.killed(), []);
+        assert!(book.holds().iter().any(|held| held.lease == B));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_waits_to_begin_until_it_is_let() {
+        let (mut book, _interrupts) = book();
+        let (go_ahead, mut goes) = oneshot::channel();
+        book.wait_to_begin(B, go_ahead);
+        assert_eq!(book.waiting_to_begin(), [B]);
+        assert!(goes.try_recv().is_err());
+        book.go_ahead(B);
+        assert_eq!(goes.try_recv(), Ok(()));
+        assert_eq!(book.waiting_to_begin(), []);
     }
 
     #[tokio::test]

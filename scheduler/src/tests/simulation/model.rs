@@ -12,7 +12,7 @@ use std::{
 use protocol::{
     lease::{LEASE_RENEWAL, LEASE_TTL, LeaseId},
     message::work::{HeldLease, JobInput, RevokeReason},
-    worker::Isolation,
+    worker::{Incarnation, Isolation},
 };
 
 use crate::{
@@ -103,7 +103,8 @@ impl World {
                 sequence: 0,
                 renewals: BTreeMap::new(),
                 answered: 0,
-                is_draining: false,
+                is_dismissed: false,
+                incarnation: u64::try_from(index).unwrap(),
             }
         });
         let workers: Vec<_> = workers.collect();
@@ -256,11 +257,13 @@ impl World {
             | Effect::Renewed { session, .. }
             | Effect::Acknowledge { session, .. }
             | Effect::Joined { session, .. }
+            | Effect::GoAhead { session, .. }
+            | Effect::Dismiss { session }
             | Effect::Drain { session }
             | Effect::Close { session } => *session,
             _ => return,
         };
-        let (mut held, mut is_lost) = (None, false);
+        let (mut held, mut is_lost, mut asks_to_begin) = (None, false, false);
         if let Effect::Assign { lease, .. } = effect {
             let wall = self.moment().wall;
             let Some(draft) = assignment(self.scheduler.state(), lease, wall) else {
@@ -279,6 +282,7 @@ impl World {
             {
                 worker.local.insert(unit);
             }
+            asks_to_begin = assignment.asks_to_begin;
             held = Some(HeldLease {
                 lease,
                 job: assignment.job,
@@ -290,6 +294,11 @@ impl World {
             1,
             Happening::ToWorker(session, Box::new(effect), held, is_lost),
         );
+        if let Some(held) = held.filter(|_| asks_to_begin && self.random.percent(90)) {
+            let lease = held.lease;
+            let began = Event::Began { session, lease };
+            self.deliver(session, 0, Happening::ToCoordinator(began));
+        }
     }
 
     /// Puts a message on its way; within a session they arrive in order.
@@ -337,11 +346,11 @@ impl World {
             }
             Effect::Acknowledge { lease, .. } => {
                 worker.attempts.remove(&lease);
-                self.leave_if_drained(index);
+                self.leave_if_dismissed(index);
             }
-            Effect::Drain { .. } => {
-                worker.is_draining = true;
-                self.leave_if_drained(index);
+            Effect::Dismiss { .. } => {
+                worker.is_dismissed = true;
+                self.leave_if_dismissed(index);
             }
             Effect::Close { .. } => self.part(index),
             _ => {}
@@ -349,6 +358,13 @@ impl World {
     }
 
     fn assigned(&mut self, index: usize, lease: LeaseId, held: HeldLease, is_lost: bool) {
+        if self.now < TROUBLE_UNTIL && self.random.percent(5) {
+            if let Some(session) = self.workers[index].session {
+                let declined = Event::Declined { session, lease };
+                self.deliver(session, 0, Happening::ToCoordinator(declined));
+            }
+            return;
+        }
         let worker = &mut self.workers[index];
         let attempt = Attempt {
             held,
@@ -373,9 +389,10 @@ impl World {
         self.later(40_000, Happening::Ends(index, lease, outcome));
     }
 
-    fn leave_if_drained(&mut self, index: usize) {
+    fn leave_if_dismissed(&mut self, index: usize) {
         let worker = &self.workers[index];
-        if worker.is_draining && worker.attempts.is_empty() {
+        if worker.is_dismissed && worker.attempts.is_empty() {
+            self.note("worker left as it may");
             self.die(index);
         }
     }
@@ -442,7 +459,11 @@ impl World {
         worker.answered = self.now;
         let event = Event::WorkerJoined {
             session,
+            team: "red".parse().unwrap(),
+            incarnation: Incarnation(worker.incarnation),
+            connection: session.0,
             offer: Box::new(worker.offer.clone()),
+            leaving: false,
             holds: worker
                 .attempts
                 .values()

@@ -18,6 +18,7 @@ pub(crate) struct Story {
     graphs: BTreeMap<BuildId, JobGraph>,
     ended: BTreeMap<JobId, Outcome>,
     live: BTreeSet<JobId>,
+    begun: BTreeSet<JobId>,
     leases: BTreeSet<LeaseId>,
     tries: BTreeMap<JobId, u32>,
     builds: BTreeMap<BuildId, Outcome>,
@@ -46,6 +47,14 @@ impl Story {
             Fact::LeaseGranted { lease, job, .. } => self.granted(*lease, *job),
             Fact::LeaseLost { job, .. } | Fact::AttemptFaulted { job, .. } => {
                 assert!(self.live.remove(job), "seed {seed}: {job} did not run");
+            }
+            Fact::AttemptBegan { job, .. } => {
+                assert!(self.live.contains(job), "seed {seed}: {job} does not run");
+                self.begun.insert(*job);
+            }
+            Fact::LeaseReturned { job, .. } => {
+                assert!(self.live.remove(job), "seed {seed}: {job} did not run");
+                *self.tries.get_mut(job).unwrap() -= 1;
             }
             Fact::JobEnded { job, outcome, .. } => {
                 assert!(self.live.remove(job), "seed {seed}: {job} did not run");
@@ -89,6 +98,8 @@ impl Story {
         );
         let has_ended = self.ended.contains_key(&job);
         assert!(!has_ended, "seed {seed}: {job} runs after its end");
+        let has_begun = self.begun.contains(&job);
+        assert!(!has_begun, "seed {seed}: {job} runs again");
         for edge in &self.graphs[&job.build].jobs[job.index as usize].needs {
             let needed = JobId {
                 build: job.build,

@@ -32,7 +32,8 @@ impl World {
         let worker = &mut self.workers[index];
         worker.attempts.clear();
         worker.local.clear();
-        worker.is_draining = false;
+        worker.incarnation += 100;
+        worker.is_dismissed = false;
         self.part(index);
     }
 
@@ -64,7 +65,6 @@ impl World {
                         0,
                         Happening::ToCoordinator(Event::Leaving { session }),
                     );
-                    self.workers[index].is_draining = true;
                 }
             }
             _ => self.forge(index),
@@ -86,7 +86,7 @@ impl World {
         let foreign: Vec<LeaseId> = self.facts.iter().filter_map(granted).collect();
         self.tell(Event::Renew {
             session,
-            sequence: u64::MAX,
+            sequence: 0,
             leases: foreign.clone(),
         });
         for lease in foreign.into_iter().chain([LeaseId(u64::MAX)]) {

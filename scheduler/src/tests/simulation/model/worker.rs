@@ -33,7 +33,10 @@ pub(super) struct Worker {
     pub(super) renewals: BTreeMap<u64, (u64, Vec<LeaseId>)>,
     /// When the last message was sent that was answered.
     pub(super) answered: u64,
-    pub(super) is_draining: bool,
+    /// Whether nothing is left for it to do, once nothing of it runs.
+    pub(super) is_dismissed: bool,
+    /// Which process it is.
+    pub(super) incarnation: u64,
 }
 
 impl Worker {

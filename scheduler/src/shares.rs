@@ -1,0 +1,100 @@
+//! Shares: which team's turn it is.
+//!
+//! Equal shares of the farm's slots: the next unit to begin is of the team that has the fewest leases out,
+//! and among equals of the one that has used the least time of slots. What a team did not use while it
+//! had nothing to do, it does not get back: one that comes again starts where those are that waited. The
+//! leases are in the ledger; the times used are not, and start anew with the coordinator.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::{lease::LeaseId, name::Team, time::Time};
+
+/// What decides whose turn it is: the least comes first.
+pub(crate) type Share = (u32, u64);
+
+/// What each team has of the farm.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shares {
+    /// Leases that are out, and time used in microseconds, by team.
+    teams: BTreeMap<Team, Share>,
+    /// Teams that have units that wait to begin.
+    waiting: BTreeSet<(Share, Team)>,
+    /// Since when each lease is out, and whose it is.
+    leases: BTreeMap<LeaseId, (Team, Time)>,
+    /// The time used of the team whose turn it was last.
+    level: u64,
+}
+
+impl Shares {
+    /// A lease is out.
+    pub(crate) fn granted(&mut self, lease: LeaseId, team: &Team, now: Time) {
+        self.leases.insert(lease, (team.clone(), now));
+        let (_, used) = self.of(team);
+        self.level = self.level.max(used);
+        self.change(team, |(running, _)| *running += 1);
+    }
+
+    /// A lease is not out any more.
+    pub(crate) fn released(&mut self, lease: LeaseId, now: Time) {
+        let Some((team, since)) = self.leases.remove(&lease) else {
+            return;
+        };
+        let micros = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        self.change(&team, |(running, used)| {
+            *running = running.saturating_sub(1);
+            *used = used.saturating_add(micros);
+        });
+    }
+
+    /// Takes up whether a team has units that wait to begin.
+    pub(crate) fn wait(&mut self, team: &Team, waits: bool) {
+        let share = self.of(team);
+        let place = (share, team.clone());
+        if waits == self.waiting.contains(&place) {
+            return;
+        }
+        if !waits {
+            self.waiting.remove(&place);
+            self.forget_idle(team);
+            return;
+        }
+        let (running, used) = share;
+        let back = running == 0;
+        let share = (running, if back { used.max(self.level) } else { used });
+        self.teams.insert(team.clone(), share);
+        self.waiting.insert((share, team.clone()));
+    }
+
+    /// How much of the farm a team has.
+    pub(crate) fn of(&self, team: &Team) -> Share {
+        let known = self.teams.get(team).copied();
+        known.unwrap_or((0, self.level))
+    }
+
+    /// The team whose turn it is, of those that have units that wait to begin.
+    pub(crate) fn first(&self) -> Option<&Team> {
+        self.waiting.first().map(|(_, team)| team)
+    }
+
+    fn change(&mut self, team: &Team, with: impl FnOnce(&mut Share)) {
+        let mut share = self.of(team);
+        let waits = self.waiting.remove(&(share, team.clone()));
+        with(&mut share);
+        self.teams.insert(team.clone(), share);
+        if waits {
+            self.waiting.insert((share, team.clone()));
+        }
+        self.forget_idle(team);
+    }
+
+    /// A team that has nothing and wants nothing is forgotten, unless it has used more than others.
+    fn forget_idle(&mut self, team: &Team) {
+        let Some(&share) = self.teams.get(team) else {
+            return;
+        };
+        let is_idle = share.0 == 0 && share.1 <= self.level;
+        if is_idle && !self.waiting.contains(&(share, team.clone())) {
+            self.teams.remove(team);
+        }
+    }
+}
