@@ -356,10 +356,10 @@ mod tests {
             assert!(key.starts_with(&kind.of(build)), "{key}");
         };
         check(Kind::Source, &keys::source(build));
-        check(Kind::Snapshot, &keys::snapshot(job));
-        check(Kind::Artifact, &keys::artifact(build, 0));
+        check(Kind::Snapshot, &keys::snapshot(job, 1));
+        check(Kind::Artifact, &keys::artifact(build, 0, 1));
         assert_eq!(build_of(Kind::Source, "source/else"), None);
-        assert_eq!(build_of(Kind::Source, &keys::snapshot(job)), None);
+        assert_eq!(build_of(Kind::Source, &keys::snapshot(job, 1)), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     access::{Grant, SignedGrant},
-    build::{Outcome, Rerun},
+    build::{Outcome, Phase, Rerun},
     job::{JobId, Task},
     lease::LeaseId,
     message::{
@@ -45,7 +45,7 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
     let known = state.ledger.leases.get(&lease)?;
     let build = state.ledger.builds.get(&known.job.build)?;
     let end = build.started.unwrap_or(now) + build.limits.run;
-    let grant = grant(build, end + GRANT_MARGIN);
+    let grant = grant(build, known, end + GRANT_MARGIN);
     let job = known.job;
     let node = build.node(job.index);
     let submission = &build.submission;
@@ -75,20 +75,23 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
     })
 }
 
-fn grant(build: &Build, end: WallTime) -> Grant {
+/// What the attempt may do at the cache: read what belongs to its build, write what is its own. An
+/// attempt that was lost and goes on all the same then changes nothing that another one wrote.
+fn grant(build: &Build, lease: &Lease, end: WallTime) -> Grant {
     let submission = &build.submission;
-    let id = submission.build;
+    let (id, job, attempt) = (submission.build, lease.job, lease.attempt);
+    let node = build.node(job.index);
     let dependencies = keys::dependencies(&submission.project);
+    let mut writes = vec![keys::snapshot(job, attempt), dependencies.clone()];
+    if node.phase == Phase::UploadArtifacts {
+        writes.push(keys::artifact(id, node.unit, attempt));
+    }
     Grant {
         build: id,
         team: submission.team.clone(),
         namespace: submission.namespace.clone(),
         trust: submission.trust,
-        writes: vec![
-            keys::snapshots(id),
-            keys::artifacts(id),
-            dependencies.clone(),
-        ],
+        writes,
         reads: vec![keys::source(id), keys::snapshots(id), dependencies],
         end,
     }

@@ -156,12 +156,19 @@ impl AttemptCache {
         F: Future<Output = Result<T, E>>,
     {
         let mut failures = 0;
+        let mut denied = false;
         loop {
             let client = self.client().await.or_fault(tried)?;
             let error = match request(client).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
+            // The cache may have forgotten the grant, among the many of this worker.
+            if !denied && is_denied(&error) {
+                denied = true;
+                *self.presented() = 0;
+                continue;
+            }
             failures += 1;
             if !may_pass(&error) || failures == TRIES {
                 return Err(Fault::new(tried, error));
@@ -241,6 +248,18 @@ fn may_pass(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Whether the cache says that the attempt may not do this.
+fn is_denied(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return refusal.code == RefusalCode::PermissionDenied;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +288,8 @@ mod tests {
         assert!(may_pass(&Transparent(broken())));
         assert!(may_pass(&Transparent(refused(RefusalCode::Unavailable))));
         assert!(!may_pass(&refused(RefusalCode::PermissionDenied)));
+        assert!(is_denied(&Outer(refused(RefusalCode::PermissionDenied))));
+        assert!(!is_denied(&refused(RefusalCode::Unavailable)) && !is_denied(&broken()));
         assert!(!may_pass(&Transparent(refused(RefusalCode::NotFound))));
         assert!(!may_pass(&CacheError::Answer { what }));
     }

@@ -14,8 +14,9 @@ use protocol::{
     time::WallTime,
 };
 
-/// How many live grants a connection may have. A worker has one for each lease it holds, and some that
-/// have been renewed.
+/// How many live grants a connection may have. A worker presents one for each attempt, and each is good
+/// for as long as its build may take; past this number the oldest goes. An attempt that needs it still
+/// presents it again when it is denied something.
 pub(crate) const GRANTS_MAX: usize = 1024;
 
 /// Who is at the other end, and what was granted.
@@ -52,8 +53,7 @@ impl Access {
         // A renewed lease brings the same grant with a later end.
         self.grants.retain(|old| !same_but_end(old, &grant));
         if GRANTS_MAX <= self.grants.len() {
-            let message = format!("a connection may have {GRANTS_MAX} grants at a time");
-            return Err(Refusal::new(RefusalCode::ResourceExhausted, message));
+            self.grants.remove(0);
         }
         self.grants.push(grant);
         Ok(())
@@ -310,6 +310,24 @@ mod tests {
             worker.add(grant(Trust::Team, 2_000 + end), NOW).unwrap();
         }
         assert!(worker.chunks(&team("blue"), WallTime(2_100)).is_ok());
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_grants_goes() {
+        let mut worker = access(Role::Worker);
+        for attempt in 0..=GRANTS_MAX {
+            let writes = vec![format!("snapshot/7/0/{attempt}")];
+            let grant = Grant {
+                writes,
+                ..grant(Trust::Team, 2_000)
+            };
+            worker.add(grant, NOW).unwrap();
+        }
+        let may_write = |attempt: usize| {
+            let key = key("blue", &format!("snapshot/7/0/{attempt}"));
+            worker.write(&key, &entry(), NOW).is_ok()
+        };
+        assert!(!may_write(0) && may_write(1) && may_write(GRANTS_MAX));
     }
 
     #[test]

@@ -153,9 +153,9 @@ pub mod keys {
         format!("source/{build}")
     }
 
-    /// The snapshot that a job gave.
-    pub fn snapshot(job: JobId) -> String {
-        format!("snapshot/{}/{}", job.build, job.index)
+    /// The snapshot that an attempt at a job gave. What a lost attempt still writes stands elsewhere.
+    pub fn snapshot(job: JobId, attempt: u32) -> String {
+        format!("{}{}/{attempt}", snapshots(job.build), job.index)
     }
 
     /// How the keys of all snapshots of a build start.
@@ -163,9 +163,9 @@ pub mod keys {
         format!("snapshot/{build}/")
     }
 
-    /// The artifact of one unit of a build.
-    pub fn artifact(build: BuildId, unit: u32) -> String {
-        format!("artifact/{build}/{unit}")
+    /// The artifact of one unit of a build, as an attempt at uploading it gave it.
+    pub fn artifact(build: BuildId, unit: u32, attempt: u32) -> String {
+        format!("{}{unit}/{attempt}", artifacts(build))
     }
 
     /// How the keys of all artifacts of a build start.
@@ -285,4 +285,22 @@ pub struct UseStats {
     pub bytes_restored: u64,
     /// The time that restores took, in milliseconds.
     pub restore_millis: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{build::BuildId, job::JobId};
+
+    #[test]
+    fn keys_name_the_attempt_and_begin_as_all_of_their_build_do() {
+        let build = BuildId(7);
+        let job = JobId { build, index: 3 };
+        let id = "00000000-0000-0000-0000-000000000007";
+        assert_eq!(keys::source(build), format!("source/{id}"));
+        assert_eq!(keys::snapshot(job, 2), format!("snapshot/{id}/3/2"));
+        assert_eq!(keys::artifact(build, 4, 1), format!("artifact/{id}/4/1"));
+        assert!(keys::snapshot(job, 2).starts_with(&keys::snapshots(build)));
+        assert!(keys::artifact(build, 4, 1).starts_with(&keys::artifacts(build)));
+    }
 }

@@ -227,6 +227,38 @@ fn workers_say_what_they_run() {
 }
 
 #[test]
+fn an_attempt_may_write_what_is_its_own_and_nothing_of_another() {
+    let lost = farm(
+        "
+        0s   join w1
+        0s   submit b1 a:build,upload
+        60s  tick
+        61s  join w1
+        ",
+    );
+    let now = EPOCH + Duration::from_secs(61);
+    let writes = |farm: &Farm| {
+        let draft = assignment(farm.scheduler.state(), LeaseId(1), now);
+        draft.unwrap().grant.writes
+    };
+    let id = "00000000-0000-0000-0000-000000000001";
+    let own = format!("snapshot/{id}/0/2");
+    let dependencies = "dependency/app/".to_owned();
+    assert_eq!(writes(&lost), [own, dependencies.clone()]);
+
+    let uploading = farm(
+        "
+        0s   join w1
+        0s   submit b1 a:build,upload
+        1s   ok w1 0
+        ",
+    );
+    let own = format!("snapshot/{id}/1/1");
+    let artifact = format!("artifact/{id}/0/1");
+    assert_eq!(writes(&uploading), [own, dependencies, artifact]);
+}
+
+#[test]
 fn an_assignment_says_the_occasion_and_allows_what_the_phase_needs() {
     let farm = farm(
         "
@@ -248,11 +280,7 @@ fn an_assignment_says_the_occasion_and_allows_what_the_phase_needs() {
     let id = "00000000-0000-0000-0000-000000000001";
     assert_eq!(
         draft.grant.writes,
-        [
-            format!("snapshot/{id}/"),
-            format!("artifact/{id}/"),
-            "dependency/app/".to_owned()
-        ]
+        [format!("snapshot/{id}/1/1"), "dependency/app/".to_owned()]
     );
     assert_eq!(
         draft.grant.reads,

@@ -92,7 +92,7 @@ pub(super) async fn store(
             let blob = work.cache.with("store the snapshot", request).await?;
             let trees = snapshot.layers.iter().map(|layer| layer.tree.clone());
             let named = (vec![blob.clone()], trees.collect(), Vec::new());
-            let key = keys::snapshot(work.assignment.job);
+            let key = keys::snapshot(work.assignment.job, work.assignment.attempt);
             work.put_entry(key, named, true).await?;
             Ok(Some(blob))
         }

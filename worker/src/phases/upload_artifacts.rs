@@ -104,7 +104,8 @@ async fn publish(
         reshaped(captured, &places).map_err(|source| CaptureError::Tree { source })
     };
     let (tree, _) = upload(work, captured, again).await?;
-    let key = keys::artifact(work.assignment.job.build, work.assignment.unit);
+    let assignment = work.assignment;
+    let key = keys::artifact(assignment.job.build, assignment.unit, assignment.attempt);
     let named = (Vec::new(), vec![tree.clone()], Vec::new());
     work.put_entry(key, named, true).await?;
     Ok(Ok(Artifact {
