@@ -1,4 +1,4 @@
-//! Which dependency caches go when the disk fills up. Pure: sizes and last uses in, victims out.
+//! Which dependency caches go when the disk fills up. Pure: last uses in, victims out.
 //!
 //! Only dependency caches are chosen from: a build can make them again. Sources, snapshots and artifacts
 //! belong to builds, and go with them.
@@ -12,60 +12,56 @@ pub struct Candidate {
     pub key: Vec<u8>,
     /// When it was last read or written.
     pub used: WallTime,
-    /// The bytes of its closure. What goes with it may be less: chunks are shared.
-    pub bytes: u64,
 }
 
-/// The keys of those that go, in the order in which they should: least recently used first, until
-/// their bytes reach `excess`. All of them, if that is not enough; none, if `excess` is zero.
-pub fn choose(mut candidates: Vec<Candidate>, excess: u64) -> Vec<Vec<u8>> {
+/// The keys of all candidates in the order in which they should go: least recently used first. How many
+/// have to go shows only while they do: what one of them gives back depends on which others share its
+/// chunks.
+pub fn order(mut candidates: Vec<Candidate>) -> Vec<Vec<u8>> {
     // The key breaks ties, so that equal states give equal choices.
     candidates.sort_by(|a, b| (a.used, &a.key).cmp(&(b.used, &b.key)));
-    let mut freed = 0_u64;
-    let enough = candidates.into_iter().take_while(|candidate| {
-        let wanted = freed < excess;
-        freed = freed.saturating_add(candidate.bytes);
-        wanted
-    });
-    enough.map(|candidate| candidate.key).collect()
+    let keys = candidates.into_iter().map(|candidate| candidate.key);
+    keys.collect()
+}
+
+/// How many bytes the files of the store may take on their disk.
+///
+/// `used` is what they take, `free` what the disk has left, of which `kept_free` has other uses. An
+/// eighth of what is there for the store stays free besides, so that room is made before writes are
+/// refused, and there is some to rewrite files in.
+pub fn limit(used: u64, free: u64, kept_free: u64) -> u64 {
+    /// The part that stays free, as a divisor.
+    const SLACK_DIVISOR: u64 = 8;
+    let there_is = used.saturating_add(free).saturating_sub(kept_free);
+    there_is - there_is / SLACK_DIVISOR
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn candidate(key: &str, used: u64, bytes: u64) -> Candidate {
-        Candidate {
+    #[test]
+    fn the_least_recently_used_go_first() {
+        let candidate = |key: &str, used: u64| Candidate {
             key: key.as_bytes().to_vec(),
             used: WallTime(used),
-            bytes,
-        }
-    }
-
-    #[track_caller]
-    fn check(excess: u64, expected: &[&str]) {
+        };
         let candidates = vec![
-            candidate("fresh", 30, 10),
-            candidate("old", 10, 10),
-            candidate("big", 20, 100),
-            candidate("also old", 10, 5),
+            candidate("fresh", 30),
+            candidate("old", 10),
+            candidate("older", 5),
+            candidate("also old", 10),
         ];
-        let chosen = choose(candidates, excess);
-        let expected: Vec<_> = expected.iter().map(|key| key.as_bytes()).collect();
-        assert_eq!(chosen, expected);
+        let expected = ["older", "also old", "old", "fresh"];
+        assert_eq!(order(candidates), expected.map(|key| key.as_bytes()));
+        assert_eq!(order(vec![]), Vec::<Vec<u8>>::new());
     }
 
     #[test]
-    fn the_least_recently_used_go_first_and_no_more_than_needed() {
-        check(0, &[]);
-        check(1, &["also old"]);
-        check(5, &["also old"]);
-        check(6, &["also old", "old"]);
-        check(16, &["also old", "old", "big"]);
-    }
-
-    #[test]
-    fn all_go_if_that_is_not_enough() {
-        check(u64::MAX, &["also old", "old", "big", "fresh"]);
+    fn of_what_the_disk_has_an_eighth_stays_free() {
+        assert_eq!(limit(300, 120, 20), 350);
+        assert_eq!(limit(400, 20, 20), 350);
+        assert_eq!(limit(0, 10, 20), 0);
+        assert_eq!(limit(u64::MAX, u64::MAX, 7), (u64::MAX - 7) / 8 * 7);
     }
 }

@@ -10,12 +10,12 @@ mod tests;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use protocol::{access::Revocation, digest::Digest, message::Refusal};
+use protocol::access::Revocation;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, SemaphorePermit, oneshot, watch},
     task::JoinSet,
-    time::MissedTickBehavior,
+    time::{Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -65,6 +65,9 @@ pub enum RunError {
         /// Why.
         source: BindError,
     },
+    /// The store does not write any more: a bug. Its log has the panic; start the cache again.
+    #[error("the store's writer has ended though nobody stopped it")]
+    Writer,
     /// The port for metrics cannot be had.
     #[error("failed to listen on {listen} for metrics")]
     Metrics {
@@ -88,6 +91,9 @@ const CLOSURES_AT_ONCE: usize = 4;
 /// store that has stopped writing is asked to try again.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// How often it is looked whether the disk gets short, and then swept: a sweep looks at all chunks, so
+/// on a disk that stays short this is a load.
+const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 #[derive(Debug)]
@@ -102,14 +108,11 @@ struct Context {
 }
 
 impl Context {
-    /// Waits for room for a request's digests.
-    async fn reserve_digests(&self, chunks: &[Digest]) -> Result<SemaphorePermit<'_>, Refusal> {
-        let permits = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-        if DIGESTS_AT_ONCE < chunks.len() {
-            return Err(refusal::invalid("the request names too many chunks"));
-        }
+    /// Waits for room to look up so many digests, at most as many as one request may name.
+    async fn reserve_digests(&self, count: usize) -> SemaphorePermit<'_> {
+        let permits = u32::try_from(count).expect("the count is checked");
         let room = self.digests.acquire_many(permits).await;
-        Ok(room.expect("the semaphore is never closed"))
+        room.expect("the semaphore is never closed")
     }
 
     /// Waits for room for an entry's closure.
@@ -123,7 +126,7 @@ impl Context {
 ///
 /// # Errors
 ///
-/// If it cannot start. Once it runs, it copes.
+/// If it cannot start. Once it runs, it copes, but for a bug in the store's writer.
 pub async fn run(
     options: Options,
     credentials: Credentials,
@@ -139,14 +142,27 @@ pub async fn run(
 ///
 /// # Errors
 ///
-/// If it cannot start. Once it runs, it copes.
+/// If it cannot start. Once it runs, it copes, but for a bug in the store's writer.
 pub async fn run_renewed(
     options: Options,
-    mut renewed: watch::Receiver<Credentials>,
+    renewed: watch::Receiver<Credentials>,
     ready: oneshot::Sender<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let opened = open(&options).await?;
+    serve(options, opened, renewed, (ready, stop)).await
+}
+
+/// Serves an open store until `stop`, or until the store's writer ends.
+async fn serve(
+    options: Options,
+    (store, writer): (Store, WriterThread),
+    mut renewed: watch::Receiver<Credentials>,
+    (ready, stop): (oneshot::Sender<SocketAddr>, CancellationToken),
+) -> Result<(), RunError> {
     metrics::install();
+    // The end of the writer ends all the rest, too.
+    let stop = stop.child_token();
     let credentials = renewed.borrow_and_update().clone();
     let verifier = GrantVerifier::new(credentials.grant_key())
         .map_err(|source| RunError::GrantKey { source })?;
@@ -189,6 +205,8 @@ pub async fn run_renewed(
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;
+    let writer_ended = context.store.writer_has_ended();
+    stop.cancel();
     server.close();
     server.idle().await;
     while tasks.join_next().await.is_some() {}
@@ -199,6 +217,9 @@ pub async fn run_renewed(
         .is_err()
     {
         error!("the end of the store's writer was not seen");
+    }
+    if writer_ended {
+        return Err(RunError::Writer);
     }
     info!("cache has stopped");
     Ok(())
@@ -215,7 +236,8 @@ async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
     opened.map_err(|source| RunError::Store { source })
 }
 
-/// Takes connections until `stop`; returns when all of them are over.
+/// Takes connections until `stop`, or until the store's writer ends, which cancels `stop`; returns when
+/// all of them are over.
 async fn accept(
     server: &Server,
     context: &Arc<Context>,
@@ -227,6 +249,11 @@ async fn accept(
         let arriving = tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            () = context.store.writer_ended() => {
+                error!("the store's writer has ended; the cache ends");
+                stop.cancel();
+                break;
+            }
             Some(ended) = sessions.join_next() => {
                 if let Err(error) = ended {
                     error!(%error, "a connection's task has failed");
@@ -254,25 +281,43 @@ async fn accept(
 /// Looks after the store until `stop`.
 async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken) {
     let sweep_every = (hold / 4).clamp(TEND_INTERVAL, SWEEP_INTERVAL_MAX);
-    let mut tend = tokio::time::interval(TEND_INTERVAL);
-    let mut sweep = tokio::time::interval(sweep_every);
-    tend.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tend = interval(TEND_INTERVAL);
+    let mut sweep = interval(sweep_every);
+    let mut short = interval(SHORT_INTERVAL);
     loop {
-        tokio::select! {
+        let is_swept = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             _ = tend.tick() => {
                 if store.stopped().is_some()
                     && let Err(trouble) = store.change(Change::Probe).await
                 {
                     debug!(error = %refusal::chain(&trouble), "the store still does not write");
                 }
+                false
             }
-            _ = sweep.tick() => match store.sweep(budget).await {
-                Ok(swept) => debug!(?swept, "store swept"),
-                Err(trouble) => warn!(error = %refusal::chain(&trouble), "store not swept"),
-            },
+            _ = sweep.tick() => true,
+            _ = short.tick() => store.is_short_of_room(),
+        };
+        if !is_swept {
+            continue;
+        }
+        // What the sweep has begun ends by itself, soon after `end`.
+        let swept = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            swept = store.sweep(budget) => swept,
+        };
+        match swept {
+            Ok(swept) => debug!(?swept, "store swept"),
+            Err(trouble) => warn!(error = %refusal::chain(&trouble), "store not swept"),
         }
     }
+    store.end();
+}
+
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -12,6 +12,8 @@ pub(crate) mod key;
 mod read;
 mod rocks;
 pub(crate) mod row;
+mod slot;
+mod space;
 mod staged;
 mod sweep;
 #[cfg(test)]
@@ -22,8 +24,8 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -31,6 +33,7 @@ use std::{
 
 use metrics::gauge;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 pub use self::error::{Damage, OpenStoreError};
 use self::{
@@ -38,6 +41,8 @@ use self::{
     condemned::Condemned,
     rocks::{Column, Rocks, TOTALS},
     row::Totals,
+    slot::Slot,
+    space::DiskUsage,
     writer::{Queued, Writer},
 };
 pub(crate) use self::{
@@ -103,14 +108,14 @@ impl Store {
             },
         })?;
         let shared = Arc::new(Shared {
-            rocks: RwLock::new(Some(Arc::new(rocks))),
+            slot: Slot::new(rocks),
             database,
             free_low_water: options.free_low_water,
             clock: Clock::start(),
             holds: Holds::new(options.hold),
             condemned: Condemned::default(),
             totals: Mutex::new(totals),
-            garbage: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
             stopped: Mutex::new(None),
             is_stopped: AtomicBool::new(false),
             #[cfg(test)]
@@ -150,25 +155,62 @@ impl Store {
         let _full = self.queue.try_send(Queued { change, reply });
     }
 
+    /// Ends when the database that is open now is closed: who holds chunks that were read from it lets
+    /// them go then, because it cannot be opened again before.
+    ///
+    /// # Errors
+    ///
+    /// If no database is open.
+    pub(crate) fn retired(&self) -> Result<CancellationToken, Trouble> {
+        self.shared.slot.retired()
+    }
+
     /// Why nothing is written at the moment; `None` if all is well.
     pub(crate) fn stopped(&self) -> Option<String> {
+        if self.writer_has_ended() {
+            return Some("the store's writer has ended".to_owned());
+        }
         lock(&self.shared.stopped).clone()
+    }
+
+    /// Whether the writer has ended, which is never before the store does, unless it is broken.
+    pub(crate) fn writer_has_ended(&self) -> bool {
+        self.queue.is_closed()
+    }
+
+    /// Waits for the end of the writer, which never ends before the store does unless it is broken.
+    pub(crate) async fn writer_ended(&self) {
+        self.queue.closed().await;
+    }
+
+    /// Whether the disk is about to be too full to write, so that room should be made now.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        /// What a second's writes take, on a quick network.
+        const AHEAD_BYTES: u64 = 256 << 20;
+        self.shared.check_room(AHEAD_BYTES / 2).is_err()
+    }
+
+    /// Says that the store is about to close: what takes long, such as a sweep, ends early.
+    pub(crate) fn end(&self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Ok(rocks) = self.shared.rocks() {
+            rocks.cancel_work();
+        }
     }
 }
 
 /// What the writer and those who read share.
 #[derive(Debug)]
 struct Shared {
-    /// The open database; `None` while it is being opened again, and when it is closed.
-    rocks: RwLock<Option<Arc<Rocks>>>,
+    slot: Slot,
     database: PathBuf,
     free_low_water: u64,
     clock: Clock,
     holds: Holds,
     condemned: Condemned,
     totals: Mutex<Totals>,
-    /// The bytes of chunks that were deleted since files were last rewritten to be rid of them.
-    garbage: AtomicU64,
+    /// Whether the store is about to close, so that long work ends early.
+    ending: AtomicBool,
     /// Why nothing is written.
     stopped: Mutex<Option<String>>,
     /// The same, to look at often.
@@ -180,16 +222,13 @@ struct Shared {
 
 impl Shared {
     fn rocks(&self) -> Result<Arc<Rocks>, Trouble> {
-        let rocks = self.rocks.read().unwrap_or_else(PoisonError::into_inner);
-        rocks.clone().ok_or(Trouble::Closed)
+        self.slot.rocks()
     }
 
     /// How many bytes the disk has left.
     fn free(&self) -> Result<u64, Trouble> {
-        let stat = rustix::fs::statvfs(&self.database).map_err(|source| Trouble::Disk {
-            directory: self.database.clone(),
-            source: Arc::new(source.into()),
-        })?;
+        let stat = rustix::fs::statvfs(&self.database)
+            .map_err(|source| Trouble::disk(&self.database, source.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
@@ -229,43 +268,14 @@ impl Shared {
         *lock(&self.stopped) = reason;
     }
 
-    /// Closes the database when nobody reads from it any more; says whether that was within `patience`.
-    /// If not, it stays open.
-    fn close(&self, patience: Duration) -> bool {
-        /// How often this looks.
-        const PAUSE: Duration = Duration::from_millis(5);
-        let start = self.clock.now();
-        loop {
-            let mut slot = self.rocks.write().unwrap_or_else(PoisonError::into_inner);
-            let Some(rocks) = slot.take() else {
-                return true;
-            };
-            // While the lock is held nobody gets another one.
-            match Arc::try_unwrap(rocks) {
-                Ok(rocks) => {
-                    drop(slot);
-                    drop(rocks);
-                    return true;
-                }
-                Err(rocks) => *slot = Some(rocks),
-            }
-            drop(slot);
-            if patience < self.clock.now().since(start) {
-                return false;
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
     /// Closes the database and opens it again; gives its sums.
     fn reopen(&self, patience: Duration) -> Result<Totals, Trouble> {
-        if !self.close(patience) {
+        if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }
         let rocks = Rocks::open(&self.database)?;
         let totals = read_totals(&rocks)?;
-        let mut slot = self.rocks.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(Arc::new(rocks));
+        self.slot.put(rocks);
         Ok(totals)
     }
 }
@@ -290,11 +300,8 @@ pub(crate) const fn as_float(count: u64) -> f64 {
     count as f64
 }
 
-/// What the files of the database take on the disk, in bytes.
-pub(crate) fn disk_usage(store: &Store) -> Result<u64, Trouble> {
+/// What the files of the database take on the disk.
+pub(crate) fn disk_usage(store: &Store) -> Result<DiskUsage, Trouble> {
     let database: &Path = &store.shared.database;
-    rocks::disk_usage(database).map_err(|source| Trouble::Disk {
-        directory: database.to_owned(),
-        source: Arc::new(source),
-    })
+    space::disk_usage(database).map_err(|source| Trouble::disk(database, source))
 }

@@ -1,7 +1,7 @@
 //! Chunks in and out. Bodies travel as they are stored; what comes in is unpacked and verified before it
 //! is acknowledged.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use metrics::counter;
@@ -15,7 +15,7 @@ use protocol::{
     name::Team,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -42,6 +42,9 @@ use crate::{
 const WINDOW_BYTES: u64 = 1 << 20;
 /// How many chunks are looked up at once.
 const WINDOW_CHUNKS: usize = 256;
+/// What a chunk that is being written takes besides its bytes, about, in bytes: a task, a place in the
+/// writer's queue, its rows in a batch. Without it small chunks would be nearly free.
+const CHUNK_OVERHEAD_BYTES: u64 = 4096;
 /// The largest frame around a [`ChunkHeader`], in bytes; it takes about 50.
 const HEADER_BYTES_MAX: usize = 256;
 
@@ -52,8 +55,9 @@ pub(super) async fn find_missing(
     (session, context): (&Session, &Context),
 ) -> Result<CacheReply, Refusal> {
     session.access().chunks(&team, Clock::wall())?;
-    check_count(&chunks)?;
-    let _room = context.reserve_digests(&chunks).await?;
+    check_count(chunks.len())?;
+    let _named = session.reserve_digests(chunks.len()).await;
+    let _room = context.reserve_digests(chunks.len()).await;
     let asked = chunks.len() as u64;
     let present = context
         .store
@@ -75,27 +79,31 @@ struct Outgoing {
     _room: OwnedSemaphorePermit,
 }
 
-/// Sends `chunks`. A stream that breaks is no refusal: nobody is there to read it.
+/// Sends chunks; the room that naming them takes is given back as they go. A stream that breaks is no
+/// refusal: nobody is there to read it.
 pub(super) async fn read(
     team: Team,
-    chunks: &[Digest],
+    (mut chunks, mut named): (VecDeque<Digest>, SemaphorePermit<'_>),
     stream: &mut Stream,
     (session, context): (&Session, &Context),
 ) -> Result<(), Refusal> {
     session.access().chunks(&team, Clock::wall())?;
-    check_count(chunks)?;
+    let retired = context.store.retired();
+    let retired = retired.map_err(|trouble| of_trouble(&trouble))?;
     // While one window is on its way, the next is read.
     let (ready, mut outgoing) = mpsc::channel(1);
     let look_up = async move {
         let mut first = 0;
-        while let Some(window) = next_window(chunks, first) {
-            let bytes = window.iter().map(transfer_bytes).sum::<u64>();
+        while let Some(asked) = next_window(&mut chunks) {
+            let (team, count) = (team.clone(), asked.len());
+            let bytes = asked.iter().map(transfer_bytes).sum::<u64>();
             let room = reserve(&session.read_room, bytes).await;
-            let (team, asked) = (team.clone(), window.to_vec());
+            let looking_up = context.reserve_digests(count).await;
             let answers = context
                 .store
                 .blocking(move |store| look_up(&store, &team, &asked, first))
                 .await;
+            drop(looking_up);
             let window_failed = answers.is_err();
             let answers = answers.map(|answers| Outgoing {
                 answers,
@@ -104,14 +112,21 @@ pub(super) async fn read(
             if ready.send(answers).await.is_err() || window_failed {
                 return;
             }
-            first += window.len();
+            drop(named.split(count));
+            first += count;
         }
     };
     let send = async move {
         while let Some(answers) = outgoing.recv().await {
             let outgoing = answers.map_err(|trouble| of_trouble(&trouble))?;
             for (header, body) in outgoing.answers {
-                if let Err(error) = send_chunk(stream, header, body).await {
+                let sent = tokio::select! {
+                    biased;
+                    // The body lies in the database's memory.
+                    () = retired.cancelled() => Err(SendError::Retired),
+                    sent = send_chunk(stream, header, body) => sent,
+                };
+                if let Err(error) = sent {
                     tracing::debug!(error = %chain(&error), "chunks not sent");
                     stream.send.reset();
                     return Ok(());
@@ -128,6 +143,8 @@ pub(super) async fn read(
 enum SendError {
     #[error("the client does not read")]
     Stalled,
+    #[error("the store is being opened again")]
+    Retired,
     #[error(transparent)]
     Stream(#[from] StreamError),
 }
@@ -149,17 +166,20 @@ async fn send_chunk(
     Ok(())
 }
 
-/// The chunks from `first` on that are looked up together.
-fn next_window(chunks: &[Digest], first: usize) -> Option<&[Digest]> {
-    let rest = chunks.get(first..).filter(|rest| !rest.is_empty())?;
+/// Takes the next chunks that are looked up together.
+fn next_window(chunks: &mut VecDeque<Digest>) -> Option<Vec<Digest>> {
     let mut bytes = 0;
-    let fitting = rest.iter().take(WINDOW_CHUNKS).take_while(|digest| {
+    let fitting = chunks.iter().take(WINDOW_CHUNKS).take_while(|digest| {
         bytes += transfer_bytes(digest);
         bytes <= WINDOW_BYTES
     });
     // A chunk that is larger than the window makes one of its own.
-    let length = fitting.count().max(1);
-    Some(&rest[..length])
+    let length = fitting.count().max(1).min(chunks.len());
+    let window: Vec<Digest> = chunks.drain(..length).collect();
+    if 2 * chunks.len() < chunks.capacity() {
+        chunks.shrink_to_fit();
+    }
+    (!window.is_empty()).then_some(window)
 }
 
 /// What a chunk takes at most on its way, in bytes.
@@ -200,13 +220,16 @@ pub(super) async fn write(
     let mut keeping = JoinSet::new();
     let mut index = 0_u32;
     while let Some(header) = next_header(receive, index).await? {
-        // The body as it comes, and what it may unpack to.
-        let bytes = u64::from(header.body_bytes) + header.digest.size();
+        // Only what can hold up nobody but this connection is kept while the client is waited for.
+        let bytes = arriving_bytes(&header);
+        let arriving = reserve(&session.arriving_room, bytes).await;
+        let value = next_value(receive, &header).await?;
+        let bytes = bytes + header.digest.size();
         let room = (
             reserve(&session.write_room, bytes).await,
             reserve(&context.write_room, bytes).await,
         );
-        let value = next_value(receive, &header).await?;
+        drop(arriving);
         let (store, team) = (context.store.clone(), team.clone());
         keeping.spawn(async move {
             let kept = keep(&store, team, header, value).await;
@@ -226,6 +249,11 @@ pub(super) async fn write(
         new: tally.new,
         new_bytes_stored: tally.new_bytes_stored,
     })
+}
+
+/// What a chunk takes while it arrives, in bytes. Later it takes what it unpacks to as well.
+fn arriving_bytes(header: &ChunkHeader) -> u64 {
+    u64::from(header.body_bytes) + CHUNK_OVERHEAD_BYTES
 }
 
 #[derive(Debug, Default)]
@@ -326,13 +354,12 @@ async fn keep(
         .map_err(|trouble| of_trouble(&trouble))
 }
 
-fn check_count(chunks: &[Digest]) -> Result<(), Refusal> {
-    if chunks.len() <= DIGESTS_MAX {
+pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
+    if count <= DIGESTS_MAX {
         return Ok(());
     }
     Err(invalid(format!(
-        "the request names {} chunks, at most {DIGESTS_MAX} are allowed",
-        chunks.len()
+        "the request names {count} chunks, at most {DIGESTS_MAX} are allowed"
     )))
 }
 
@@ -341,4 +368,34 @@ async fn reserve(room: &Arc<tokio::sync::Semaphore>, bytes: u64) -> OwnedSemapho
     let permits = u32::try_from(bytes).expect("chunks are small");
     let room = Arc::clone(room).acquire_many_owned(permits).await;
     room.expect("the semaphore is never closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_chunks_take_room_too() {
+        let header = ChunkHeader {
+            index: 0,
+            digest: Digest::of(b"x"),
+            encoding: Encoding::Raw,
+            body_bytes: 1,
+        };
+        assert!(4096 < arriving_bytes(&header));
+    }
+
+    #[test]
+    fn windows_end_at_a_megabyte_and_at_256_chunks_and_a_large_chunk_has_its_own() {
+        let sized = |size: u64| Digest::from_parts([1; 32], size);
+        let windows = |sizes: &[u64]| {
+            let mut chunks: VecDeque<_> = sizes.iter().map(|&size| sized(size)).collect();
+            let next = std::iter::from_fn(|| next_window(&mut chunks));
+            next.map(|window| window.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(windows(&[]), []);
+        assert_eq!(windows(&[1; 600]), [256, 256, 88]);
+        assert_eq!(windows(&[600 << 10, 600 << 10]), [1, 1]);
+        assert_eq!(windows(&[2 << 20, 2 << 20, 1, 1]), [1, 1, 2]);
+    }
 }

@@ -123,7 +123,7 @@ pub(super) async fn delete(
     let mut deleted = 0;
     loop {
         let start = start.clone();
-        let Applied::Deleted { count, more } =
+        let Applied::Deleted { count, more, .. } =
             change(context, Change::DeleteEntries { start }).await?
         else {
             return Err(unexpected());

@@ -9,7 +9,7 @@ use protocol::{
     access::{Identity, Revocation, Role},
     message::{
         Refusal, RefusalCode,
-        cache::{CacheReply, CacheRequest, REVOCATIONS_MAX},
+        cache::{CacheReply, CacheRequest, DIGESTS_MAX, REVOCATIONS_MAX},
         handshake::Purpose,
     },
     time::WallTime,
@@ -40,6 +40,12 @@ const RECEIVED_AT_ONCE: usize = 4;
 /// How many bytes of chunks one connection may have in the cache that are not durable yet, unpacked ones
 /// included: what one batch of the writer takes, and the same again while that is being written.
 const WRITE_ROOM_BYTES: usize = 16 << 20;
+/// How many bytes of chunks of one connection are received at once: two of the largest. What does not
+/// fit waits in the window of its stream.
+const ARRIVING_ROOM_BYTES: usize = 5 << 20;
+/// How many digests the requests of one connection may name that are not looked up yet: two full
+/// requests.
+const DIGESTS_AT_ONCE: usize = 2 * DIGESTS_MAX;
 /// How many bytes of chunks one connection may have in the cache that are on their way to it: who does
 /// not read holds no more than this.
 const READ_ROOM_BYTES: usize = 4 << 20;
@@ -48,19 +54,30 @@ const READ_ROOM_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Session {
     access: Mutex<Access>,
+    pub(super) arriving_room: Arc<Semaphore>,
     pub(super) write_room: Arc<Semaphore>,
     pub(super) read_room: Arc<Semaphore>,
     receiving: Semaphore,
+    digests: Semaphore,
 }
 
 impl Session {
     fn new(identity: Identity) -> Self {
         Self {
             access: Mutex::new(Access::new(identity)),
+            arriving_room: Arc::new(Semaphore::new(ARRIVING_ROOM_BYTES)),
             write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
             read_room: Arc::new(Semaphore::new(READ_ROOM_BYTES)),
             receiving: Semaphore::new(RECEIVED_AT_ONCE),
+            digests: Semaphore::new(DIGESTS_AT_ONCE),
         }
+    }
+
+    /// Waits for room for a request's digests, at most [`DIGESTS_MAX`].
+    pub(super) async fn reserve_digests(&self, count: usize) -> SemaphorePermit<'_> {
+        let permits = u32::try_from(count).expect("the count is checked");
+        let room = self.digests.acquire_many(permits).await;
+        room.expect("the semaphore is never closed")
     }
 
     /// What the connection may do. Not to be kept across an await.
@@ -210,10 +227,11 @@ async fn dispatch(
             chunks::find_missing(team, chunks, (session, context)).await?
         }
         CacheRequest::ReadChunks { team, chunks } => {
-            let room = context.reserve_digests(&chunks).await?;
+            chunks::check_count(chunks.len())?;
+            let named = session.reserve_digests(chunks.len()).await;
             drop(receiving);
-            chunks::read(team, &chunks, stream, (session, context)).await?;
-            drop(room);
+            let named = (chunks.into(), named);
+            chunks::read(team, named, stream, (session, context)).await?;
             return Ok(None);
         }
         CacheRequest::WriteChunks { team } => {

@@ -1,6 +1,7 @@
 //! Tests of the server and the client together, over loopback.
 
 mod hostile;
+mod limits;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,11 +26,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::{Options, RunError, run_renewed};
+use super::{Options, RunError, open, run_renewed, serve};
 use crate::{
     client::{CacheClient, CacheError, ReadChunk, Written},
     clock::Clock,
     compression,
+    store::change::Change,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -63,16 +65,19 @@ impl Farm {
         farm
     }
 
-    async fn run(&mut self) {
-        let options = Options {
+    fn options(&self) -> Options {
+        Options {
             listen: ([127, 0, 0, 1], 0).into(),
             directory: self.directory.path().to_owned(),
             budget: u64::MAX,
             free_low_water: 0,
             hold: Duration::from_secs(600),
             metrics_listen: None,
-        };
-        self.run_with(options).await;
+        }
+    }
+
+    async fn run(&mut self) {
+        self.run_with(self.options()).await;
     }
 
     async fn run_with(&mut self, options: Options) {
@@ -450,12 +455,8 @@ async fn a_disk_below_the_mark_refuses_writes_by_name_and_reads_go_on() {
     write(&client, std::slice::from_ref(&bytes)).await.unwrap();
     farm.end().await;
     let options = Options {
-        listen: ([127, 0, 0, 1], 0).into(),
-        directory: farm.directory.path().to_owned(),
-        budget: u64::MAX,
         free_low_water: u64::MAX / 4,
-        hold: Duration::from_secs(600),
-        metrics_listen: None,
+        ..farm.options()
     };
     farm.run_with(options).await;
 
@@ -468,6 +469,33 @@ async fn a_disk_below_the_mark_refuses_writes_by_name_and_reads_go_on() {
     assert!(refused.message.contains("bytes left"), "{refused}");
     let back = read(&client, &[Digest::of(&bytes)]).await.unwrap();
     assert!(back[0].bytes == bytes);
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_is_unhealthy_and_ends_the_cache() {
+    let mut farm = Farm::start().await;
+    farm.end().await;
+    let options = farm.options();
+    let opened = open(&options).await.unwrap();
+    let store = opened.0.clone();
+    assert_eq!(store.stopped(), None);
+    let (ready, address) = oneshot::channel();
+    farm.stop = CancellationToken::new();
+    let signals = (ready, farm.stop.clone());
+    let credentials = farm.renew.subscribe();
+    farm.running
+        .spawn(serve(options, opened, credentials, signals));
+    address.await.unwrap();
+    let broken = store.change(Change::Break).await;
+    assert!(broken.is_err(), "{broken:?}");
+    store.writer_ended().await;
+    let unhealthy = store
+        .stopped()
+        .expect("a cache that cannot write is not well");
+    assert!(unhealthy.contains("writer"), "{unhealthy}");
+    drop(store);
+    let ended = farm.running.join_next().await.unwrap().unwrap();
+    assert!(matches!(ended, Err(RunError::Writer)), "{ended:?}");
 }
 
 #[tokio::test]

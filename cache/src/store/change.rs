@@ -50,6 +50,9 @@ pub(crate) enum Change {
     SetAside { chunk: ChunkKey },
     /// See whether writing works.
     Probe,
+    /// A broken invariant.
+    #[cfg(test)]
+    Break,
 }
 
 /// An entry to keep.
@@ -73,10 +76,12 @@ pub(crate) enum Applied {
     Put(PutOutcome),
     /// A chunk of the closure is not there for the entry's team: nothing was changed.
     Missing(Digest),
-    /// How many entries went, and whether there may be more.
+    /// How many entries went, whether there may be more, and what the chunks take, in bytes as stored,
+    /// that no entry names any more.
     Deleted {
         count: u64,
         more: bool,
+        loosened: u64,
     },
     /// What was deleted.
     Collected {
@@ -138,14 +143,20 @@ impl Staged<'_> {
             Change::Own { team, chunks } => self.own(&team, &chunks),
             Change::PutEntry(put) => self.put_entry(*put),
             Change::DeleteEntries { start } => self.delete_entries(&start),
-            Change::DeleteEntry { key } => self
-                .delete_entry(&key)
-                .map(|count| Applied::Deleted { count, more: false }),
+            Change::DeleteEntry { key } => {
+                self.delete_entry(&key).map(|loosened| Applied::Deleted {
+                    count: u64::from(loosened.is_some()),
+                    more: false,
+                    loosened: loosened.unwrap_or(0),
+                })
+            }
             Change::Touch { key, at } => self.touch(key, at),
             Change::Record(record) => self.record(&record),
             Change::Collect { chunks } => self.collect(&chunks, around),
             Change::SetAside { chunk } => self.set_aside(chunk),
             Change::Probe => Ok(Applied::Done),
+            #[cfg(test)]
+            Change::Break => panic!("a test wants it"),
         };
         if applied.is_err() {
             self.roll_back();
@@ -249,24 +260,36 @@ impl Staged<'_> {
             }
             keys.push(key);
         }
-        let mut count = 0;
+        let (mut count, mut loosened) = (0, 0);
         for key in keys {
-            count += self.delete_entry(&key)?;
+            if let Some(bytes) = self.delete_entry(&key)? {
+                count += 1;
+                loosened += bytes;
+            }
         }
-        Ok(Applied::Deleted { count, more })
+        Ok(Applied::Deleted {
+            count,
+            more,
+            loosened,
+        })
     }
 
-    /// Deletes an entry and counts back what it kept; gives how many there were, none or one.
-    fn delete_entry(&mut self, key: &[u8]) -> Result<u64, Trouble> {
+    /// Deletes an entry and counts back what it kept; gives what the chunks take, in bytes as stored,
+    /// that only it named. `None`: there was none.
+    fn delete_entry(&mut self, key: &[u8]) -> Result<Option<u64>, Trouble> {
         if !self.contains(Column::Entries, key)? {
-            return Ok(0);
+            return Ok(None);
         }
+        let mut loosened = 0;
         let closure = self.read(Column::Closures, key, row::decode_closure)?;
         for chunk in closure.unwrap_or_default() {
             let Some(mut fact) = self.fact(&chunk)? else {
                 continue;
             };
             fact.references = fact.references.saturating_sub(1);
+            if fact.references == 0 {
+                loosened += fact.stored;
+            }
             if fact.references == 0 && !fact.is_present() {
                 self.delete(Column::Facts, chunk.as_bytes().to_vec());
             } else {
@@ -276,7 +299,7 @@ impl Staged<'_> {
         for column in [Column::Entries, Column::Closures, Column::Used] {
             self.delete(column, key.to_vec());
         }
-        Ok(1)
+        Ok(Some(loosened))
     }
 
     fn touch(&mut self, key: Vec<u8>, at: WallTime) -> Result<Applied, Trouble> {

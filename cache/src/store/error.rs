@@ -1,6 +1,10 @@
 //! What goes wrong in the store.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use protocol::{canonical::DecodeError, digest::Digest};
 
@@ -99,6 +103,16 @@ pub(crate) enum Trouble {
         directory: PathBuf,
         source: Arc<io::Error>,
     },
+}
+
+impl Trouble {
+    /// The system cannot say what is on the disk of `directory`.
+    pub(super) fn disk(directory: &Path, source: io::Error) -> Self {
+        Self::Disk {
+            directory: directory.to_owned(),
+            source: Arc::new(source),
+        }
+    }
 }
 
 impl From<DecodeError> for Trouble {

@@ -2,16 +2,16 @@
 //! only place that names the library.
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor,
-    CompactOptions, DB, DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel,
-    Options, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch,
+    WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -72,7 +72,7 @@ impl Column {
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
 /// How many bytes of chunks are gathered before they become a blob file. Blob files are as large, so
 /// that one flush is one file, and garbage can be dropped in pieces of this size.
-const CHUNKS_BUFFER_BYTES: usize = 64 << 20;
+pub(super) const CHUNKS_BUFFER_BYTES: usize = 64 << 20;
 /// The same for the small columns.
 const ROWS_BUFFER_BYTES: usize = 16 << 20;
 /// What all buffers may take together, in bytes, before the oldest is flushed.
@@ -82,14 +82,10 @@ const BUFFERS_BYTES_MAX: usize = 192 << 20;
 const BLOB_BYTES_MIN: u64 = 512;
 /// How large the write-ahead log gets before the columns that keep it are flushed, in bytes. What a
 /// start has to read again.
-const LOG_BYTES_MAX: u64 = 256 << 20;
-/// What part of the blob files, oldest first, is rewritten at a time: a quarter of all, a quarter, half of
-/// what is left, and everything if there are few files.
-const RECLAIMED_PARTS: [&str; 4] = ["0.25", "0.35", "0.5", "1.0"];
+pub(super) const LOG_BYTES_MAX: u64 = 256 << 20;
 const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
+const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
-const GC_ENABLED: &str = "enable_blob_garbage_collection";
-const GC_AGE_CUTOFF: &str = "blob_garbage_collection_age_cutoff";
 /// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
 /// with 64 MiB to a file, what is read often stays open.
 const OPEN_FILES_MAX: i32 = 512;
@@ -191,41 +187,55 @@ impl Rocks {
         value.ok().flatten().unwrap_or(0)
     }
 
-    /// Moves everything from memory to its files.
-    #[cfg(test)]
-    pub(crate) fn flush(&self) {
+    /// Moves everything from memory to its files, so that the log that had it too can go.
+    pub(crate) fn flush(&self) -> Result<(), rocksdb::Error> {
         for column in Column::ALL {
-            self.db.flush_cf(self.column(column)).unwrap();
+            self.db.flush_cf(self.column(column))?;
         }
+        Ok(())
     }
 
-    /// Makes the disk give back what deleted chunks took, a part at a time, until the files in use take
-    /// at most `enough` bytes. All that is alive in a part is written anew before its files go, so the
-    /// disk needs room for that.
-    pub(crate) fn reclaim(&self, enough: u64) -> Result<(), rocksdb::Error> {
-        let everything = None::<&[u8]>;
-        for column in [Column::Facts, Column::Owners] {
+    /// What all but the chunks takes in files that are in use, in bytes.
+    pub(crate) fn rows_bytes(&self) -> Result<u64, rocksdb::Error> {
+        let mut bytes = 0;
+        for column in Column::ALL {
             let column = self.column(column);
-            self.db.compact_range_cf(column, everything, everything);
+            let value = self.db.property_int_value_cf(column, LIVE_SST_SIZE)?;
+            bytes += value.unwrap_or(0);
         }
-        let chunks = self.column(Column::Chunks);
-        let mut options = CompactOptions::default();
-        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
-        for part in RECLAIMED_PARTS {
-            self.db
-                .set_options_cf(chunks, &[(GC_ENABLED, "true"), (GC_AGE_CUTOFF, part)])?;
-            self.db
-                .compact_range_cf_opt(chunks, everything, everything, &options);
-            // Files that are not in use any more are deleted a little later, so `disk_usage` would lag.
-            if self.used_bytes()? <= enough {
-                break;
-            }
-        }
-        self.db.set_options_cf(chunks, &[(GC_ENABLED, "false")])
+        Ok(bytes)
+    }
+
+    /// Writes a column's files anew.
+    pub(super) fn compact(&self, column: Column, options: &CompactOptions) {
+        let everything = None::<&[u8]>;
+        self.db
+            .compact_range_cf_opt(self.column(column), everything, everything, options);
+    }
+
+    /// Changes settings of a column.
+    pub(super) fn set(
+        &self,
+        column: Column,
+        settings: &[(&str, &str)],
+    ) -> Result<(), rocksdb::Error> {
+        self.db.set_options_cf(self.column(column), settings)
+    }
+
+    /// How many blob files are in use.
+    pub(super) fn blob_files(&self) -> Result<u64, rocksdb::Error> {
+        let column = self.column(Column::Chunks);
+        let count = self.db.property_int_value_cf(column, BLOB_FILES)?;
+        Ok(count.unwrap_or(0))
+    }
+
+    /// Ends what goes on in the background, and what waits for it: the store is about to close.
+    pub(crate) fn cancel_work(&self) {
+        self.db.cancel_all_background_work(false);
     }
 
     /// What the files take that are in use, in bytes.
-    fn used_bytes(&self) -> Result<u64, rocksdb::Error> {
+    pub(super) fn used_bytes(&self) -> Result<u64, rocksdb::Error> {
         let mut bytes = 0;
         for column in Column::ALL {
             for property in [LIVE_SST_SIZE, LIVE_BLOB_SIZE] {
@@ -302,20 +312,6 @@ pub(crate) fn pinned(
 /// Whether the database, as this error says, holds something else than was written.
 pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
     error.kind() == rocksdb::ErrorKind::Corruption
-}
-
-/// What the files under `directory` take on the disk, in bytes, as `du` counts.
-pub(crate) fn disk_usage(directory: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mut bytes = 0;
-    for file in std::fs::read_dir(directory)? {
-        // Files come and go while this looks.
-        let Ok(metadata) = file?.metadata() else {
-            continue;
-        };
-        bytes += metadata.blocks() * 512;
-    }
-    Ok(bytes)
 }
 
 fn database_options() -> Options {

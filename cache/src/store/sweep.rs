@@ -1,15 +1,14 @@
 //! Making room: chunks that nobody needs go, and when the disk's budget is used up, dependency caches
 //! that were not used for long.
 
-use std::sync::atomic::Ordering;
-
 use super::{
     Store, Trouble,
     change::{Applied, Change},
     disk_usage,
     key::{self, ChunkKey},
-    rocks::Column,
+    rocks::{CHUNKS_BUFFER_BYTES, Column, LOG_BYTES_MAX},
     row::{self, Fact, StoredEntry},
+    space::{self, DiskUsage},
 };
 use crate::eviction::{self, Candidate};
 
@@ -18,6 +17,19 @@ const COLLECTED_AT_ONCE: usize = 1024;
 /// Of the budget, how much is free when evicting stops, as a divisor: a quarter. To get the disk back,
 /// all that is alive is written anew; so that is worth it only for much.
 const SLACK_DIVISOR: u64 = 4;
+/// How long the log is at least, in bytes, when a sweep shortens it: doing that more often would make
+/// many small files.
+const FLUSHED_LOG_MIN: u64 = 64 << 20;
+/// How often one sweep looks again whether enough was evicted: new entries may come meanwhile. What is
+/// left over waits for the next sweep.
+const EVICTIONS_AT_ONCE: usize = 4;
+/// Of the limit, how much garbage is worth rewriting files for, as a divisor.
+const GARBAGE_DIVISOR: u64 = 16;
+/// The same, at least, in bytes.
+const GARBAGE_MIN: u64 = 4 << 20;
+/// What the log and the buffer that is being written to a file may take besides all other files, in
+/// bytes; on a disk that is short their place is kept free.
+const UNSORTED_BYTES_MAX: u64 = LOG_BYTES_MAX + CHUNKS_BUFFER_BYTES as u64;
 /// How keys of entries start that may be evicted.
 const EVICTABLE: &str = "dependency/";
 
@@ -30,6 +42,21 @@ pub(crate) struct Swept {
     pub(crate) chunks: u64,
     /// What those took, in bytes.
     pub(crate) stored: u64,
+}
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    used: DiskUsage,
+    /// What the files may take, in bytes: the budget, or less if the disk has less.
+    limit: u64,
+}
+
+impl Room {
+    /// Whether the store takes more than its budget, or more than the disk has for it.
+    fn is_over(&self, budget: u64) -> bool {
+        budget < self.used.all || self.limit < self.used.all - self.used.log
+    }
 }
 
 /// Chunks that no entry names.
@@ -45,36 +72,93 @@ struct Loose {
 
 impl Store {
     /// Deletes what no entry names and nobody holds; and while the store takes more than `budget` bytes
-    /// on the disk, dependency caches, least recently used first.
+    /// on the disk, or more than the disk has for it, dependency caches, least recently used first.
     pub(crate) async fn sweep(&self, budget: u64) -> Result<Swept, Trouble> {
         let mut swept = Swept::default();
-        let held = self.collect(&mut swept).await?;
-        let used = self.blocking(|store| disk_usage(&store)).await?;
-        metrics::gauge!("grange_cache_disk_bytes").set(super::as_float(used));
-        if used <= budget {
+        let mut held = self.collect(&mut swept).await?;
+        let mut room = self.measure(budget).await?;
+        if room.is_over(budget) && FLUSHED_LOG_MIN <= room.used.log {
+            // The log keeps what the files have too.
+            self.blocking(|store| Ok(store.shared.rocks()?.flush()?))
+                .await?;
+            room = self.measure(budget).await?;
+        }
+        if !room.is_over(budget) {
             return Ok(swept);
         }
-        // What is only held goes by itself when the holds end: no reason to evict more.
-        let target = budget - budget / SLACK_DIVISOR;
-        let kept = super::lock(&self.shared.totals).stored.saturating_sub(held);
-        if target < kept {
-            self.evict(kept - target, &mut swept).await?;
-            self.collect(&mut swept).await?;
+        let target = room.limit - room.limit / SLACK_DIVISOR;
+        for _ in 0..EVICTIONS_AT_ONCE {
+            let excess = self.kept(held).await?.saturating_sub(target);
+            let evicted = swept.evicted;
+            if excess != 0 {
+                self.evict(excess, &mut swept).await?;
+                held = self.collect(&mut swept).await?;
+            }
+            if swept.evicted == evicted {
+                break;
+            }
         }
-        // What was deleted is on the disk until its files are rewritten.
-        if self.shared.garbage.swap(0, Ordering::Relaxed) != 0 {
-            self.blocking(move |store| Ok(store.shared.rocks()?.reclaim(budget)?))
-                .await?;
-        }
+        self.reclaim(room.limit).await?;
         Ok(swept)
     }
 
-    /// Deletes dependency caches until what only they kept takes `excess` bytes, or none is left.
+    async fn measure(&self, budget: u64) -> Result<Room, Trouble> {
+        let measured = self.blocking(move |store| {
+            let (used, free) = (disk_usage(&store)?, store.shared.free()?);
+            let low_water = store.shared.free_low_water;
+            let disk = eviction::limit(used.all, free, low_water + UNSORTED_BYTES_MAX);
+            Ok(Room {
+                used,
+                limit: budget.min(disk),
+            })
+        });
+        let room = measured.await?;
+        metrics::gauge!("grange_cache_disk_bytes").set(super::as_float(room.used.all));
+        metrics::gauge!("grange_cache_disk_limit_bytes").set(super::as_float(room.limit));
+        Ok(room)
+    }
+
+    /// What the store would take if all that was deleted were off the disk, in bytes. What is only held,
+    /// `held` bytes, goes by itself when the holds end: no reason to evict more.
+    async fn kept(&self, held: u64) -> Result<u64, Trouble> {
+        let rows = self.blocking(|store| Ok(store.shared.rocks()?.rows_bytes()?));
+        let rows = rows.await?;
+        let chunks = super::lock(&self.shared.totals).stored.saturating_sub(held);
+        Ok(chunks + rows)
+    }
+
+    /// Gets the disk back from what was deleted: it is there until its files are rewritten.
+    async fn reclaim(&self, limit: u64) -> Result<(), Trouble> {
+        self.blocking(move |store| {
+            let shared = &store.shared;
+            let rocks = shared.rocks()?;
+            let alive = super::lock(&shared.totals).stored + rocks.rows_bytes()?;
+            let there = rocks.used_bytes()? + rocks.unflushed_bytes();
+            if there.saturating_sub(alive) < GARBAGE_MIN.max(limit / GARBAGE_DIVISOR) {
+                return Ok(());
+            }
+            // Less than the limit, so that the next chunk does not begin it all again.
+            let enough = limit - limit / (2 * SLACK_DIVISOR);
+            space::reclaim((&rocks, &shared.database), enough, &shared.ending)
+        })
+        .await
+    }
+
+    /// Deletes dependency caches until what only they named takes `excess` bytes as stored, or none is
+    /// left.
     async fn evict(&self, excess: u64, swept: &mut Swept) -> Result<(), Trouble> {
         let candidates = self.blocking(|store| store.candidates()).await?;
-        for key in eviction::choose(candidates, excess) {
+        let mut freed = 0;
+        for key in eviction::order(candidates) {
+            if excess <= freed {
+                break;
+            }
             let deleted = self.change(Change::DeleteEntry { key }).await?;
-            if let Applied::Deleted { count, .. } = deleted {
+            if let Applied::Deleted {
+                count, loosened, ..
+            } = deleted
+            {
+                freed += loosened;
                 swept.evicted += count;
                 metrics::counter!("grange_cache_entries_evicted_total").increment(count);
             }
@@ -96,7 +180,6 @@ impl Store {
                 if let Applied::Collected { chunks, stored } = collected {
                     swept.chunks += chunks;
                     swept.stored += stored;
-                    self.shared.garbage.fetch_add(stored, Ordering::Relaxed);
                     metrics::counter!("grange_cache_chunks_collected_total").increment(chunks);
                 }
             }
@@ -150,7 +233,6 @@ impl Store {
             candidates.push(Candidate {
                 key: key.into_vec(),
                 used: used.unwrap_or(stored.entry.written),
-                bytes: stored.bytes,
             });
         }
         Ok(candidates)

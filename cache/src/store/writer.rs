@@ -27,8 +27,10 @@ const BATCH_CHANGES_MAX: usize = 4096;
 /// How long the writer waits between two tries to write again after an error: long enough to be no
 /// load, short enough that nobody waits for it.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a store that opens itself again waits for reads that go on in the old one.
-const RETIRE_TIME: Duration = Duration::from_secs(10);
+/// How long a store that opens itself again waits for reads that go on in the old one before it refuses
+/// what waits for it, and goes on waiting with the next try. Half of it is what reads have to end by
+/// themselves: some windows of chunks to clients that take them.
+const RETIRE_TIME: Duration = Duration::from_secs(4);
 
 /// A change, and who waits for it.
 #[derive(Debug)]
@@ -67,14 +69,15 @@ impl Writer {
             }
             self.write(group, bytes);
         }
-        if !self.shared.close(RETIRE_TIME) {
+        if !self.shared.slot.close(RETIRE_TIME, &self.shared.clock) {
             warn!("the store ends while chunks are still being read from it");
         }
     }
 
     /// Writes a group of changes, and answers each when the disk has all of them.
     fn write(&mut self, group: Vec<Queued>, bytes: u64) {
-        let rocks = match self.heal().and_then(|()| self.shared.rocks()) {
+        let makes_room = group.iter().any(|queued| queued.change.makes_room());
+        let rocks = match self.heal(makes_room).and_then(|()| self.shared.rocks()) {
             Ok(rocks) => rocks,
             Err(trouble) => return refuse(group, &trouble),
         };
@@ -132,19 +135,24 @@ impl Writer {
         trouble
     }
 
-    /// Makes writing possible again after an error, if it is time to try and there is room.
-    fn heal(&mut self) -> Result<(), Trouble> {
+    /// Makes writing possible again after an error, if it is time to try, and there is room or what
+    /// waits makes some.
+    fn heal(&mut self, makes_room: bool) -> Result<(), Trouble> {
         if !self.shared.is_stopped() {
             return Ok(());
         }
+        let check_room = || match self.shared.check_room(0) {
+            Err(_) if makes_room => Ok(()),
+            checked => checked,
+        };
         let now = self.shared.clock.now();
         let waited = self.last_heal.map(|last| now.since(last));
         if waited.is_some_and(|waited| waited < HEAL_INTERVAL) {
-            self.shared.check_room(0)?;
+            check_room()?;
             return Err(Trouble::Stopped);
         }
+        check_room()?;
         self.last_heal = Some(now);
-        self.shared.check_room(0)?;
         self.totals = self.shared.reopen(RETIRE_TIME)?;
         self.shared.publish(self.totals);
         self.shared.set_stopped(None);

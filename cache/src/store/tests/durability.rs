@@ -88,7 +88,7 @@ async fn a_damaged_chunk_is_set_aside_and_taken_again() {
     fixture
         .put("source/1", entry(vec![blob(&[digest], &bytes)]))
         .await;
-    fixture.store.shared.rocks().unwrap().flush();
+    fixture.store.shared.rocks().unwrap().flush().unwrap();
     let fixture = fixture.restart();
     for file in fs::read_dir(fixture.directory.path().join("store")).unwrap() {
         let path = file.unwrap().path();
@@ -121,11 +121,38 @@ async fn a_read_that_goes_on_outlives_the_store() {
     let fixture = Fixture::new();
     let bytes = noise(1, 100_000);
     let (_, digest) = fixture.write("red", &bytes).await;
-    fixture.store.shared.rocks().unwrap().flush();
+    fixture.store.shared.rocks().unwrap().flush().unwrap();
     let ReadAnswer::Found { body, .. } = fixture.store.read(&team("red"), &digest).unwrap() else {
         panic!("the chunk is there");
     };
     drop(fixture.store);
     drop(fixture.directory);
     assert_eq!(&body[..], &bytes[..]);
+}
+
+#[tokio::test]
+async fn a_store_that_stopped_opens_itself_again_though_reads_keep_coming() {
+    let fixture = Fixture::new();
+    let bytes = noise(1, 100_000);
+    let (_, digest) = fixture.write("red", &bytes).await;
+    let read_now = || fixture.store.read(&team("red"), &digest);
+    let stalled = read_now().unwrap();
+    let retired = fixture.store.retired().unwrap();
+    fixture.store.shared.set_stopped(Some("a test".to_owned()));
+
+    let clock = &fixture.store.shared.clock;
+    assert!(!fixture.store.shared.slot.close(Duration::ZERO, clock));
+    assert!(retired.is_cancelled(), "who still holds a body is told");
+    // The next read would hold the closing up again.
+    let refused = read_now();
+    assert!(matches!(refused, Err(Trouble::Closed)), "{refused:?}");
+    let again = fixture.store.shared.slot.close(Duration::ZERO, clock);
+    assert!(!again, "the old one is still in use");
+    assert!(matches!(fixture.store.retired(), Err(Trouble::Closed)));
+
+    drop(stalled);
+    fixture.store.change(Change::Probe).await.unwrap();
+    assert_eq!(fixture.store.stopped(), None);
+    assert_eq!(read(&fixture.store, "red", digest).unwrap(), bytes);
+    assert!(!fixture.store.retired().unwrap().is_cancelled());
 }

@@ -1,14 +1,11 @@
 //! Full disks: small file systems in memory, which only root can mount.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 
-use super::{Change, HOLD, Store, StoreOptions, Trouble, noise, read, write};
+use super::*;
 
 /// A file system of its own, which is small.
-struct Mount(tempfile::TempDir);
+struct Mount(TempDir);
 
 impl Mount {
     /// `None`, with the reason printed, where mounting is not allowed.
@@ -37,7 +34,7 @@ impl Mount {
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         let free = stat.f_bavail * stat.f_frsize;
         let path = self.path().join("filler");
-        let file = std::fs::File::create(&path).unwrap();
+        let file = fs::File::create(&path).unwrap();
         rustix::fs::fallocate(
             &file,
             rustix::fs::FallocateFlags::empty(),
@@ -55,7 +52,7 @@ impl Drop for Mount {
     }
 }
 
-fn open(mount: &Mount, free_low_water: u64) -> (Store, super::WriterThread) {
+fn open(mount: &Mount, free_low_water: u64) -> (Store, WriterThread) {
     Store::open(StoreOptions {
         directory: mount.path().join("cache"),
         free_low_water,
@@ -89,7 +86,7 @@ async fn below_the_low_water_mark_writes_are_refused_by_name_until_there_is_room
     let start = b"red/".to_vec();
     store.change(Change::DeleteEntries { start }).await.unwrap();
 
-    std::fs::remove_file(filler).unwrap();
+    fs::remove_file(filler).unwrap();
     let (new, second) = write(&store, "red", b"second").await.unwrap();
     assert!(new);
     assert_eq!(read(&store, "red", second).unwrap(), b"second");
@@ -119,14 +116,11 @@ async fn a_disk_that_is_full_to_the_brim_loses_nothing_and_is_written_again_when
     for (seed, digest) in &acknowledged {
         assert_eq!(read(&store, "red", *digest).unwrap(), noise(*seed, CHUNK));
     }
-    std::fs::remove_file(filler).unwrap();
+    fs::remove_file(filler).unwrap();
     // Some tries may still hear that the store is about to open itself again.
     let mut written = None;
     for _ in 0..2_000 {
-        store
-            .shared
-            .clock
-            .advance(std::time::Duration::from_secs(2));
+        store.shared.clock.advance(Duration::from_secs(2));
         match write(&store, "red", b"after").await {
             Ok((_, digest)) => {
                 written = Some(digest);
@@ -152,10 +146,69 @@ async fn a_disk_that_is_full_to_the_brim_loses_nothing_and_is_written_again_when
     writer.join();
 }
 
+/// The budget is far larger than the disk, so only the disk says that something has to go.
+#[tokio::test]
+async fn a_disk_that_is_smaller_than_the_budget_makes_room_instead_of_refusing() {
+    const MEGABYTES: u64 = 640;
+    let Some(mount) = Mount::new(640) else { return };
+    let (store, writer) = open(&mount, 32 << 20);
+    let mut last = None;
+    for seed in 0..2 * MEGABYTES {
+        let bytes = noise(seed, CHUNK);
+        if store.is_short_of_room() {
+            store.shared.clock.advance(2 * HOLD);
+            store.sweep(u64::MAX).await.unwrap();
+        }
+        let digest = match write(&store, "red", &bytes).await {
+            Ok((_, digest)) => digest,
+            Err(trouble) => panic!("after {seed} megabytes: {trouble}"),
+        };
+        let whole = Entry {
+            written: WallTime(1_000 + seed),
+            ..entry(vec![blob(&[digest], &bytes)])
+        };
+        put(&store, &format!("dependency/app/{seed}"), whole, true).await;
+        last = Some((digest, bytes));
+    }
+    let there = |seed: u64| {
+        let key = entry_key(&format!("dependency/app/{seed}"));
+        store.entry(&key, Trust::Team).unwrap().is_some()
+    };
+    assert!(!there(0) && there(2 * MEGABYTES - 1));
+    let kept = (0..2 * MEGABYTES).filter(|&seed| there(seed)).count() as u64;
+    assert!(MEGABYTES / 4 < kept, "no more goes than has to: {kept}");
+    let (digest, bytes) = last.unwrap();
+    assert_eq!(read(&store, "red", digest).unwrap(), bytes);
+    drop(store);
+    writer.join();
+}
+
+#[tokio::test]
+async fn what_makes_room_gets_through_a_store_that_has_stopped_on_a_full_disk() {
+    const MARK: u64 = 16 << 20;
+    let Some(mount) = Mount::new(64) else { return };
+    let (store, writer) = open(&mount, MARK);
+    let (_, digest) = write(&store, "red", b"first").await.unwrap();
+    let whole = entry(vec![blob(&[digest], b"first")]);
+    put(&store, "dependency/app/1", whole, true).await;
+    let _filler = mount.fill(MARK / 2);
+    store.shared.set_stopped(Some("a test".to_owned()));
+    let refused = write(&store, "red", b"second").await.unwrap_err();
+    assert!(matches!(refused, Trouble::Full { .. }), "{refused:?}");
+    let start = b"red/".to_vec();
+    let deleted = store.change(Change::DeleteEntries { start }).await.unwrap();
+    assert!(
+        matches!(deleted, Applied::Deleted { count: 1, .. }),
+        "{deleted:?}"
+    );
+    drop(store);
+    writer.join();
+}
+
 const CHUNK: usize = 1 << 20;
 
 /// Writes a chunk past the check for room, so that the database has to find out by itself.
-async fn write_unchecked(store: &Store, seed: u64) -> Result<protocol::digest::Digest, Trouble> {
+async fn write_unchecked(store: &Store, seed: u64) -> Result<Digest, Trouble> {
     store
         .shared
         .room_is_checked

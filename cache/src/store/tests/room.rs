@@ -63,10 +63,10 @@ async fn over_its_budget_the_store_evicts_what_was_used_least_and_gives_the_disk
         at: WallTime(9_000),
     };
     fixture.store.change(touched).await.unwrap();
-    fixture.store.shared.rocks().unwrap().flush();
+    fixture.store.shared.rocks().unwrap().flush().unwrap();
     fixture.store.shared.clock.advance(2 * HOLD);
     let budget = 16 * CHUNK as u64;
-    assert!(budget < disk_usage(&fixture.store).unwrap());
+    assert!(budget < disk_usage(&fixture.store).unwrap().all);
     let swept = fixture.store.sweep(budget).await.unwrap();
     // A quarter of the budget stays free; each chunk takes a byte more than it has.
     assert_eq!(swept.evicted, 21);
@@ -93,6 +93,62 @@ async fn over_its_budget_the_store_evicts_what_was_used_least_and_gives_the_disk
     let patience = Duration::from_secs(30);
     let in_time = tokio::time::timeout(patience, given_back).await;
     assert!(in_time.is_ok(), "{:?}", fixture.files());
+}
+
+/// What an entry has uncompressed, or shares with others, says nothing of what its end gives back.
+#[tokio::test]
+async fn eviction_counts_what_the_disk_gets_back() {
+    const CHUNK: usize = 1 << 20;
+    let fixture = Fixture::new();
+    let common = noise(1_000, CHUNK);
+    let (_, shared) = fixture.write("red", &common).await;
+    let mut digests = Vec::new();
+    for seed in 0..24_u64 {
+        // The first ones are large only before they are packed.
+        let bytes = match seed {
+            0..4 => vec![u8::try_from(seed).unwrap(); 2 * CHUNK],
+            _ => noise(seed, CHUNK),
+        };
+        let (_, digest) = fixture.write("red", &bytes).await;
+        let whole = Entry {
+            written: WallTime(1_000 + seed),
+            ..entry(vec![blob(&[digest], &bytes), blob(&[shared], &common)])
+        };
+        fixture.put(&format!("dependency/app/{seed}"), whole).await;
+        digests.push(digest);
+    }
+    fixture.store.shared.clock.advance(2 * HOLD);
+    // 21 megabytes and some rows are there, and 15 may stay.
+    let swept = fixture.store.sweep(20 * CHUNK as u64).await.unwrap();
+    assert_eq!((swept.evicted, swept.chunks), (4 + 7, 4 + 7));
+    assert!(has(&fixture.store, "red", digests[11]) && !has(&fixture.store, "red", digests[10]));
+    assert!(has(&fixture.store, "red", shared));
+}
+
+#[tokio::test]
+async fn a_reclaim_ends_early_when_the_store_ends() {
+    let fixture = Fixture::new();
+    for seed in 0..8 {
+        fixture.write("red", &noise(seed, 1 << 20)).await;
+    }
+    let rocks = fixture.store.shared.rocks().unwrap();
+    rocks.flush().unwrap();
+    assert_eq!(fixture.collect().await, 8);
+    let before = fixture.files();
+    fixture.store.end();
+    let shared = &fixture.store.shared;
+    super::super::space::reclaim((&rocks, &shared.database), 0, &shared.ending).unwrap();
+    let blobs = |files: Vec<(String, u64)>| {
+        let files = files.into_iter();
+        files
+            .filter(|(name, _)| name.ends_with(".blob"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        blobs(fixture.files()),
+        blobs(before),
+        "nothing was rewritten"
+    );
 }
 
 #[tokio::test]
