@@ -26,6 +26,8 @@ pub struct FarmPlan {
     pub isolation: Option<&'static str>,
     /// What else `grange.toml` says.
     pub settings: String,
+    /// Where the coordinator keeps its data; `None`: with everything else.
+    pub coordinator_directory: Option<PathBuf>,
     /// Where the cache keeps its store; `None`: with everything else.
     pub cache_directory: Option<PathBuf>,
     /// The hosts that the services run on: `coordinator`, `cache`, `worker-0` and so on, and `client`
@@ -40,6 +42,7 @@ impl Default for FarmPlan {
             slots: 1,
             isolation: None,
             settings: String::new(),
+            coordinator_directory: None,
             cache_directory: None,
             network: None,
         }
@@ -147,9 +150,10 @@ impl Farm {
         } else {
             self.address.clone()
         };
+        let configured = self.plan.coordinator_directory.clone();
+        let data = configured.unwrap_or_else(|| self.directory.path().join("farm"));
         let mut command = self.grange_on("coordinator", &["coordinator", "--listen", &listen]);
-        command.arg("--data");
-        command.arg(self.directory.path().join("farm"));
+        command.arg("--data").arg(&data);
         let log = self.log_file("coordinator");
         let (service, line) = start(command, &log, "listens on ");
         self.address = line;

@@ -18,6 +18,7 @@ mod leftovers;
 mod levels;
 mod packages;
 mod partition;
+mod power;
 mod recovery;
 mod sandbox;
 mod survival;

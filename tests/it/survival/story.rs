@@ -88,6 +88,11 @@ impl Story {
         story
     }
 
+    /// What each attempt printed: by job and attempt.
+    pub(crate) fn into_printed(self) -> BTreeMap<(u64, u64), String> {
+        self.printed
+    }
+
     /// Checks that each numbered line of a stored phase was printed once by the attempt that counts.
     pub(crate) fn check(&self, status: &Value, what: &str) {
         let tries = tries(status);
