@@ -86,7 +86,8 @@ impl Partial {
 
 /// Removes what programs that are no more left half-unpacked in `directory`. Blocks.
 ///
-/// Nobody may be unpacking into `directory` meanwhile.
+/// What a program of this machine unpacks meanwhile stays; what one of another machine does in a
+/// directory that both share does not.
 ///
 /// # Errors
 ///
@@ -94,15 +95,21 @@ impl Partial {
 pub fn remove_partials(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let name = entry.file_name();
-        if name
-            .as_encoded_bytes()
-            .starts_with(PARTIAL_PREFIX.as_bytes())
-        {
+        if entry.file_name().to_str().is_some_and(is_abandoned) {
             remove_tree(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Whether something of this name was being unpacked by a program that is no more.
+fn is_abandoned(name: &str) -> bool {
+    let numbers = name.strip_prefix(PARTIAL_PREFIX);
+    let process = numbers.and_then(|numbers| numbers.split('-').next()?.parse::<u32>().ok());
+    let processes = Path::new("/proc");
+    // Where that is not there, nobody is known to have ended.
+    let is_known = processes.join("self").exists();
+    process.is_some_and(|process| is_known && !processes.join(process.to_string()).exists())
 }
 
 /// Removes a directory with all that it holds, also what is in directories that nobody may write to

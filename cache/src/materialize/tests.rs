@@ -299,7 +299,10 @@ async fn a_layer_takes_away_in_an_overlay_and_is_refused_elsewhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leftovers_are_known_by_their_names() {
     let dir = tempfile::tempdir().unwrap();
-    let left = dir.path().join(format!("{PARTIAL_PREFIX}1-2"));
+    // No process has so high a number.
+    let left = dir.path().join(format!("{PARTIAL_PREFIX}{}-2", u32::MAX));
+    let alive = format!("{PARTIAL_PREFIX}{}-7", std::process::id());
+    fs::create_dir(dir.path().join(&alive)).unwrap();
     fs::create_dir_all(left.join("a")).unwrap();
     fs::write(left.join("a/b"), "").unwrap();
     fs::set_permissions(
@@ -309,7 +312,9 @@ async fn leftovers_are_known_by_their_names() {
     .unwrap();
     fs::write(dir.path().join("other"), "").unwrap();
     remove_partials(dir.path()).unwrap();
-    assert_eq!(others(dir.path(), &[]), ["other"]);
+    assert!(!left.exists());
+    assert!(dir.path().join(&alive).exists(), "it is being unpacked");
+    assert_eq!(others(dir.path(), &[&alive]), ["other"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, anyhow};
 use cache::{
     capture::Dialect,
-    materialize::{Materialize, Owner, materialize_into},
+    materialize::{Materialize, Owner, materialize_into, remove_partials},
     progress::Progress,
 };
 use protocol::job::Artifact;
@@ -82,6 +82,7 @@ pub(crate) async fn fetch(
         fs::create_dir_all(&target)
             .with_context(|| format!("failed to make the directory `{}`", target.display()))
             .map_err(CommandError::usage)?;
+        tidy(&target).await;
         let progress = Progress::default();
         let options = Materialize {
             dialect: Dialect::Plain,
@@ -98,6 +99,19 @@ pub(crate) async fn fetch(
         }
     }
     Ok(())
+}
+
+/// Removes what an earlier fetch that was killed left in `directory`.
+async fn tidy(directory: &Path) {
+    let left = directory.to_owned();
+    let removed = tokio::task::spawn_blocking(move || remove_partials(&left)).await;
+    // The new files get there all the same.
+    if let Ok(Err(error)) = removed {
+        let directory = directory.display();
+        render::note(&format!(
+            "what an earlier fetch left in `{directory}` is still there: {error}"
+        ));
+    }
 }
 
 /// The artifacts of a build, with the identifiers of the batch tasks that they are of.
