@@ -145,24 +145,29 @@ pub async fn run(
 /// If it cannot start. Once it runs, it copes, but for a bug in the store's writer.
 pub async fn run_renewed(
     options: Options,
-    renewed: watch::Receiver<Credentials>,
+    mut renewed: watch::Receiver<Credentials>,
     ready: oneshot::Sender<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let bound = bind(&options, &mut renewed).await?;
+    // Last of what can fail: an open store has threads of its own, and is closed in order.
     let opened = open(&options).await?;
-    serve(options, opened, renewed, (ready, stop)).await
+    serve((options, bound), opened, renewed, (ready, stop)).await
 }
 
-/// Serves an open store until `stop`, or until the store's writer ends.
-async fn serve(
-    options: Options,
-    (store, writer): (Store, WriterThread),
-    mut renewed: watch::Receiver<Credentials>,
-    (ready, stop): (oneshot::Sender<SocketAddr>, CancellationToken),
-) -> Result<(), RunError> {
-    metrics::install();
-    // The end of the writer ends all the rest, too.
-    let stop = stop.child_token();
+/// What has to be had before a store is opened.
+#[derive(Debug)]
+struct Bound {
+    server: Server,
+    verifier: GrantVerifier,
+    /// Where metrics are asked for.
+    listener: Option<TcpListener>,
+}
+
+async fn bind(
+    options: &Options,
+    renewed: &mut watch::Receiver<Credentials>,
+) -> Result<Bound, RunError> {
     let credentials = renewed.borrow_and_update().clone();
     let verifier = GrantVerifier::new(credentials.grant_key())
         .map_err(|source| RunError::GrantKey { source })?;
@@ -175,8 +180,28 @@ async fn serve(
         }
         None => None,
     };
-    // Last of what can fail: an open store has threads of its own, and is closed in order below.
-    let (store, writer) = open(&options).await?;
+    Ok(Bound {
+        server,
+        verifier,
+        listener,
+    })
+}
+
+/// Serves an open store until `stop`, or until the store's writer ends.
+async fn serve(
+    (options, bound): (Options, Bound),
+    (store, writer): (Store, WriterThread),
+    renewed: watch::Receiver<Credentials>,
+    (ready, stop): (oneshot::Sender<SocketAddr>, CancellationToken),
+) -> Result<(), RunError> {
+    metrics::install();
+    let Bound {
+        server,
+        verifier,
+        listener,
+    } = bound;
+    // The end of the writer ends all the rest, too.
+    let stop = stop.child_token();
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
         let (store, stop) = (store.clone(), stop.clone());

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::{Options, RunError, open, run_renewed, serve};
+use super::{Options, RunError, bind, open, run_renewed, serve};
 use crate::{
     client::{CacheClient, CacheError, ReadChunk, Written},
     clock::Clock,
@@ -482,9 +482,10 @@ async fn a_writer_that_panics_is_unhealthy_and_ends_the_cache() {
     let (ready, address) = oneshot::channel();
     farm.stop = CancellationToken::new();
     let signals = (ready, farm.stop.clone());
-    let credentials = farm.renew.subscribe();
+    let mut credentials = farm.renew.subscribe();
+    let bound = bind(&options, &mut credentials).await.unwrap();
     farm.running
-        .spawn(serve(options, opened, credentials, signals));
+        .spawn(serve((options, bound), opened, credentials, signals));
     address.await.unwrap();
     let broken = store.change(Change::Break).await;
     assert!(broken.is_err(), "{broken:?}");
