@@ -31,6 +31,7 @@ pub use crate::{
     dispatcher::DispatchError,
     identity::IdentityError,
     journal::{AppendError, Journal, OpenJournalError, Replayed, Storage},
+    logs::files::new_part,
     members::OpenMembersError,
     options::{
         BUILD_TIME_LIMIT, Options, OptionsError, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES,

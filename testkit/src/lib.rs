@@ -1,5 +1,5 @@
 //! What tests and benchmarks share: a real farm of real processes on loopback, source trees from text,
-//! waiting for states. Nothing that ships depends on this crate.
+//! waiting for states, the simulation. Nothing that ships depends on this crate.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@ pub mod process;
 pub mod program;
 pub mod project;
 pub mod random;
+pub mod simulation;
 pub mod wait;
 
 /// Says that a test cannot be run on this machine, and why; it counts as passed.

@@ -21,6 +21,7 @@ mod partition;
 mod power;
 mod recovery;
 mod sandbox;
+mod simulation;
 mod survival;
 mod tidy;
 mod up;

@@ -24,6 +24,14 @@ const OPEN_MAX: usize = 256;
 /// How many bytes of a log are written again at once.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
+/// What a piece that starts at byte `offset` adds to a log of `length` bytes: nothing, if all of it is
+/// there; `None`, if bytes before it are missing.
+pub fn new_part(length: u64, offset: u64, bytes: &[u8]) -> Option<&[u8]> {
+    let known = length.checked_sub(offset)?;
+    let known = usize::try_from(known).unwrap_or(usize::MAX);
+    Some(bytes.get(known..).unwrap_or_default())
+}
+
 /// The logs that are open for writing. Has one owner, the writer's task.
 #[derive(Debug)]
 pub(crate) struct LogFiles {
@@ -90,13 +98,12 @@ impl LogFiles {
         let log = self.opened(key, &path).map_err(failed)?;
         log.used = clock;
         let length = log.length;
-        if length < offset {
+        let Some(new) = new_part(length, offset, bytes) else {
             return Err(AppendLogError::Gap { offset, length });
-        }
-        let known = usize::try_from(length - offset).unwrap_or(usize::MAX);
-        let Some(new) = bytes.get(known..).filter(|new| !new.is_empty()) else {
-            return Ok(());
         };
+        if new.is_empty() {
+            return Ok(());
+        }
         if let Err(error) = log.file.write_all_at(new, length) {
             // Readers go by what is durable, so a rest that cannot be cut off is no harm: it is written over.
             let _cut = log.file.set_len(length);
