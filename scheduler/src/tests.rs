@@ -13,7 +13,6 @@ mod queries;
 mod reruns;
 mod sample;
 mod script;
-mod simulation;
 mod snapshots;
 mod workers;
 
