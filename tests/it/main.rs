@@ -14,6 +14,7 @@ mod home;
 mod hostile;
 mod isolation;
 mod joining;
+mod leaving;
 mod leftovers;
 mod levels;
 mod packages;
