@@ -26,6 +26,8 @@ pub(crate) struct Index {
     pub(crate) limits: BTreeSet<(WallTime, BuildId)>,
     /// Units that have not ended and whose state is on one worker.
     pub(crate) bound: BTreeMap<WorkerName, BTreeSet<(BuildId, u32)>>,
+    /// The same units, by build.
+    pub(crate) bound_units: BTreeSet<(BuildId, u32)>,
     /// Jobs that cannot run, with the index of what stands in their way.
     pub(crate) doomed: BTreeMap<JobId, u32>,
     /// Jobs that wait to be tried again.
@@ -137,11 +139,13 @@ impl Index {
         {
             let bound = self.bound.entry(at.worker.clone()).or_default();
             bound.insert((id, unit));
+            self.bound_units.insert((id, unit));
         }
     }
 
     /// Forgets that a unit is bound to `worker`.
     pub(crate) fn unbind(&mut self, id: BuildId, unit: u32, worker: &WorkerName) {
+        self.bound_units.remove(&(id, unit));
         if let Some(bound) = self.bound.get_mut(worker) {
             bound.remove(&(id, unit));
             if bound.is_empty() {

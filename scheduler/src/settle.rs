@@ -66,16 +66,17 @@ fn restart_left(turn: &mut Turn<'_>, id: BuildId) {
         return;
     }
     let presence = &turn.state.presence;
-    let left: Vec<u32> = (0..)
-        .zip(&build.units)
-        .filter(|(_, unit)| {
-            let placement = unit.placement.as_ref();
-            let bound = placement.filter(|at| unit.open > 0 && at.is_bound());
-            bound.is_some_and(|at| {
-                is_left(presence, at) && !unit.is_broken && !is_running(build, unit)
-            })
+    let bound = &turn.state.ledger.index.bound_units;
+    let bound = bound.range((id, 0)..=(id, u32::MAX)).map(|(_, unit)| *unit);
+    let left: Vec<u32> = bound
+        .filter(|index| {
+            let unit = &build.units[*index as usize];
+            let is_left = unit
+                .placement
+                .as_ref()
+                .is_some_and(|at| is_left(presence, at));
+            is_left && !unit.is_broken && !is_running(build, unit)
         })
-        .map(|(index, _)| index)
         .collect();
     for unit in left {
         restart(turn, (id, unit), RestartCause::WorkerLeaves);
