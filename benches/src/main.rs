@@ -7,6 +7,7 @@ mod batch;
 mod clock;
 mod farm;
 mod report;
+mod scheduler;
 
 use clap::{Parser, Subcommand};
 
@@ -39,11 +40,21 @@ enum Benchmark {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         pairs: u32,
     },
+    /// Decisions of the scheduler: 100,000 queued jobs of 50 teams on 1,000 workers
+    Scheduler {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How often to measure what takes no more than seconds.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(2..))]
+        runs: u32,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Farm { json, pairs } => report::print(&farm::measure(pairs)?, json),
+        Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
         Benchmark::Batch { json, pairs } => report::print(&batch::measure(pairs)?, json),
     }
 }

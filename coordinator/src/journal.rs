@@ -165,7 +165,7 @@ impl Journal {
     ///
     /// If anything but the very end of the last file is not as it was written, if `replay` does not
     /// understand what it is handed, or if the system refuses.
-    pub(crate) fn open(
+    pub fn open(
         directory: &Path,
         replay: &mut dyn FnMut(Replayed<'_>) -> Result<(), ReplayError>,
     ) -> Result<Self, OpenJournalError> {

@@ -46,6 +46,8 @@ pub(crate) struct Presence {
     /// Workers that leave and were not told yet that they may.
     pub(crate) departing: BTreeSet<WorkerName>,
     conduct: Conduct,
+    /// Workers that are put aside: those whose [`Timer::Bench`] is set.
+    aside: BTreeSet<WorkerName>,
     /// Over which connection of its worker's process each lease was given, as far as it is known.
     given_over: BTreeMap<LeaseId, u64>,
     /// Until when leases of builds that stop are renewed.
@@ -252,7 +254,7 @@ impl Presence {
 
     /// Whether a worker is put aside.
     pub(crate) fn is_benched(&self, worker: &WorkerName) -> bool {
-        self.timers.get(&Timer::Bench(worker.clone())).is_some()
+        self.aside.contains(worker)
     }
 
     /// Whether a lease was given before a worker's connection `connection` was made: one that was given
@@ -302,8 +304,12 @@ impl Presence {
             let of = self.hosts.entry(connected.team.clone()).or_default();
             of.insert(place);
         } else {
-            let on = self.open_on.entry(connected.platform.clone()).or_default();
-            on.insert(place.clone());
+            if let Some(on) = self.open_on.get_mut(&connected.platform) {
+                on.insert(place.clone());
+            } else {
+                let on = Free::from([place.clone()]);
+                self.open_on.insert(connected.platform.clone(), on);
+            }
             self.open.insert(place);
         }
     }
@@ -339,10 +345,20 @@ impl Presence {
     fn bench(&mut self, worker: &WorkerName, until: Time) {
         self.timers.clear(&Timer::Pardon(worker.clone()));
         self.timers.set(Timer::Bench(worker.clone()), until);
+        self.aside.insert(worker.clone());
+    }
+
+    /// Wipes out what is held against a worker.
+    fn unbench(&mut self, worker: &WorkerName) {
+        self.conduct.forget(worker);
+        if self.aside.remove(worker) {
+            self.timers.clear(&Timer::Bench(worker.clone()));
+        }
     }
 
     /// A worker's time aside is over.
     pub(crate) fn bench_over(&mut self, worker: &WorkerName, now: Now) {
+        self.aside.remove(worker);
         if !self.workers.contains_key(worker) {
             self.remember(worker, now);
         }

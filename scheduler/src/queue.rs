@@ -72,6 +72,9 @@ pub(crate) type Line = BTreeSet<Ticket>;
 /// The lines of all teams whose jobs need the same kind of worker.
 pub(crate) type Lines = BTreeMap<Team, Line>;
 
+/// Where a job stands.
+type Place = (Requirement, Team, Ticket);
+
 /// Jobs that wait for a worker.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Queue {
@@ -81,7 +84,8 @@ pub(crate) struct Queue {
     travelling: BTreeMap<Platform, Lines>,
     /// Jobs of units whose state is on one worker.
     bound: BTreeMap<WorkerName, BTreeMap<Platform, Lines>>,
-    places: BTreeMap<JobId, (Requirement, Team, Ticket)>,
+    /// Boxed, because most of them stand in large nodes.
+    places: BTreeMap<JobId, Box<Place>>,
 }
 
 impl Queue {
@@ -99,15 +103,20 @@ impl Queue {
                 of.entry(platform.clone()).or_default()
             }
         };
-        lines.entry(team.clone()).or_default().insert(ticket);
-        self.places.insert(job, (requirement, team, ticket));
+        match lines.get_mut(&team) {
+            Some(line) => drop(line.insert(ticket)),
+            None => drop(lines.insert(team.clone(), Line::from([ticket]))),
+        }
+        let place = Box::new((requirement, team, ticket));
+        self.places.insert(job, place);
     }
 
     /// Takes a job out, if it is there.
     pub(crate) fn remove(&mut self, job: JobId) {
-        let Some((requirement, team, ticket)) = self.places.remove(&job) else {
+        let Some(place) = self.places.remove(&job) else {
             return;
         };
+        let (requirement, team, ticket) = *place;
         match requirement {
             Requirement::Any => leave(&mut self.fresh, &team, ticket),
             Requirement::Platform(platform) => {

@@ -15,8 +15,9 @@ pub(crate) type Share = (u32, u64);
 /// What each team has of the farm.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shares {
-    /// Leases that are out, and time used in microseconds, by team.
-    teams: BTreeMap<Team, Share>,
+    /// Leases that are out, and time used in microseconds, by team; and whether it has units that wait to
+    /// begin.
+    teams: BTreeMap<Team, (Share, bool)>,
     /// Teams that have units that wait to begin.
     waiting: BTreeSet<(Share, Team)>,
     /// Since when each lease is out, and whose it is.
@@ -48,27 +49,30 @@ impl Shares {
 
     /// Takes up whether a team has units that wait to begin.
     pub(crate) fn wait(&mut self, team: &Team, waits: bool) {
-        let share = self.of(team);
-        let place = (share, team.clone());
-        if waits == self.waiting.contains(&place) {
+        let known = self.teams.get_mut(team);
+        if known
+            .as_ref()
+            .map_or(!waits, |(_, before)| *before == waits)
+        {
             return;
         }
-        if !waits {
+        let ((running, used), _) = known.copied().unwrap_or(((0, self.level), false));
+        let is_back = waits && running == 0;
+        let share = (running, if is_back { used.max(self.level) } else { used });
+        self.teams.insert(team.clone(), (share, waits));
+        let place = (share, team.clone());
+        if waits {
+            self.waiting.insert(place);
+        } else {
             self.waiting.remove(&place);
             self.forget_idle(team);
-            return;
         }
-        let (running, used) = share;
-        let back = running == 0;
-        let share = (running, if back { used.max(self.level) } else { used });
-        self.teams.insert(team.clone(), share);
-        self.waiting.insert((share, team.clone()));
     }
 
     /// How much of the farm a team has.
     pub(crate) fn of(&self, team: &Team) -> Share {
-        let known = self.teams.get(team).copied();
-        known.unwrap_or((0, self.level))
+        let known = self.teams.get(team);
+        known.map_or((0, self.level), |(share, _)| *share)
     }
 
     /// The team whose turn it is, of those that have units that wait to begin.
@@ -77,23 +81,29 @@ impl Shares {
     }
 
     fn change(&mut self, team: &Team, with: impl FnOnce(&mut Share)) {
-        let mut share = self.of(team);
-        let waits = self.waiting.remove(&(share, team.clone()));
-        with(&mut share);
-        self.teams.insert(team.clone(), share);
-        if waits {
-            self.waiting.insert((share, team.clone()));
+        let new = ((0, self.level), false);
+        let known = match self.teams.get_mut(team) {
+            Some(known) => known,
+            None => self.teams.entry(team.clone()).or_insert(new),
+        };
+        let before = known.0;
+        with(&mut known.0);
+        if known.1 {
+            let mut place = (before, team.clone());
+            self.waiting.remove(&place);
+            place.0 = known.0;
+            self.waiting.insert(place);
+        } else {
+            self.forget_idle(team);
         }
-        self.forget_idle(team);
     }
 
     /// A team that has nothing and wants nothing is forgotten, unless it has used more than others.
     fn forget_idle(&mut self, team: &Team) {
-        let Some(&share) = self.teams.get(team) else {
-            return;
-        };
-        let is_idle = share.0 == 0 && share.1 <= self.level;
-        if is_idle && !self.waiting.contains(&(share, team.clone())) {
+        let level = self.level;
+        let is_idle =
+            |((running, used), waits): &(Share, bool)| *running == 0 && *used <= level && !waits;
+        if self.teams.get(team).is_some_and(is_idle) {
             self.teams.remove(team);
         }
     }

@@ -99,11 +99,12 @@ impl Presence {
                     }
                 }
                 if matches!(outcome, Outcome::Succeeded | Outcome::Failed) {
-                    self.conduct.forget(worker);
-                    self.timers.clear(&Timer::Bench(worker.clone()));
+                    self.unbench(worker);
                 }
                 self.relist(ledger, worker);
-                if let Some((build, _)) = ledger.job(*job) {
+                if let Some((build, _)) = ledger.job(*job)
+                    && 0 < build.unit_of(job.index).open
+                {
                     let unit = build.node(job.index).unit;
                     self.prefer(worker, (job.build, unit), now);
                 }
