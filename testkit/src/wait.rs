@@ -1,6 +1,9 @@
 //! Waiting for a state, never for a time.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 /// How often a state is looked at.
 const POLL: Duration = Duration::from_millis(20);
@@ -37,4 +40,10 @@ pub fn until_true(what: &str, mut state: impl FnMut() -> bool) {
 /// Lets a moment pass, where it is the moment that is tested and not a state: who dies when.
 pub fn moment(length: Duration) {
     thread::sleep(length); // not a poll interval, but what is tested
+}
+
+/// The time, for tests that compare when things were seen.
+#[expect(clippy::disallowed_methods, reason = "the one clock of the tests")]
+pub fn now() -> Instant {
+    Instant::now()
 }

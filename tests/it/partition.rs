@@ -91,7 +91,7 @@ impl Lookout {
             while !stopped.load(Ordering::Relaxed) {
                 let running = process::with_argument(&mark);
                 let hosts = running.iter().filter_map(|pid| network.host_of(*pid));
-                seen.push((Instant::now(), hosts.map(str::to_owned).collect()));
+                seen.push((wait::now(), hosts.map(str::to_owned).collect()));
                 wait::moment(Duration::from_millis(5));
             }
             seen

@@ -4,6 +4,7 @@ pub(crate) mod story;
 
 use std::{sync::Mutex, thread, time::Duration};
 
+use serde_json::Value;
 use testkit::{
     farm::{Farm, FarmPlan},
     project,
@@ -105,6 +106,7 @@ fn kill_once(victim: Victim, moment: Moment) {
     let what = format!("{victim:?} at {moment:?}: {ended:#}");
     assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{what}");
     assert_eq!(followed.status.code(), Some(0), "{what}");
+    check_marks(&farm, &ended, &what);
     let log = farm
         .client(&["logs", "sample#1", "--json"])
         .output()
@@ -118,6 +120,28 @@ fn kill_once(victim: Victim, moment: Moment) {
         .count();
     assert!(again <= 1, "only the phase that was hit ran again: {what}");
     assert!(!testkit::process::any_with_argument(&mark), "{what}");
+}
+
+/// What a lost attempt printed is kept, and marked as what does not count.
+fn check_marks(farm: &Farm, ended: &Value, what: &str) {
+    let log = farm.log("sample#1");
+    let marks = log
+        .lines()
+        .filter(|line| line.contains(" was lost, and what it printed"));
+    let lost = story::tries(ended)
+        .iter()
+        .filter(|tries| **tries > 1)
+        .count();
+    // An attempt may be lost before it printed anything.
+    assert!(marks.count() <= lost, "{what}\n{log}");
+    for (job, phase) in (1..).zip(PHASES) {
+        let first = format!("{phase} line 1");
+        let printed = log.lines().filter(|line| *line == first).count();
+        if printed > 1 {
+            let mark = format!("attempt 1 of {} was lost", phase.to_uppercase());
+            assert!(log.contains(&mark), "job {job}: {what}\n{log}");
+        }
+    }
 }
 
 /// Kills, checks that what it started is gone before anything is started again, and starts what comes
@@ -190,4 +214,53 @@ fn the_cache_may_die_at_any_moment() {
 #[test]
 fn all_of_them_may_die_at_any_moment() {
     kill_at_random_moments(Victim::All, 4);
+}
+
+/// A build whose worker dies after the first line of `post_build`.
+fn lose_the_worker_in_post_build(arguments: &[&str]) -> (Value, String) {
+    let mut farm = Farm::start(FarmPlan {
+        workers: 2,
+        isolation: Some("namespace"),
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), &story::buildspec(&story::unique_mark()));
+    let build = farm.submit(
+        source.path(),
+        &[&["--project", "sample"], arguments].concat(),
+    );
+    wait::until_true("post_build publishes", || {
+        farm.log(&build).contains("post_build line 1\n")
+    });
+    farm.kill_worker(running_on(&farm).expect("post_build runs"));
+    let ended = farm.wait_for_end(&build);
+    let status = farm.client(&["status", &build]).output().unwrap();
+    (ended, String::from_utf8_lossy(&status.stdout).into_owned())
+}
+
+#[test]
+fn a_phase_that_publishes_does_not_run_twice_by_accident() {
+    if !has_namespaces() {
+        return;
+    }
+    let (ended, status) = lose_the_worker_in_post_build(&[]);
+    assert_eq!(ended["summary"]["status"]["ENDED"], "FAULT", "{ended:#}");
+    assert_eq!(story::tries(&ended)[4], 1, "{ended:#}");
+    assert!(
+        status.contains("grange retry") && status.contains("--rerun post_build=always"),
+        "it says why and how to go on: {status}"
+    );
+}
+
+#[test]
+fn a_phase_that_publishes_runs_again_if_its_project_says_so() {
+    if !has_namespaces() {
+        return;
+    }
+    let (ended, _) = lose_the_worker_in_post_build(&["--rerun", "post_build=always"]);
+    assert_eq!(
+        ended["summary"]["status"]["ENDED"], "SUCCEEDED",
+        "{ended:#}"
+    );
+    assert_eq!(story::tries(&ended)[4], 2, "{ended:#}");
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    build::Status,
+    build::{Phase, Status},
     message::client::{BuildSummary, PhaseDetail, WatchEvent},
 };
 use serde_json::json;
@@ -20,6 +20,10 @@ pub(crate) struct Transcript {
     unended: BTreeMap<(u32, u32), Vec<u8>>,
     /// The last status that was printed of each job.
     statuses: BTreeMap<u32, Status>,
+    /// The phase of each job.
+    phases: BTreeMap<u32, Phase>,
+    /// Of each job, the attempt whose output was printed last.
+    attempts: BTreeMap<u32, u32>,
 }
 
 /// How long a line of a batch's log may be before it is printed without its end, in bytes.
@@ -33,6 +37,8 @@ impl Transcript {
             units: BTreeMap::new(),
             unended: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            attempts: BTreeMap::new(),
         }
     }
 
@@ -47,8 +53,9 @@ impl Transcript {
                 self.phase(unit.as_ref(), detail).into_iter().collect()
             }
             WatchEvent::Log { job, attempt, .. } => {
+                let lost = self.lost(job.index, *attempt);
                 let piece = self.log((job.index, *attempt), bytes);
-                piece.into_iter().collect()
+                lost.into_iter().chain(piece).collect()
             }
             WatchEvent::Ended(summary) => {
                 let mut pieces = self.flush();
@@ -60,6 +67,7 @@ impl Transcript {
 
     fn phase(&mut self, unit: Option<&String>, detail: &PhaseDetail) -> Option<Piece> {
         self.units.insert(detail.job, unit.cloned());
+        self.phases.insert(detail.job, detail.phase);
         if self.statuses.insert(detail.job, detail.status) == Some(detail.status) {
             return None;
         }
@@ -75,6 +83,33 @@ impl Transcript {
             detail.status.as_str(),
             span(ended.since(started)),
         )))
+    }
+
+    /// Marks what an earlier attempt at a job printed, when a later one prints: it was lost, and what it
+    /// printed does not count.
+    fn lost(&mut self, job: u32, attempt: u32) -> Option<Piece> {
+        let before = self.attempts.insert(job, attempt)?;
+        if attempt <= before {
+            return None;
+        }
+        let phase = self
+            .phases
+            .get(&job)
+            .map_or("a phase", |phase| phase.as_str());
+        let unfinished = self.unended.remove(&(job, before)).unwrap_or_default();
+        let line = format!(
+            "[grange] attempt {before} of {phase} was lost, and what it printed does not count; \
+             attempt {attempt} begins\n"
+        );
+        let mut text = unfinished;
+        if !text.is_empty() {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(line.as_bytes());
+        Some(match self.units.get(&job) {
+            Some(Some(unit)) => of_unit(unit, &text),
+            _ => Piece::Bytes(text),
+        })
     }
 
     /// A piece of log: as it is, or, of a batch, line by line with the unit in front.
