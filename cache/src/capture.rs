@@ -9,7 +9,7 @@ mod hashing;
 mod walk;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -150,6 +150,7 @@ pub fn capture(
     Capture {
         roots,
         selection,
+        links: &[],
         dialect,
         detail: Detail::Full,
         replaced: BTreeMap::new(),
@@ -162,18 +163,22 @@ pub fn capture(
 /// Where a directory of lower layers was renamed, the upper directory only holds a hint; what it shows
 /// is then read from `merged`, and the directory becomes an opaque one.
 ///
+/// Each of `links` names one file of `merged` that has changed, by all its names. The upper directory may
+/// have but one of them, or none; the layer gets them all.
+///
 /// # Errors
 ///
 /// As for [`capture`].
 pub fn capture_layer(
     upper: &Path,
     merged: &Path,
-    selection: &Selection,
+    links: &[BTreeSet<TreePath>],
 ) -> Result<Captured, CaptureError> {
     let roots = vec![open_root(upper)?, open_root(merged)?];
     Capture {
         roots,
-        selection,
+        selection: &Selection::All,
+        links,
         dialect: Dialect::Overlay,
         detail: Detail::Full,
         replaced: BTreeMap::new(),
@@ -195,6 +200,8 @@ pub(crate) struct Capture<'a> {
     /// The directory, and for a layer the merged file system.
     pub(crate) roots: Vec<Arc<Root>>,
     pub(crate) selection: &'a Selection,
+    /// Files of the merged file system that belong to the layer, each by all its names.
+    pub(crate) links: &'a [BTreeSet<TreePath>],
     pub(crate) dialect: Dialect,
     pub(crate) detail: Detail,
     /// Bytes that stand in the place of those on disk.

@@ -132,6 +132,7 @@ pub fn capture_source(
         },
         dialect: Dialect::Plain,
         detail: Detail::Checkout,
+        links: &[],
         replaced,
     };
     let captured = capture.run()?;

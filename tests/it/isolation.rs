@@ -263,3 +263,44 @@ phases:
         assert!(farm.client(&["stop", &build]).status().unwrap().success());
     }
 }
+
+#[test]
+fn a_file_of_two_names_that_an_earlier_phase_made_changes_under_both() {
+    if !has_namespaces() {
+        return;
+    }
+    let farm = Farm::start(FarmPlan {
+        isolation: Some("namespace"),
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  install:
+    commands:
+      - mkdir -p /opt/far/away
+      - for n in 1 2 3; do echo old > /opt/a$n; ln /opt/a$n /opt/far/away/b$n; done
+  pre_build:
+    commands:
+      - echo new >> /opt/a1
+      - chmod 600 /opt/a2
+      - echo gone >> /opt/a3; rm /opt/a3
+  build:
+    commands:
+      - echo $(cat /opt/far/away/b1) $(stat -c %h /opt/far/away/b1)
+      - stat -c %a /opt/far/away/b2
+      - echo $(cat /opt/far/away/b3)
+      - echo more >> /opt/far/away/b1; echo $(cat /opt/a1)
+",
+    );
+    let built = farm.build(source.path(), &["--project", "sample"]);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let printed = built.stdout.lines();
+    let printed: Vec<_> = printed
+        .filter(|line| !line.starts_with("[Container]"))
+        .collect();
+    assert_eq!(printed, ["old new 2", "600", "old gone", "old new more"]);
+}

@@ -4,6 +4,7 @@ mod artifact;
 mod cache_paths;
 mod commands;
 mod download_source;
+mod hard_links;
 mod restore;
 mod save;
 mod state;

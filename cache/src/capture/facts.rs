@@ -40,7 +40,14 @@ pub(crate) fn modified(stat: &Stat) -> i64 {
         .saturating_add(nanos)
 }
 
-/// The extended attributes that are kept (`user.*` and `security.capability`), and what overlayfs noted.
+/// Extended attributes that are kept besides `user.*`: capabilities and access lists.
+const KEPT: [&[u8]; 3] = [
+    b"security.capability",
+    b"system.posix_acl_access",
+    b"system.posix_acl_default",
+];
+
+/// The extended attributes that are kept, and what overlayfs noted.
 pub(crate) fn xattrs(file: BorrowedFd<'_>, dialect: Dialect) -> io::Result<(XattrList, Marks)> {
     let mut kept = Vec::new();
     let mut marks = Marks::default();
@@ -58,7 +65,7 @@ pub(crate) fn xattrs(file: BorrowedFd<'_>, dialect: Dialect) -> io::Result<(Xatt
                 b"metacopy" => marks.elsewhere = true,
                 _ => {}
             }
-        } else if (name.starts_with(b"user.") || name == b"security.capability")
+        } else if (name.starts_with(b"user.") || KEPT.contains(&name))
             && let Some(value) = value(file, name)?
         {
             kept.push((name.to_vec(), value));

@@ -165,7 +165,7 @@ fn an_overlays_upper_directory_is_a_layer() {
         matches!(refused, CaptureError::Redirected { .. }),
         "{refused}"
     );
-    let captured = capture_layer(&upper, &merged, &Selection::All).unwrap();
+    let captured = capture_layer(&upper, &merged, &[]).unwrap();
     let kinds: Vec<_> = captured
         .tree
         .entries()
@@ -202,4 +202,73 @@ fn an_overlays_upper_directory_is_a_layer() {
         captured.attributes.get(0).is_none(),
         "whiteouts have no attributes"
     );
+}
+
+#[test]
+fn the_names_of_a_changed_file_that_the_upper_directory_lacks_are_in_the_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (upper, merged) = (folder.path().join("upper"), folder.path().join("merged"));
+    fs::create_dir_all(upper.join("opt")).unwrap();
+    fs::write(upper.join("opt/b"), "new").unwrap();
+    fs::create_dir_all(merged.join("opt")).unwrap();
+    fs::create_dir_all(merged.join("far/away")).unwrap();
+    fs::write(merged.join("opt/b"), "new").unwrap();
+    fs::hard_link(merged.join("opt/b"), merged.join("opt/a")).unwrap();
+    fs::hard_link(merged.join("opt/b"), merged.join("far/away/c")).unwrap();
+    fs::write(merged.join("far/other"), "not changed").unwrap();
+    let names = ["far/away/c", "opt/a", "opt/b"];
+    let names = names.map(|name| TreePath::new(name).unwrap());
+    let captured = capture_layer(&upper, &merged, &[names.into()]).unwrap();
+    let entries = captured.tree.entries().iter();
+    let shown: Vec<_> = entries.map(|entry| entry.path.to_string()).collect();
+    assert_eq!(
+        shown,
+        ["far", "far/away", "far/away/c", "opt", "opt/a", "opt/b"]
+    );
+    let link_to = |at| captured.attributes.get(at).unwrap().hard_link_to;
+    assert_eq!([2, 4, 5].map(link_to), [None, Some(2), Some(2)]);
+    assert!(captured.tree.entries()[1].kind == EntryKind::Directory { opaque: false });
+}
+
+#[test]
+fn a_socket_of_an_upper_directory_hides_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    drop(UnixListener::bind(&socket).unwrap());
+    let captured = capture(folder.path(), &Selection::All, Dialect::Overlay).unwrap();
+    assert_eq!(captured.tree.entries()[0].kind, EntryKind::Whiteout);
+    let captured = capture(folder.path(), &Selection::All, Dialect::Plain).unwrap();
+    assert!(captured.tree.entries().is_empty());
+}
+
+#[test]
+fn access_lists_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "x").unwrap();
+    // Version 2: owner rw, user 7 r, group r, mask r, others nothing.
+    let entry = |tag: u16, rights: u16, id: u32| {
+        [
+            &tag.to_le_bytes()[..],
+            &rights.to_le_bytes(),
+            &id.to_le_bytes(),
+        ]
+        .concat()
+    };
+    let list = [
+        2_u32.to_le_bytes().to_vec(),
+        entry(1, 6, u32::MAX),
+        entry(2, 4, 7),
+        entry(4, 4, u32::MAX),
+        entry(16, 4, u32::MAX),
+        entry(32, 0, u32::MAX),
+    ]
+    .concat();
+    if xattr::set(&file, "system.posix_acl_access", &list).is_err() {
+        // This file system has none.
+        return;
+    }
+    let captured = capture(folder.path(), &Selection::All, Dialect::Plain).unwrap();
+    let kept = &captured.attributes.get(0).unwrap().xattrs;
+    assert_eq!(kept[..], [(b"system.posix_acl_access".to_vec(), list)]);
 }

@@ -1,6 +1,7 @@
 //! Lists what is below a directory.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, OwnedFd},
 };
@@ -64,7 +65,59 @@ pub(crate) fn walk(capture: &Capture<'_>) -> Result<Vec<Found>, CaptureError> {
     while let Some(next) = pending.pop() {
         list(capture, &next, &mut found, &mut pending)?;
     }
+    if !capture.links.is_empty() {
+        add_links(capture, &mut found)?;
+    }
     Ok(found)
+}
+
+/// Adds the names of changed files that are not among `found` yet, with the directories that lead there,
+/// from the merged file system; and has all names of a file share a node.
+fn add_links(capture: &Capture<'_>, found: &mut Vec<Found>) -> Result<(), CaptureError> {
+    let known = found.iter().map(|found| found.path.clone());
+    let mut known: BTreeMap<_, _> = known.zip(0..).collect();
+    for (number, names) in (0..).zip(capture.links) {
+        for name in names {
+            let mut missing = Vec::new();
+            let mut next = Some(name.clone());
+            while let Some(path) = next.take_if(|path| !known.contains_key(path)) {
+                next = path.parent();
+                missing.push(path);
+            }
+            for path in missing.into_iter().rev() {
+                let Some(entry) = look_up(capture, &path)? else {
+                    // It was a name when they were looked up; now something else is there.
+                    return Err(CaptureError::Changed { path });
+                };
+                known.insert(path, found.len());
+                found.push(entry);
+            }
+            // No device has this number, so that it is nobody else's node.
+            found[known[name]].shared_node = Some((u64::MAX, number));
+        }
+    }
+    Ok(())
+}
+
+/// What is at `path` in the merged file system; `None`: nothing that is captured.
+fn look_up(capture: &Capture<'_>, path: &TreePath) -> Result<Option<Found>, CaptureError> {
+    let at = Pending {
+        path: path.parent(),
+        root: 1,
+        dialect: Dialect::Plain,
+    };
+    let failed = |source: io::Error| CaptureError::Read {
+        path: path.clone(),
+        source,
+    };
+    let directory = capture.roots[at.root].directory(at.path.as_ref());
+    let directory = directory.map_err(failed)?;
+    let stat = statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW);
+    let stat = stat.map_err(|e| failed(e.into()))?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return enter(capture, &at, path.clone()).map(|(directory, _)| Some(directory));
+    }
+    look(&directory, &at, path.clone(), &stat)
 }
 
 /// Lists one directory.
@@ -131,7 +184,7 @@ fn below(directory: Option<&TreePath>, name: &[u8]) -> Result<TreePath, CaptureE
     })
 }
 
-/// What is at `path`, which is no directory; `None` for sockets.
+/// What is at `path`, which is no directory; `None` for sockets, except in an upper directory.
 fn look(
     directory: &OwnedFd,
     at: &Pending,
@@ -161,6 +214,8 @@ fn look(
         }
         FileType::CharacterDevice => FoundKind::Other(device(false)),
         FileType::BlockDevice => FoundKind::Other(device(true)),
+        // It may stand where a lower layer has something.
+        FileType::Socket if at.dialect == Dialect::Overlay => FoundKind::Other(EntryKind::Whiteout),
         _ => return Ok(None),
     };
     Ok(Some(entry(path, kind, at.root, stat)))

@@ -22,7 +22,7 @@ use protocol::{
 };
 use tracing::warn;
 
-use super::{PhaseEnd, Work, newest, save, state};
+use super::{PhaseEnd, Work, hard_links, newest, save, state};
 use crate::{
     agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
@@ -31,6 +31,9 @@ use crate::{
     ground::Ground,
     layers::{LayerFacts, LayerKey},
 };
+
+/// Where an overlay notes the files that have several names, below the directory of the attempt.
+const INDEX: &str = "work/overlay/index";
 
 /// Runs the commands of a phase and stores what they leave.
 pub(super) async fn run(
@@ -104,10 +107,12 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
     let upper = work.directory.join("upper");
     let view = work.scene.view().map(PathBuf::from);
     let view = view.ok_or_else(|| Fault::new("capture what changed", "there is no sandbox"))?;
-    let (captured, is_plain) = {
-        let (upper, view) = (upper.clone(), view.clone());
-        blocking("capture what changed", move || capture_upper(&upper, &view)).await?
+    let index = work.directory.join(INDEX);
+    let capture = {
+        let upper = upper.clone();
+        move || capture_upper(&upper, &view, &index)
     };
+    let (captured, is_plain) = blocking("capture what changed", capture.clone()).await?;
     if captured.tree.entries().is_empty() {
         return work.scene.finish().await;
     }
@@ -115,10 +120,7 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
         bytes: captured.tree.bytes(),
         newest: newest(&captured.attributes),
     };
-    let again = {
-        let upper = upper.clone();
-        move || capture_upper(&upper, &view).map(|(captured, _)| captured)
-    };
+    let again = move || capture().map(|(captured, _)| captured);
     let (tree, _) = upload(work, captured, again).await?;
     work.scene.finish().await?;
     let layer = Layer { at: None, tree };
@@ -135,14 +137,20 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
 }
 
 /// What is in an upper directory, and whether it can stand as a layer itself: nothing in it refers to
-/// directories elsewhere.
-fn capture_upper(upper: &Path, view: &Path) -> Result<(Captured, bool), CaptureError> {
+/// what is elsewhere. `index` is where the overlay notes the files that have several names.
+fn capture_upper(
+    upper: &Path,
+    view: &Path,
+    index: &Path,
+) -> Result<(Captured, bool), CaptureError> {
+    let links =
+        hard_links::of_changed(index, view).map_err(|source| CaptureError::List { source })?;
+    if !links.is_empty() {
+        return Ok((capture_layer(upper, view, &links)?, false));
+    }
     match capture(upper, &Selection::All, Dialect::Overlay) {
         Ok(captured) => Ok((captured, true)),
-        Err(CaptureError::Redirected { .. }) => {
-            let captured = capture_layer(upper, view, &Selection::All)?;
-            Ok((captured, false))
-        }
+        Err(CaptureError::Redirected { .. }) => Ok((capture_layer(upper, view, &[])?, false)),
         Err(error) => Err(error),
     }
 }
