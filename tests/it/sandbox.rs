@@ -85,6 +85,7 @@ impl Ground {
             variables: BTreeMap::from([("PATH".to_owned(), path.into())]),
             shell: Shell::Sh,
             state: ShellState::Carried,
+            until: None,
             program: program::grange(),
             helpers: vec!["codebuild-hash-files".to_owned()],
         }

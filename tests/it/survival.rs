@@ -4,6 +4,7 @@ pub(crate) mod story;
 
 use std::{sync::Mutex, thread, time::Duration};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testkit::{
     farm::{Farm, FarmPlan},
@@ -263,4 +264,87 @@ fn a_phase_that_publishes_runs_again_if_its_project_says_so() {
         "{ended:#}"
     );
     assert_eq!(story::tries(&ended)[4], 2, "{ended:#}");
+}
+
+/// A farm on which a build is in the middle of a phase that lasts `seconds`, with a process that `mark`
+/// names in the background.
+fn in_mid_build(workers: u32, seconds: u32, mark: &str) -> Farm {
+    let farm = Farm::start(FarmPlan {
+        workers,
+        isolation: Some("namespace"),
+        ..FarmPlan::default()
+    });
+    let buildspec = format!(
+        "
+version: 0.2
+phases:
+  build:
+    commands:
+      - sleep {mark} &
+      - echo it runs; sleep {seconds}; echo made > made
+artifacts:
+  files: [made]
+"
+    );
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), &buildspec);
+    farm.submit(source.path(), &["--project", "sample"]);
+    wait::until_true("the phase runs", || {
+        farm.log("sample#1").contains("it runs\n")
+    });
+    farm
+}
+
+#[test]
+fn a_cache_that_is_away_costs_time_and_the_log_says_so_once() {
+    if !has_namespaces() {
+        return;
+    }
+    let mut farm = in_mid_build(1, 2, &story::unique_mark());
+    farm.kill_cache();
+    let waiting = "Waiting for the cache, which is away";
+    wait::until_true("the attempt waits for the cache", || {
+        farm.log("sample#1").contains(waiting)
+    });
+    wait::moment(Duration::from_secs(10));
+    farm.start_cache();
+    let ended = farm.wait_for_end("sample#1");
+    let status = &ended["summary"]["status"]["ENDED"];
+    assert_eq!(status, "SUCCEEDED", "{ended:#}");
+    let log = farm.log("sample#1");
+    assert_eq!(log.matches(waiting).count(), 1, "{log}");
+}
+
+#[test]
+fn what_a_stopped_worker_started_is_gone_before_its_job_runs_elsewhere() {
+    if !has_namespaces() {
+        return;
+    }
+    let mark = story::unique_mark();
+    // Longer than a lease.
+    let farm = in_mid_build(2, 17, &mark);
+    let number = running_on(&farm).expect("the phase runs");
+    let pid = i32::try_from(farm.worker_pid(number)).unwrap();
+    let worker = Pid::from_raw(pid).unwrap();
+    kill_process(worker, Signal::STOP).unwrap();
+    wait::until_true("its commands are gone while it stands still", || {
+        !testkit::process::any_with_argument(&mark)
+    });
+    assert_eq!(
+        running_on(&farm),
+        Some(number),
+        "nobody else has the job yet"
+    );
+    wait::until_true("the job runs elsewhere", || {
+        running_on(&farm).is_some_and(|now| now != number)
+    });
+    kill_process(worker, Signal::CONT).unwrap();
+    let ended = farm.wait_for_end("sample#1");
+    let status = &ended["summary"]["status"]["ENDED"];
+    assert_eq!(status, "SUCCEEDED", "{ended:#}");
+    let again = story::tries(&ended)
+        .iter()
+        .filter(|tries| **tries > 1)
+        .count();
+    assert_eq!(again, 1, "{ended:#}");
 }

@@ -7,7 +7,10 @@
 use std::{
     error::Error,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,14 +29,15 @@ use transport::{Client, Connection, StreamError, back_off};
 
 use crate::{
     fault::{Fault, OrFault as _},
+    log::Log,
     report::Chain,
 };
 
-/// How long an attempt waits for a cache that is away: a restart, with the recovery of a large store,
-/// takes less.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a cache may be away before the log says so: a short break is no news.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
-/// How often a request is tried while the cache can be reached.
+/// How often a request is tried that the cache answers with something that is wrong: the second answer
+/// may be right, the seventh will not.
 const TRIES: u32 = 6;
 
 /// A connection, told from the one before it.
@@ -126,22 +130,28 @@ pub(crate) struct AttemptCache {
     link: CacheLink,
     team: Team,
     grant: SignedGrant,
+    log: Log,
+    /// Whether the log says already that the cache is away.
+    said: AtomicBool,
     /// The connection on which the grant was presented.
     presented: Mutex<u64>,
 }
 
 impl AttemptCache {
-    /// For a build of `team`, as far as `grant` allows.
-    pub(crate) const fn new(link: CacheLink, team: Team, grant: SignedGrant) -> Self {
+    /// For a build of `team`, as far as `grant` allows. That the cache is away is said in `log`.
+    pub(crate) fn new(link: CacheLink, (team, grant): (Team, SignedGrant), log: Log) -> Self {
         Self {
             link,
             team,
             grant,
+            log,
+            said: AtomicBool::new(false),
             presented: Mutex::new(0),
         }
     }
 
-    /// Carries out `request`, again and again if the cache is away or cannot for the moment.
+    /// Carries out `request`, again and again while the cache is away or cannot for the moment: that costs
+    /// the attempt time, up to its time limit, which whoever runs it keeps.
     ///
     /// # Errors
     ///
@@ -170,29 +180,36 @@ impl AttemptCache {
                 continue;
             }
             failures += 1;
-            if !may_pass(&error) || failures == TRIES {
-                return Err(Fault::new(tried, error));
-            }
+            let after = match judge(&error) {
+                Judgement::Later(after) => after,
+                Judgement::Again if failures < TRIES => None,
+                Judgement::Again | Judgement::Never => return Err(Fault::new(tried, error)),
+            };
             debug!(error = %Chain(&error), failures, tried, "request to the cache failed");
-            tokio::time::sleep(back_off(failures, self.seed())).await;
+            let wait = back_off(failures, self.seed());
+            tokio::time::sleep(wait.max(after.unwrap_or_default())).await;
         }
     }
 
     /// A client on the connection that there is, waiting for one if there is none.
     async fn client(&self) -> Result<CacheClient, ClientError> {
         let mut current = self.link.current.clone();
-        let waiting = current.wait_for(Option::is_some);
-        let there = tokio::time::timeout(PATIENCE, waiting).await;
-        let there = there.map_err(|_| ClientError::Away)?;
+        let soon = tokio::time::timeout(SILENT_WAIT, current.wait_for(Option::is_some));
+        let is_away = soon.await.is_err();
+        if is_away && !self.said.swap(true, Ordering::Relaxed) {
+            // The log has troubles of its own then, and says them elsewhere.
+            let _said = self.log.say("Waiting for the cache, which is away").await;
+        }
+        let there = current.wait_for(Option::is_some).await;
         let there = there.map_err(|_| ClientError::Leaving)?.clone();
-        let there = there.ok_or(ClientError::Away)?;
+        let there = there.ok_or(ClientError::Leaving)?;
         let client = CacheClient::new(there.connection, self.team.clone());
         if *self.presented() != there.number {
             let presented = client.present(self.grant.clone()).await;
             match presented {
                 Ok(()) => *self.presented() = there.number,
                 // The request itself will find out, and be tried again.
-                Err(error) if may_pass(&error) => {}
+                Err(error) if !matches!(judge(&error), Judgement::Never) => {}
                 Err(source) => return Err(ClientError::Grant { source }),
             }
         }
@@ -215,9 +232,6 @@ impl AttemptCache {
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 enum ClientError {
-    /// Nobody could connect for a long time.
-    #[error("the cache was not to be reached for {} s", PATIENCE.as_secs())]
-    Away,
     /// The worker is about to end.
     #[error("the worker is leaving")]
     Leaving,
@@ -229,23 +243,38 @@ enum ClientError {
     },
 }
 
-/// Whether what failed may well succeed when it is tried again: the connection broke, or the cache says
-/// that it cannot just now.
-fn may_pass(error: &(dyn Error + 'static)) -> bool {
+/// What to do about a request that failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Judgement {
+    /// The cache is away, or cannot just now: try again, after this time if it says one.
+    Later(Option<Duration>),
+    /// The answer was wrong: the next one may be right.
+    Again,
+    /// It will not succeed.
+    Never,
+}
+
+fn judge(error: &(dyn Error + 'static)) -> Judgement {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<StreamError>() || error.is::<DecodeChunkError>() {
-            return true;
+        if error.is::<StreamError>() {
+            return Judgement::Later(None);
+        }
+        if error.is::<DecodeChunkError>() {
+            return Judgement::Again;
         }
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
-            return matches!(
-                refusal.code,
-                RefusalCode::Unavailable | RefusalCode::Internal | RefusalCode::ResourceExhausted
-            );
+            return match refusal.code {
+                RefusalCode::Unavailable | RefusalCode::ResourceExhausted => {
+                    Judgement::Later(refusal.retry_after)
+                }
+                RefusalCode::Internal => Judgement::Again,
+                _ => Judgement::Never,
+            };
         }
         cause = error.source();
     }
-    false
+    Judgement::Never
 }
 
 /// Whether the cache says that the attempt may not do this.
@@ -283,14 +312,24 @@ mod tests {
             what,
             source: Refusal::new(code, "no"),
         };
-        assert!(may_pass(&broken()));
-        assert!(may_pass(&Outer(broken())));
-        assert!(may_pass(&Transparent(broken())));
-        assert!(may_pass(&Transparent(refused(RefusalCode::Unavailable))));
-        assert!(!may_pass(&refused(RefusalCode::PermissionDenied)));
+        let later = Judgement::Later(None);
+        assert_eq!(judge(&broken()), later);
+        assert_eq!(judge(&Outer(broken())), later);
+        assert_eq!(judge(&Transparent(broken())), later);
+        let busy = refused(RefusalCode::Unavailable);
+        assert_eq!(judge(&Transparent(busy)), later);
+        let internal = refused(RefusalCode::Internal);
+        assert_eq!(judge(&internal), Judgement::Again);
+        let forbidden = refused(RefusalCode::PermissionDenied);
+        assert_eq!(judge(&forbidden), Judgement::Never);
+        let missing = refused(RefusalCode::NotFound);
+        assert_eq!(judge(&Transparent(missing)), Judgement::Never);
+        assert_eq!(judge(&CacheError::Answer { what }), Judgement::Never);
+        let seconds = Duration::from_secs(7);
+        let source = Refusal::new(RefusalCode::ResourceExhausted, "full").retry_after(seconds);
+        let full = CacheError::Refused { what, source };
+        assert_eq!(judge(&full), Judgement::Later(Some(seconds)));
         assert!(is_denied(&Outer(refused(RefusalCode::PermissionDenied))));
         assert!(!is_denied(&refused(RefusalCode::Unavailable)) && !is_denied(&broken()));
-        assert!(!may_pass(&Transparent(refused(RefusalCode::NotFound))));
-        assert!(!may_pass(&CacheError::Answer { what }));
     }
 }

@@ -15,7 +15,8 @@ use std::{
 };
 
 use protocol::{
-    job::AttemptResult,
+    build::Outcome,
+    job::{AttemptResult, Task},
     lease::LeaseId,
     message::work::{Assignment, LogStart},
     time::{Time, WallTime},
@@ -34,16 +35,23 @@ use crate::{
     cache_link::AttemptCache,
     clock,
     fault::{Fault, OrFault as _, blocking},
+    ground::Ground,
     layers::remove,
     log::Log,
     phases::{self, PhaseEnd, Work},
     report::Chain,
     scene::Scene,
     site::Site,
+    units,
 };
 
 /// How long a lost attempt goes on to send its log, which somebody may want to read.
 const LOST_LOG_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the directory of an attempt is removed until it is gone, and how long to wait in between:
+/// together longer than it takes to lay out a large tree.
+const REMOVALS: u32 = 40;
+const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// An attempt is over.
 #[derive(Debug)]
@@ -65,11 +73,20 @@ pub(crate) enum Ending {
     Left,
 }
 
+/// What an attempt is told while it runs.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    /// To end.
+    pub(crate) interrupt: watch::Receiver<Option<Interrupt>>,
+    /// When everything that it started is dead, whatever happens to the worker.
+    pub(crate) until: watch::Receiver<Time>,
+}
+
 /// Runs an attempt.
 pub(crate) async fn drive(
     site: Arc<Site>,
     assignment: Assignment,
-    mut interrupts: watch::Receiver<Option<Interrupt>>,
+    mut orders: Orders,
     (connections, begins): (
         watch::Receiver<Option<Connection>>,
         mpsc::Sender<BeginRequest>,
@@ -96,7 +113,7 @@ pub(crate) async fn drive(
         streaming.spawn(log.clone().stream(start, connections));
         let begin = Begin::new(lease, begins, assignment.asks_to_begin);
         let place = (&log, directory.as_path(), &begin);
-        let performed = perform(&site, &assignment, place, &mut interrupts).await;
+        let performed = perform(&site, &assignment, place, &mut orders).await;
         let ended_at = clock::wall();
         log.close();
         let end = match performed {
@@ -112,7 +129,7 @@ pub(crate) async fn drive(
         };
         let log_bytes = tokio::select! {
             biased;
-            () = until_lost(&mut interrupts) => return Ending::Lost,
+            () = until_lost(&mut orders.interrupt) => return Ending::Lost,
             bytes = log.stored() => bytes,
         };
         let ended_at = end.ended.unwrap_or(ended_at);
@@ -151,15 +168,17 @@ async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
     (log, directory, begin): (&Log, &std::path::Path, &Begin),
-    interrupts: &mut watch::Receiver<Option<Interrupt>>,
+    orders: &mut Orders,
 ) -> Performed {
     let deadline = clock::boot() + assignment.time_left;
     let mut scene = Scene::default();
     let cache = AttemptCache::new(
         site.cache.clone(),
-        assignment.team.clone(),
-        assignment.grant.clone(),
+        (assignment.team.clone(), assignment.grant.clone()),
+        log.clone(),
     );
+    let fenced = scene.fenced(orders.until.clone());
+    let until = orders.until.clone();
     let running = async {
         let _slot = site.slots.acquire().await;
         let mut work = Work {
@@ -168,6 +187,7 @@ async fn perform(
             log,
             directory,
             cache: &cache,
+            until,
             scene: &mut scene,
             begin,
         };
@@ -175,12 +195,20 @@ async fn perform(
     };
     let end = tokio::select! {
         biased;
-        interrupt = interrupted(interrupts, deadline) => Err(interrupt),
+        interrupt = interrupted(&mut orders.interrupt, deadline) => Err(interrupt),
+        () = fenced => Err(Interrupt::Lost),
         ended = surviving(running) => Ok(ended),
     };
     // Also after the phase: one that failed half-way may have left its sandbox.
     if let Err(fault) = scene.clear(log).await {
         return Performed::Left(fault);
+    }
+    let unit_failed = !matches!(&end, Ok(Ok(end)) if end.verdict.outcome == Outcome::Succeeded);
+    if unit_failed && matches!(assignment.task, Task::DownloadSource { .. }) {
+        // No phase of the unit follows here: another try may be made elsewhere.
+        if let Ground::Host { place, .. } = Ground::of(site, assignment) {
+            units::clear(Arc::clone(site), place).await;
+        }
     }
     let mut end = match end {
         Ok(Ok(end)) => end,
@@ -248,14 +276,23 @@ async fn until_lost(interrupts: &mut watch::Receiver<Option<Interrupt>>) {
     let _lost_or_gone = interrupts.wait_for(lost).await;
 }
 
+/// Removes the directory of an attempt. A thread of an attempt that was broken off may still write into
+/// it for a while.
 async fn clean_up(directory: PathBuf) {
-    let shown = directory.display().to_string();
-    let removed = blocking("remove the directory of an attempt", move || {
-        remove(&directory)
-    });
-    if let Err(error) = removed.await {
-        // The next start removes it.
-        warn!(directory = shown, error = %Chain(&error), "an attempt's directory stays");
+    for left in (0..REMOVALS).rev() {
+        let removing = directory.clone();
+        let removed = blocking("remove the directory of an attempt", move || {
+            remove(&removing)
+        });
+        match removed.await {
+            Ok(()) => return,
+            Err(_) if left > 0 => tokio::time::sleep(REMOVE_AGAIN_AFTER).await,
+            Err(error) => {
+                // The next start removes it.
+                let shown = directory.display();
+                warn!(directory = %shown, error = %Chain(&error), "an attempt's directory stays");
+            }
+        }
     }
 }
 

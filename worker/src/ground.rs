@@ -103,6 +103,7 @@ impl Ground {
             directory: snapshot.directory.clone(),
             shell,
             state,
+            until: None,
             program: site.program.clone(),
             helpers: site.commands.clone(),
         }

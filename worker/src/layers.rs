@@ -3,7 +3,9 @@
 //! Each layer is a directory `layers/<key>`, made somewhere else and renamed into place, so that what
 //! stands there is whole. It is unpacked once, however many attempts want it at the same time, and stays
 //! for the next one until the budget asks for its room; one that is in use stays in any case. What is
-//! known of each is in `layers/<key>.facts`, so that a restart finds it again.
+//! known of each is in `layers/<key>.facts`, so that a restart finds it again. What is unpacked is not
+//! synced at once: the facts name the boot that it belongs to until a sync in the background has made it
+//! durable, and after a power cut what was not durable is dropped.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +13,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use cache::materialize::remove_tree;
@@ -18,10 +21,20 @@ use protocol::{
     digest::{Digest, hex},
     snapshot::Layer,
 };
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 /// How many source trees' times are remembered: those of the builds of a few days.
 const SOURCE_TIMES_MAX: usize = 4_096;
+
+/// Where the system names this boot of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What stands in the place of a boot when a layer outlives the next power cut.
+const DURABLE: &str = "durable";
+
+/// How long to gather fresh layers before they are synced together: a sync concerns all of the disk.
+const GATHER: Duration = Duration::from_secs(5);
 
 /// What an unpacked layer is found by: its tree, its attributes and its place.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -55,6 +68,10 @@ impl fmt::Display for LayerKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Layers {
     directory: Arc<PathBuf>,
+    /// Names this boot of the machine; empty: unknown.
+    boot: Arc<str>,
+    /// Wakes whoever makes layers durable.
+    fresh: Arc<Notify>,
     /// Bytes that layers may take before those not in use go.
     budget: u64,
     shelf: Arc<Mutex<Shelf>>,
@@ -84,6 +101,10 @@ pub(crate) struct LayerFacts {
 struct Slot {
     /// What it is; `None`: not unpacked yet.
     facts: Option<LayerFacts>,
+    /// Whether it outlives a power cut.
+    durable: bool,
+    /// The tick at which it was put into its place.
+    placed: u64,
     /// How many attempts use it or wait for it.
     uses: u32,
     /// The tick of its last use.
@@ -156,6 +177,11 @@ impl Layers {
     ///
     /// If the directory cannot be read or written.
     pub(crate) fn open(directory: &Path, budget: u64) -> io::Result<Self> {
+        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        Self::open_in(boot.trim(), directory, budget)
+    }
+
+    fn open_in(boot: &str, directory: &Path, budget: u64) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let mut shelf = Shelf::default();
         for entry in fs::read_dir(directory)? {
@@ -163,10 +189,12 @@ impl Layers {
             let name = entry.file_name();
             let key = name.to_str().and_then(LayerKey::parse);
             let facts = key.as_ref().and_then(|key| read_facts(directory, key));
+            let facts = facts.filter(|(_, made)| made == DURABLE || made == boot);
             match (key, facts) {
-                (Some(key), Some(facts)) if entry.file_type()?.is_dir() => {
+                (Some(key), Some((facts, made))) if entry.file_type()?.is_dir() => {
                     let slot = Slot {
                         facts: Some(facts),
+                        durable: made == DURABLE,
                         ..Slot::default()
                     };
                     shelf.slots.insert(key, slot);
@@ -182,6 +210,8 @@ impl Layers {
         info!(layers = shelf.slots.len(), "unpacked layers found");
         Ok(Self {
             directory: Arc::new(directory.to_owned()),
+            boot: boot.into(),
+            fresh: Arc::new(Notify::new()),
             budget,
             shelf: Arc::new(Mutex::new(shelf)),
         })
@@ -291,18 +321,65 @@ impl Layers {
         facts: LayerFacts,
     ) -> Result<(), LayerError<E>> {
         let to = self.directory.join(&key.0);
-        let known = facts_file(&self.directory, key);
         let placed = tokio::task::spawn_blocking({
-            let to = to.clone();
+            let (to, key, layers) = (to.clone(), key.clone(), self.clone());
             move || {
-                fs::write(known, format!("{} {}", facts.bytes, facts.newest))?;
+                write_facts(&layers.directory, &key, facts, &layers.boot)?;
                 fs::rename(from, to)
             }
         });
         let placed = placed.await.unwrap_or_else(|ended| Err(ended.into()));
         placed.map_err(|source| LayerError::Place { path: to, source })?;
-        if let Some(slot) = self.shelf().slots.get_mut(key) {
+        let mut shelf = self.shelf();
+        shelf.tick += 1;
+        let tick = shelf.tick;
+        if let Some(slot) = shelf.slots.get_mut(key) {
             slot.facts = Some(facts);
+            slot.durable = false;
+            slot.placed = tick;
+        }
+        drop(shelf);
+        self.fresh.notify_one();
+        Ok(())
+    }
+
+    /// Makes layers durable in the background, for ever.
+    pub(crate) async fn keep_durable(self) {
+        loop {
+            self.fresh.notified().await;
+            tokio::time::sleep(GATHER).await;
+            let layers = self.clone();
+            let made = tokio::task::spawn_blocking(move || layers.make_durable()).await;
+            if let Ok(Err(error)) = made {
+                // After a power cut they are fetched again.
+                warn!(%error, "unpacked layers cannot be made durable");
+            }
+        }
+    }
+
+    /// Has everything that is unpacked now outlive a power cut. Blocks.
+    fn make_durable(&self) -> io::Result<()> {
+        let is_fresh = |slot: &Slot| slot.facts.is_some() && !slot.durable;
+        let shelf = self.shelf();
+        let fresh = shelf.slots.iter().filter(|(_, slot)| is_fresh(slot));
+        let fresh: Vec<_> = fresh
+            .map(|(key, slot)| (key.clone(), slot.placed))
+            .collect();
+        drop(shelf);
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        rustix::fs::syncfs(fs::File::open(&*self.directory)?)?;
+        for (key, placed) in fresh {
+            // Held while the file is written: the layer may not go and come again in between.
+            let mut shelf = self.shelf();
+            let Some(slot) = shelf.slots.get_mut(&key) else {
+                continue;
+            };
+            if let Some(facts) = slot.facts.filter(|_| slot.placed == placed) {
+                write_facts(&self.directory, &key, facts, DURABLE)?;
+                slot.durable = true;
+            }
         }
         Ok(())
     }
@@ -327,13 +404,22 @@ impl Layers {
         let mut shelf = self.shelf();
         let mut doomed = Vec::new();
         for key in victims(&shelf.slots, self.budget) {
-            shelf.slots.remove(&key);
-            shelf.deleted += 1;
-            let trash = self.directory.join(format!("{}.deleted", shelf.deleted));
-            let moved = fs::rename(self.directory.join(&key.0), &trash);
-            let forgotten = fs::remove_file(facts_file(&self.directory, &key));
-            if let Err(error) = moved.and(forgotten) {
+            let trash = loop {
+                shelf.deleted += 1;
+                let trash = self.directory.join(format!("{}.deleted", shelf.deleted));
+                // What an earlier worker could not remove is in the way.
+                if fs::symlink_metadata(&trash).is_err() {
+                    break trash;
+                }
+            };
+            if let Err(error) = fs::rename(self.directory.join(&key.0), &trash) {
+                // It is still there, and still a good layer.
                 warn!(error = %error, "a layer cannot be put aside");
+                continue;
+            }
+            shelf.slots.remove(&key);
+            if let Err(error) = fs::remove_file(facts_file(&self.directory, &key)) {
+                warn!(error = %error, "what was known of a layer stays");
             }
             doomed.push(trash);
         }
@@ -363,13 +449,23 @@ fn facts_file(directory: &Path, key: &LayerKey) -> PathBuf {
     directory.join(format!("{}.facts", key.0))
 }
 
-fn read_facts(directory: &Path, key: &LayerKey) -> Option<LayerFacts> {
+/// What is known of a layer, and what it was made in: a boot of the machine, or [`DURABLE`].
+fn read_facts(directory: &Path, key: &LayerKey) -> Option<(LayerFacts, String)> {
     let text = fs::read_to_string(facts_file(directory, key)).ok()?;
-    let (bytes, newest) = text.split_once(' ')?;
-    Some(LayerFacts {
-        bytes: bytes.parse().ok()?,
-        newest: newest.parse().ok()?,
-    })
+    let mut words = text.split(' ');
+    let facts = LayerFacts {
+        bytes: words.next()?.parse().ok()?,
+        newest: words.next()?.parse().ok()?,
+    };
+    let made = words.next().filter(|made| !made.is_empty())?;
+    Some((facts, made.to_owned()))
+}
+
+/// Writes that, whole or not at all.
+fn write_facts(directory: &Path, key: &LayerKey, facts: LayerFacts, made: &str) -> io::Result<()> {
+    let aside = directory.join(format!("{}.new", key.0));
+    fs::write(&aside, format!("{} {} {made}", facts.bytes, facts.newest))?;
+    fs::rename(aside, facts_file(directory, key))
 }
 
 fn is_of_a_layer(directory: &Path, name: &std::ffi::OsStr) -> bool {

@@ -20,6 +20,10 @@ use protocol::{
 /// on a busy machine.
 pub const KILL_ALLOWANCE: Duration = Duration::from_secs(1);
 
+/// How long before the end of a lease its keeper kills everything by itself, in case the worker is
+/// stopped or was asleep: later than the worker does it, so that what is reported is the worker's to say.
+pub const FENCE_ALLOWANCE: Duration = Duration::from_millis(500);
+
 /// How many unanswered renewals are remembered: far more than a lease lives to see.
 const SENT_MAX: usize = 64;
 
@@ -134,6 +138,14 @@ impl Leases {
     /// When a lease ends; `None`: it is not held.
     pub fn end(&self, lease: LeaseId) -> Option<Time> {
         self.ends.get(&lease).copied()
+    }
+
+    /// When a keeper kills everything by itself that runs under the lease: a worker that is well has done
+    /// it before. `None`: the lease is not held.
+    pub fn fence(&self, lease: LeaseId) -> Option<Time> {
+        let before = u64::try_from(FENCE_ALLOWANCE.as_micros()).unwrap_or(0);
+        let end = self.end(lease)?;
+        Some(Time(end.0.saturating_sub(before)))
     }
 
     /// The lease is not needed any more. Doing it twice changes nothing.

@@ -27,6 +27,7 @@ mod scene;
 mod session;
 mod site;
 mod source_times;
+mod units;
 
 pub use directory::DirectoryError;
 pub use options::{Options, Stop};

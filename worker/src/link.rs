@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 
 use protocol::{
     access::Role,
-    message::work::{CoordinatorMessage, WorkRequest, WorkerMessage},
+    message::{
+        RefusalCode,
+        work::{CoordinatorMessage, WorkRequest, WorkerMessage},
+    },
 };
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -116,16 +119,19 @@ impl Link {
 
 /// Whether trying again is of no use until somebody changes something.
 const fn is_final(error: &ConnectError) -> bool {
-    matches!(
-        error,
+    match error {
         ConnectError::NoService { .. }
-            | ConnectError::OtherFarm { .. }
-            | ConnectError::OtherService { .. }
-            | ConnectError::Expired { .. }
-            | ConnectError::NotTaken { .. }
-            | ConnectError::Refused { .. }
-            | ConnectError::Version { .. }
-    )
+        | ConnectError::OtherFarm { .. }
+        | ConnectError::OtherService { .. }
+        | ConnectError::Expired { .. }
+        | ConnectError::NotTaken { .. }
+        | ConnectError::Version { .. } => true,
+        ConnectError::Refused { source, .. } => !matches!(
+            source.code,
+            RefusalCode::Unavailable | RefusalCode::ResourceExhausted | RefusalCode::Internal
+        ),
+        _ => false,
+    }
 }
 
 /// Carries messages both ways until the stream ends. Gives whether the coordinator said anything, and

@@ -12,20 +12,25 @@ mod upload_artifacts;
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use cache::{
-    capture::Dialect,
+    capture::{CaptureError, Dialect},
     client::CacheClient,
     download::fetch_tree,
     materialize::{Contents, Materialize, MaterializeError, Owner, materialize_contents},
     progress::{Progress, Transfer},
+    upload::UploadError,
 };
 use protocol::{
     access::Trust,
@@ -38,9 +43,10 @@ use protocol::{
     },
     path::TreePath,
     snapshot::{Layer, Snapshot},
-    time::WallTime,
+    time::{Time, WallTime},
 };
-use tracing::{debug, warn};
+use tokio::sync::watch;
+use tracing::debug;
 
 use crate::{
     agent_line,
@@ -51,6 +57,7 @@ use crate::{
     ground::{Ground, SOURCE},
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
+    report::Chain,
     scene::Scene,
     site::Site,
 };
@@ -96,6 +103,8 @@ pub(crate) struct Work<'a> {
     pub(crate) directory: &'a Path,
     /// The way to the cache.
     pub(crate) cache: &'a AttemptCache,
+    /// When everything that runs is dead, whatever happens to the worker.
+    pub(crate) until: watch::Receiver<Time>,
     /// What runs.
     pub(crate) scene: &'a mut Scene,
     /// Whether its first command may start.
@@ -108,18 +117,61 @@ pub(crate) struct Work<'a> {
 ///
 /// What the farm failed at. That the user's commands failed is a value.
 pub(crate) async fn run(work: &mut Work<'_>) -> Result<PhaseEnd, Fault> {
+    let ground = Ground::of(work.site, work.assignment);
+    let ended = run_on(work, &ground).await;
+    let commands_ran = !matches!(work.assignment.task, Task::DownloadSource { .. });
+    match ended {
+        Err(fault) if commands_ran && is_of_the_build(&fault) => Ok(PhaseEnd {
+            snapshot: state::unchanged(work),
+            ..PhaseEnd::new(Verdict::client_error(Chain(&fault).to_string()))
+        }),
+        ended => ended,
+    }
+}
+
+/// Whether it is the commands' doing that what they left cannot be stored: the same would happen on any
+/// worker. Commands that run as root leave nothing that the worker cannot read, unless it is another user.
+fn is_of_the_build(fault: &Fault) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(fault);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<CaptureError>() {
+            return match error {
+                CaptureError::Name { .. }
+                | CaptureError::TooMany
+                | CaptureError::Changed { .. }
+                | CaptureError::Tree { .. } => true,
+                CaptureError::Read { source, .. } => {
+                    source.kind() == io::ErrorKind::PermissionDenied
+                }
+                _ => false,
+            };
+        }
+        if let Some(error) = error.downcast_ref::<UploadError>() {
+            return match error {
+                UploadError::Changed { .. } => true,
+                UploadError::Read { source, .. } => {
+                    source.kind() == io::ErrorKind::PermissionDenied
+                }
+                UploadError::Cache(_) => false,
+            };
+        }
+        cause = error.source();
+    }
+    false
+}
+
+async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault> {
     let assignment = work.assignment;
-    let ground = Ground::of(work.site, assignment);
     work.say(&agent_line::entering(assignment.phase)).await?;
     match &assignment.task {
         Task::DownloadSource {
             variables,
             cache,
             shell,
-        } => download_source::run(work, &ground, variables, (cache.as_ref(), *shell)).await,
-        Task::Commands(commands) => commands::run(work, &ground, commands).await,
+        } => download_source::run(work, ground, variables, (cache.as_ref(), *shell)).await,
+        Task::Commands(commands) => commands::run(work, ground, commands).await,
         Task::UploadArtifacts { artifacts, shell } => {
-            upload_artifacts::run(work, &ground, (artifacts.as_ref(), *shell)).await
+            upload_artifacts::run(work, ground, (artifacts.as_ref(), *shell)).await
         }
     }
 }
@@ -142,6 +194,7 @@ impl Work<'_> {
         let topmost_first = layers.iter().rev();
         spec.lowers = topmost_first.map(|layer| layer.path().to_owned()).collect();
         spec.variables = self.variables(snapshot);
+        spec.until = Some(*self.until.borrow());
         self.scene.start(spec, layers, self.log).await
     }
 
@@ -192,26 +245,38 @@ impl Work<'_> {
     }
 
     async fn unpack(&self, layer: &Layer, to: &Path) -> Result<(Transfer, LayerFacts), Fault> {
-        let (target, options) = match &layer.at {
-            None => (to.to_owned(), unpacked(Dialect::Overlay, Owner::Keep)),
+        let (at, options) = match &layer.at {
+            None => (None, unpacked(Dialect::Overlay, Owner::Keep)),
             Some(at) => {
                 let at = OsStr::from_bytes(at.as_bytes());
-                (to.join(at), unpacked(Dialect::Plain, Owner::Own))
+                (Some(at), unpacked(Dialect::Plain, Owner::Own))
             }
         };
-        if let Some(parent) = target.parent() {
-            let made = tokio::fs::create_dir_all(parent).await;
-            made.or_fault("make room for a layer")?;
-        }
+        // A try that was given up may go on to write for a moment, and must not write into the layer.
+        let tries = AtomicU32::new(0);
         let request = async |client: CacheClient| -> Result<_, MaterializeError> {
             let contents = Contents::from(fetch_tree(&client, &layer.tree).await?);
             let newest = newest(&contents.attributes);
+            let number = tries.fetch_add(1, Ordering::Relaxed);
+            let fresh = to.with_extension(number.to_string());
+            let target = at.map_or_else(|| fresh.clone(), |at| fresh.join(at));
+            if let Some(parent) = target.parent() {
+                let made = tokio::fs::create_dir_all(parent).await;
+                made.map_err(|source| MaterializeError::Aside {
+                    directory: parent.to_owned(),
+                    source,
+                })?;
+            }
             let transfer =
                 materialize_contents(&client, contents, &target, options.clone()).await?;
             let bytes = transfer.bytes;
-            Ok((transfer, LayerFacts { bytes, newest }))
+            Ok((transfer, LayerFacts { bytes, newest }, fresh))
         };
-        self.cache.with("unpack a layer", request).await
+        let unpacked = self.cache.with("unpack a layer", request).await;
+        let (transfer, facts, fresh) = unpacked?;
+        let named = tokio::fs::rename(fresh, to).await;
+        named.or_fault("name an unpacked layer")?;
+        Ok((transfer, facts))
     }
 
     /// Writes an entry at the cache, in the namespace of the build.
@@ -281,11 +346,27 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a clean-up succeeded. That it failed is no reason to fail; the next one, or the next start,
-/// does it.
-fn never_mind(result: io::Result<()>) -> bool {
-    if let Err(error) = &result {
-        warn!(error = %error, "failed to clean up");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_left_is_theirs_and_what_the_disk_did_is_not() {
+        let path = || TreePath::new("opt/x").unwrap();
+        let read = |kind: io::ErrorKind| {
+            let source = kind.into();
+            let path = path();
+            Fault::new("capture", CaptureError::Read { path, source })
+        };
+        assert!(is_of_the_build(&read(io::ErrorKind::PermissionDenied)));
+        assert!(!is_of_the_build(&read(io::ErrorKind::Other)));
+        assert!(is_of_the_build(&Fault::new(
+            "capture",
+            CaptureError::TooMany
+        )));
+        let changed = UploadError::Changed { path: path() };
+        let again = Fault::new("store", Fault::new("store", changed));
+        assert!(is_of_the_build(&again), "however deep it is");
+        assert!(!is_of_the_build(&Fault::new("write the log", "no room")));
     }
-    result.is_ok()
 }

@@ -1,6 +1,6 @@
 //! Runs a worker: from its options to its last acknowledged result.
 
-use std::{fs::File, io::Read as _, path::PathBuf};
+use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc};
 
 use protocol::{
     digest::Digest,
@@ -23,6 +23,7 @@ use crate::{
     sandbox::{Probe, probe},
     session::Session,
     site::Site,
+    units::{self, Units},
 };
 
 /// Why a worker ended otherwise than it was told to.
@@ -119,6 +120,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         commands: options.commands.clone(),
         hidden,
         places: Places::default(),
+        units: Units::default(),
         layers,
         cache,
         slots: Semaphore::new(usize::try_from(options.slots.max(1)).unwrap_or(1)),
@@ -131,12 +133,30 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     below.spawn(
         async move { match keep_renewed(options.coordinator, &identity, &current).await {} },
     );
-    let session = Session::new(site.into(), (offer, incarnation), address);
-    let ended = session.run(arrived, stop).await;
+    let site = Arc::new(site);
+    below.spawn(units::keep_swept(Arc::clone(&site)));
+    below.spawn(site.layers.clone().keep_durable());
+    let session = Session::new(site, (offer, incarnation), address);
+    let ended = tokio::select! {
+        biased;
+        ended = session.run(arrived, stop) => ended,
+        source = broken(&mut below) => return Err(RunError::Broken { source }),
+    };
     below.shutdown().await;
     client.close();
     client.idle().await;
     ended.map_err(|source| RunError::Refused { source })
+}
+
+/// Waits until one of the parts breaks; that one has nothing more to do is fine.
+async fn broken(parts: &mut JoinSet<()>) -> JoinError {
+    loop {
+        match parts.join_next().await {
+            Some(Err(source)) => return source,
+            Some(Ok(())) => {}
+            None => std::future::pending().await,
+        }
+    }
 }
 
 async fn open_layers(directory: &DataDirectory, budget: u64) -> Result<Layers, RunError> {

@@ -25,7 +25,6 @@ mod namespace;
 mod output;
 mod own_root;
 mod probe;
-mod redirect;
 mod script;
 mod skeleton;
 mod spec;
@@ -49,17 +48,17 @@ use tokio::{
     time::timeout,
 };
 
-use self::{
-    control::{Control, ControlError},
-    message::{Reply, Request},
-};
 pub use self::{
+    control::Leash,
     keeper::keeper_main,
     message::{Carried, CommandExit, Expansion, Trouble},
     output::Output,
     probe::{Probe, probe},
-    redirect::{RedirectError, redirected_directories, upper_has_redirects},
     spec::SandboxSpec,
+};
+use self::{
+    control::{Control, ControlError},
+    message::{Reply, Request},
 };
 
 /// How long a keeper may take to set a sandbox up, or to kill everything in it. It takes milliseconds;
@@ -273,6 +272,11 @@ impl Sandbox {
         }
     }
 
+    /// What says until when the sandbox may run; `None`: it was told to end.
+    pub fn leash(&self) -> Option<Leash> {
+        self.control.as_ref().map(Control::leash)
+    }
+
     /// The log: what commands write to standard output and standard error, in the order in which they
     /// wrote. `None` if it was taken before.
     ///
@@ -396,7 +400,9 @@ impl Sandbox {
     /// Everything is killed from the first call on; a later one waits for the end.
     pub async fn finish(&mut self) -> Result<(), SandboxError> {
         // The leash: whoever reads the other end kills everything.
-        self.control = None;
+        if let Some(control) = self.control.take() {
+            control.close();
+        }
         timeout(KEEPER_TIME_LIMIT, self.ended())
             .await
             .unwrap_or(Err(SandboxError::TooSlow {

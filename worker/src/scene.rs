@@ -7,6 +7,8 @@ mod tap;
 
 use std::{path::Path, pin::pin, time::Duration};
 
+use protocol::time::Time;
+use tokio::sync::watch;
 use tracing::warn;
 
 use self::tap::Tap;
@@ -15,7 +17,9 @@ use crate::{
     layers::LayerUse,
     log::Log,
     report::Chain,
-    sandbox::{Carried, Command, CommandExit, Expansion, Sandbox, SandboxError, SandboxSpec},
+    sandbox::{
+        Carried, Command, CommandExit, Expansion, Leash, Sandbox, SandboxError, SandboxSpec,
+    },
 };
 
 /// How long the rest of the output may take to be kept when the sandbox has ended: the log may be held
@@ -29,6 +33,8 @@ pub(crate) struct Scene {
     sandbox: Option<Sandbox>,
     tap: Tap,
     layers: Vec<LayerUse>,
+    /// Of the sandbox that there is.
+    leash: watch::Sender<Option<Leash>>,
 }
 
 impl Scene {
@@ -50,6 +56,7 @@ impl Scene {
         let sandbox = Sandbox::spawn(&spec).or_fault("start a sandbox")?;
         let sandbox = self.sandbox.insert(sandbox);
         self.tap.open(sandbox.take_output());
+        self.leash.send_replace(sandbox.leash());
         sandbox.set_up(spec).await.or_fault("start a sandbox")?;
         for note in sandbox.notes() {
             log.say(note).await.or_fault("write the log")?;
@@ -147,6 +154,31 @@ impl Scene {
         let _taken = tokio::time::timeout(REST_TIME_LIMIT, self.tap.drain(log)).await;
         self.tap = Tap::default();
         Ok(())
+    }
+
+    /// Has whatever sandbox there is killed at the moment that `end` names last, also if the worker does
+    /// nothing any more then. Never ends by itself.
+    pub(crate) fn fenced(
+        &self,
+        mut end: watch::Receiver<Time>,
+    ) -> impl Future<Output = ()> + use<> {
+        let mut leashes = self.leash.subscribe();
+        async move {
+            loop {
+                let leash = leashes.borrow_and_update().clone();
+                let until = *end.borrow_and_update();
+                if let Some(leash) = leash {
+                    leash.until(until).await;
+                }
+                tokio::select! {
+                    biased;
+                    Ok(()) = leashes.changed() => {}
+                    Ok(()) = end.changed() => {}
+                    // Nobody prolongs anything any more.
+                    else => std::future::pending().await,
+                }
+            }
+        }
     }
 
     fn parts(&mut self) -> Result<(&mut Sandbox, &mut Tap), Fault> {

@@ -26,11 +26,12 @@ use crate::{
     attempt::Interrupt,
     begin::BeginRequest,
     clock,
-    driver::{self, AttemptEnd, Ending},
+    driver::{self, AttemptEnd, Ending, Orders},
     leases::Leases,
     link::{LinkEvent, Up},
     options::Stop,
     site::Site,
+    units,
 };
 
 /// How long a worker that hands its jobs over waits for its attempts to be dead and for the coordinator to
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     leases: Leases,
     book: Book,
     tasks: JoinSet<AttemptEnd>,
+    /// Units that go.
+    clearing: JoinSet<()>,
     /// The stream, if there is one.
     up: Option<Up>,
     /// Whether the coordinator has answered on it.
@@ -81,6 +84,7 @@ impl Session {
             leases: Leases::default(),
             book: Book::default(),
             tasks: JoinSet::new(),
+            clearing: JoinSet::new(),
             up: None,
             joined: false,
             leaving: false,
@@ -113,12 +117,14 @@ impl Session {
                 () = clock::until(self.deadline()) => self.tick(),
                 Some(request) = self.begins.1.recv() => self.wait_to_begin(request),
                 Some(event) = link.recv() => self.link_event(event)?,
+                Some(_cleared) = self.clearing.join_next() => {}
                 Some(ended) = self.tasks.join_next_with_id() => match ended {
                     Ok((_, ended)) => self.ended(ended),
                     Err(failed) => self.broken(&failed),
                 },
             }
         }
+        while self.clearing.join_next().await.is_some() {}
         if let Some(up) = &self.up {
             info!(coordinator = %up.connection.remote(), "the worker leaves");
         }
@@ -229,6 +235,7 @@ impl Session {
                 for lease in self.leases.renewed(sequence, &leases) {
                     self.lost(lease);
                 }
+                self.book.prolong(|lease| self.leases.fence(lease));
             }
             CoordinatorMessage::Revoke { lease, reason } => match reason {
                 RevokeReason::Stopped => self.book.interrupt(lease, Interrupt::Stopped),
@@ -241,6 +248,10 @@ impl Session {
             CoordinatorMessage::Acknowledged { lease } => {
                 self.leases.release(lease);
                 self.book.acknowledged(lease);
+                if let Some(place) = self.site.units.acknowledged(lease) {
+                    let site = Arc::clone(&self.site);
+                    self.clearing.spawn(units::clear(site, place));
+                }
             }
             CoordinatorMessage::GoAhead { lease } => self.book.go_ahead(lease),
             CoordinatorMessage::Dismissed => self.dismissed = true,
@@ -253,6 +264,7 @@ impl Session {
         for lease in self.leases.joined(kept, now) {
             self.lost(lease);
         }
+        self.book.prolong(|lease| self.leases.fence(lease));
         // A result outlives its lease here as long as the coordinator still wants it.
         self.book.retain_results(|lease| kept.contains(&lease));
         self.book.retain_killed(|lease| kept.contains(&lease));
@@ -292,18 +304,27 @@ impl Session {
             phase = %assignment.phase,
             "attempt begins"
         );
+        let Some(fence) = self.leases.fence(lease) else {
+            return;
+        };
         let (interrupt, interrupts) = watch::channel(None);
+        let (until, untils) = watch::channel(fence);
+        let orders = Orders {
+            interrupt: interrupts,
+            until: untils,
+        };
         let (job, attempt) = (assignment.job, assignment.attempt);
         let task = self.tasks.spawn(driver::drive(
             Arc::clone(&self.site),
             assignment,
-            interrupts,
+            orders,
             (self.connections.subscribe(), self.begins.0.clone()),
         ));
         let running = Running {
             job,
             attempt,
             interrupt,
+            until,
             task: task.id(),
             go_ahead: None,
             is_given_up: false,

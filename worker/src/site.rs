@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
 
-use crate::{cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places};
+use crate::{
+    cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places, units::Units,
+};
 
 /// What all attempts of a worker share.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Site {
     pub(crate) hidden: Vec<PathBuf>,
     /// Where units stand at level `host`.
     pub(crate) places: Places,
+    /// Which of them are about to go.
+    pub(crate) units: Units,
     /// Unpacked layers.
     pub(crate) layers: Layers,
     /// The way to the cache.

@@ -166,3 +166,32 @@ fn what_nobody_may_write_to_can_be_removed_and_what_is_gone_is_no_error() {
     assert!(!top.exists());
     remove(&top).unwrap();
 }
+
+#[tokio::test]
+async fn after_a_power_cut_only_durable_layers_are_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (layers_at, scratch) = (folder.path().join("layers"), folder.path().join("scratch"));
+    let facts = LayerFacts {
+        bytes: 7,
+        newest: 9,
+    };
+    let there = |layers: &Layers, key: &LayerKey| layers.facts(key);
+    let put = async |layers: &Layers, number| {
+        fs::create_dir(&scratch).unwrap();
+        let adopted = layers.adopt(&key(number), scratch.clone(), facts).await;
+        adopted.unwrap();
+    };
+    let layers = Layers::open_in("boot-1", &layers_at, 1_000).unwrap();
+    put(&layers, 1).await;
+    layers.make_durable().unwrap();
+    put(&layers, 2).await;
+    // The worker was started again, the machine was not.
+    let layers = Layers::open_in("boot-1", &layers_at, 1_000).unwrap();
+    assert_eq!([1, 2].map(|n| there(&layers, &key(n))), [Some(facts); 2]);
+    let layers = Layers::open_in("boot-2", &layers_at, 1_000).unwrap();
+    let found = [1, 2].map(|n| there(&layers, &key(n)));
+    assert_eq!(found, [Some(facts), None]);
+    assert_eq!(fs::read_dir(&layers_at).unwrap().count(), 2);
+    put(&layers, 2).await;
+    assert_eq!(there(&layers, &key(2)), Some(facts));
+}

@@ -16,12 +16,11 @@ use protocol::{
     job::{CacheUse, Shell, ShellState},
     message::work::JobInput,
     snapshot::{Layer, Snapshot},
-    time::WallTime,
     tree::Tree,
 };
 
 use super::{
-    PhaseEnd, Work, as_bytes, never_mind,
+    PhaseEnd, Work, as_bytes,
     restore::{self, Held, Restored},
     source_path, state, unpacked,
 };
@@ -29,14 +28,12 @@ use crate::{
     attempt::Verdict,
     clock,
     fault::{Fault, blocking},
-    ground::{Ground, HOME, SOURCE, TEMPORARY},
+    ground::{Ground, SOURCE},
     layers::remove,
     report::Chain,
     source_times::stamp,
+    units,
 };
-
-/// When a unit's directory at level `host` is of no use any more, below it: milliseconds since 1970.
-const EXPIRES: &str = "expires";
 
 /// Puts the source in place.
 pub(super) async fn run(
@@ -209,40 +206,12 @@ async fn lay_over(
     Ok(())
 }
 
-/// Makes the directory of a unit anew, and removes those that outlived their builds.
+/// Makes the directory of a unit anew.
 async fn make_unit(work: &Work<'_>, unit: &Path) -> Result<(), Fault> {
-    let now = clock::wall();
-    let expires = now + work.assignment.time_left;
-    let units = work.site.directory.units();
+    let expires = clock::wall() + work.assignment.time_left;
     let unit = unit.to_owned();
-    let over = blocking("make the directory of the unit", move || {
-        let mut over = Vec::new();
-        for entry in fs::read_dir(&units)? {
-            let path = entry?.path();
-            if is_over(&path, now) && never_mind(remove(&path)) {
-                over.extend(path.file_name().map(ToOwned::to_owned));
-            }
-        }
-        remove(&unit)?;
-        for directory in [HOME, TEMPORARY] {
-            fs::create_dir_all(unit.join(directory))?;
-        }
-        fs::write(unit.join(EXPIRES), expires.0.to_string()).map(|()| over)
-    })
-    .await?;
-    for name in over {
-        if let Some(place) = name.to_str().and_then(|name| name.parse().ok()) {
-            work.site.places.free(place);
-        }
-    }
-    Ok(())
-}
-
-/// Whether the build of a unit has ended by its time limit, so that no phase of it follows.
-fn is_over(unit: &Path, now: WallTime) -> bool {
-    let expires = fs::read_to_string(unit.join(EXPIRES)).ok();
-    let expires = expires.and_then(|text| text.parse().ok());
-    expires.is_some_and(|expires| WallTime(expires) < now)
+    let made = move || units::make(&unit, expires);
+    blocking("make the directory of the unit", made).await
 }
 
 async fn put_into_unit(work: &Work<'_>, tree: &TreeRef, unit: &Path) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use protocol::{
     cache_spec::CacheSpec,
     digest::Digest,
     job::{CacheUse, CacheUseKind},
-    message::cache::{PutOutcome, keys},
+    message::cache::{Entry, PutOutcome, keys},
     snapshot::Snapshot,
 };
 
@@ -132,13 +132,17 @@ async fn save(
     }
     let bytes = captured.tree.bytes();
     let digest = Digest::of(&captured.tree.encode());
-    let before = there.as_ref().and_then(|entry| entry.trees.first());
-    if before.is_some_and(|tree| tree.tree.digest == digest) {
+    let outlines: Vec<_> = source_of(snapshot).into_iter().collect();
+    // The same content made from other sources is to say so: times of files follow from it.
+    let is_same = |entry: &Entry| {
+        let tree = entry.trees.first();
+        tree.is_some_and(|tree| tree.tree.digest == digest) && entry.outlines == outlines
+    };
+    if there.as_ref().is_some_and(is_same) {
         return Ok(kept(bytes, "it is as it was"));
     }
     let (tree, transfer) = upload(work, captured, again).await?;
-    let outlines = source_of(snapshot);
-    let named = (Vec::new(), vec![tree], outlines.into_iter().collect());
+    let named = (Vec::new(), vec![tree], outlines);
     let put = work.put_entry(path, named, spec.key.is_none()).await?;
     Ok(match put {
         PutOutcome::Stored => Saved {

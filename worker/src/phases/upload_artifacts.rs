@@ -2,6 +2,17 @@
 
 use std::{collections::BTreeMap, convert::Infallible, path::Path};
 
+use super::{
+    PhaseEnd, Work, artifact::published, commands::upload, save::root_of, source_path, state,
+};
+use crate::{
+    attempt::Verdict,
+    fault::{Fault, blocking},
+    ground::Ground,
+    patterns::rooted,
+    report::Chain,
+    sandbox::Expansion,
+};
 use cache::{
     capture::{CaptureError, Captured, Dialect, capture},
     globs::{ArtifactFiles, GlobError, View, find_artifacts},
@@ -14,20 +25,6 @@ use protocol::{
     path::TreePath,
     snapshot::Snapshot,
     tree::{EntryKind, TreeError},
-};
-use tracing::warn;
-
-use super::{
-    PhaseEnd, Work, artifact::published, commands::upload, save::root_of, source_path, state,
-};
-use crate::{
-    attempt::Verdict,
-    fault::{Fault, blocking},
-    ground::Ground,
-    layers::remove,
-    patterns::rooted,
-    report::Chain,
-    sandbox::Expansion,
 };
 
 /// Uploads the artifacts.
@@ -53,15 +50,9 @@ pub(super) async fn run(
             }
         }
     };
-    if let Ground::Host { unit, place, .. } = ground {
-        // No phase of the unit follows.
-        let unit = unit.clone();
-        let removed = blocking("remove the directory of the unit", move || remove(&unit));
-        if let Err(fault) = removed.await {
-            // The next unit that stands there removes it, or the next start.
-            warn!(error = %Chain(&fault), "the directory of a unit stays");
-        }
-        work.site.places.free(*place);
+    if let Ground::Host { place, .. } = ground {
+        // No phase of the unit follows, unless the coordinator does not hear of this one.
+        work.site.units.ended(work.assignment.lease, *place);
     }
     Ok(PhaseEnd {
         snapshot: state::unchanged(work),

@@ -3,18 +3,24 @@
 use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream as StdUnixStream,
+    sync::{Arc, Weak},
 };
 
 use bytes::{Buf, BytesMut};
 use protocol::{
     codec::{self, CodecError},
     frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
+    time::Time,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::Mutex,
 };
 
 use super::message::{Reply, Request};
@@ -68,18 +74,73 @@ fn unframe<T: DeserializeOwned>(incoming: &mut BytesMut) -> Result<Option<T>, Co
 /// The worker's end.
 #[derive(Debug)]
 pub(super) struct Control {
-    stream: UnixStream,
+    requests: Arc<Mutex<Requests>>,
+    stream: OwnedReadHalf,
     incoming: BytesMut,
+}
+
+/// The way of requests to the keeper.
+#[derive(Debug)]
+struct Requests {
+    stream: OwnedWriteHalf,
     outgoing: BytesMut,
+}
+
+impl Requests {
+    /// Sends a request.
+    ///
+    /// # Cancel safety
+    ///
+    /// What is left of the request is sent before the next one.
+    async fn send(&mut self, request: &Request) -> Result<(), ControlError> {
+        let request = framed(request)?;
+        self.outgoing.unsplit(request);
+        while !self.outgoing.is_empty() {
+            self.stream.write_buf(&mut self.outgoing).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A way to say until when a sandbox may run, whatever else goes on with it. It does not keep the sandbox.
+#[derive(Clone, Debug)]
+pub struct Leash(Weak<Mutex<Requests>>);
+
+impl Leash {
+    /// Has the sandbox killed at `end`, on the clock that goes on while the machine sleeps, and not
+    /// earlier. One that has ended does not mind.
+    pub async fn until(&self, end: Time) {
+        if let Some(requests) = self.0.upgrade() {
+            // A keeper that cannot be told keeps to what it was told before.
+            let sent = requests.lock().await.send(&Request::Until(end.0)).await;
+            drop(sent);
+        }
+    }
 }
 
 impl Control {
     pub(super) fn new(stream: UnixStream) -> Self {
+        let (stream, outgoing) = stream.into_split();
+        let requests = Requests {
+            stream: outgoing,
+            outgoing: BytesMut::new(),
+        };
         Self {
+            requests: Arc::new(Mutex::new(requests)),
             stream,
             incoming: BytesMut::new(),
-            outgoing: BytesMut::new(),
         }
+    }
+
+    /// What says until when the keeper may go on.
+    pub(super) fn leash(&self) -> Leash {
+        Leash(Arc::downgrade(&self.requests))
+    }
+
+    /// Closes this end, whoever is about to use it.
+    pub(super) fn close(&self) {
+        // One that is closed already is as it should be.
+        let _closed = rustix::net::shutdown(self.stream.as_ref(), rustix::net::Shutdown::Both);
     }
 
     /// Sends a request.
@@ -88,12 +149,7 @@ impl Control {
     ///
     /// What is left of the request is sent before the next one.
     pub(super) async fn send(&mut self, request: &Request) -> Result<(), ControlError> {
-        let request = framed(request)?;
-        self.outgoing.unsplit(request);
-        while !self.outgoing.is_empty() {
-            self.stream.write_buf(&mut self.outgoing).await?;
-        }
-        Ok(())
+        self.requests.lock().await.send(request).await
     }
 
     /// Waits for a reply; `None`: the keeper has ended.

@@ -12,6 +12,9 @@ use super::SandboxSpec;
 pub(super) enum Request {
     /// The first request: set the sandbox up. Answered by `Started` or `Refused`, number 0.
     Start(Box<SandboxSpec>),
+    /// Kill everything and end at this moment, unless a later one is named before: microseconds on the
+    /// clock that goes on while the machine sleeps. Not answered.
+    Until(u64),
     /// Run a command. Answered by `Exited` when it has ended.
     Run {
         /// Names the request.

@@ -85,6 +85,7 @@ async fn try_namespace(directory: &Path, program: &Path) -> Result<Vec<String>, 
             )
         })?;
     let spec = SandboxSpec {
+        until: None,
         isolation: Isolation::Namespace,
         upper: trial.path().join("upper"),
         work: trial.path().join("work"),

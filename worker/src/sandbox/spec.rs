@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use protocol::{
     job::{Shell, ShellState},
+    time::Time,
     worker::Isolation,
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct SandboxSpec {
     pub shell: Shell,
     /// What carries over from command to command.
     pub state: ShellState,
+    /// When everything in it is to be killed, unless [`Leash::until`](super::Leash::until) names a later
+    /// moment in time: on the clock that goes on while the machine sleeps. `None`: at no set time.
+    pub until: Option<Time>,
     /// The program whose `keeper` subcommand is [`keeper_main`](super::keeper_main).
     pub program: PathBuf,
     /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides

@@ -7,6 +7,7 @@ use protocol::{
     job::{AttemptResult, JobId},
     lease::LeaseId,
     message::work::{HeldLease, WorkerMessage},
+    time::Time,
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -24,6 +25,8 @@ pub(super) struct Running {
     pub(super) attempt: u32,
     /// Tells it to end. The first reason counts, except that a lost lease overrides all.
     pub(super) interrupt: watch::Sender<Option<Interrupt>>,
+    /// Tells it when everything that it started is dead in any case.
+    pub(super) until: watch::Sender<Time>,
     /// Its task.
     pub(super) task: task::Id,
     /// Lets its first command start, if it waits for that.
@@ -146,6 +149,17 @@ impl Book {
         waiting.map(|(&lease, _)| lease).collect()
     }
 
+    /// Tells all attempts until when what they start may run; `None`: what was said before counts.
+    pub(super) fn prolong(&self, until: impl Fn(LeaseId) -> Option<Time>) {
+        for (&lease, running) in &self.running {
+            let until = until(lease);
+            running.until.send_if_modified(|now| {
+                let later = until.filter(|until| until != now);
+                later.inspect(|&later| *now = later).is_some()
+            });
+        }
+    }
+
     /// Keeps what came of an attempt until it is acknowledged.
     pub(super) fn keep_result(
         &mut self,
@@ -244,6 +258,7 @@ mod tests {
                 job,
                 attempt: 1,
                 interrupt,
+                until: watch::Sender::default(),
                 task,
                 go_ahead: None,
                 is_given_up: false,
