@@ -86,6 +86,7 @@ impl Ground {
             shell: Shell::Sh,
             state: ShellState::Carried,
             until: None,
+            lock: None,
             program: program::grange(),
             helpers: vec!["codebuild-hash-files".to_owned()],
         }

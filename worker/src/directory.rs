@@ -17,7 +17,7 @@ use rustix::{
 };
 use tracing::warn;
 
-use crate::layers::remove;
+use crate::{layers::remove, sandbox::await_keepers};
 
 /// The version of what this program keeps in its data directory.
 const VERSION: u32 = 1;
@@ -98,6 +98,11 @@ impl DataDirectory {
             path: path.to_owned(),
             _lock: lock,
         };
+        match await_keepers(&directory.keepers(), &directory.units()) {
+            Ok(true) => {}
+            Ok(false) => warn!("what a worker before started may run on"),
+            Err(error) => warn!(%error, "keepers of a worker before cannot be waited for"),
+        }
         for area in [directory.attempts(), directory.units()] {
             clean_up(&area);
             create(&area)?;
@@ -113,6 +118,11 @@ impl DataDirectory {
     /// Where certificate and key are.
     pub(crate) fn identity(&self) -> PathBuf {
         self.path.join("identity")
+    }
+
+    /// What keepers hold as long as anything of theirs runs.
+    pub(crate) fn keepers(&self) -> PathBuf {
+        self.path.join("keepers")
     }
 
     /// Where unpacked layers are.
@@ -199,6 +209,25 @@ mod tests {
         assert!(!directory.attempts().join("7").exists());
         assert!(!directory.units().join("x").exists());
         assert!(directory.layers().join("y").exists());
+    }
+
+    #[test]
+    fn what_a_keeper_of_a_host_left_is_killed_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("worker");
+        let units = path.join("units");
+        let sleep = |mark: PathBuf| {
+            let mut sleep = std::process::Command::new("sleep");
+            sleep.arg("1000").env("GRANGE_SANDBOX", mark);
+            sleep.spawn().unwrap()
+        };
+        let mut left = sleep(units.join("0/work"));
+        let mut other = sleep(folder.path().join("worker-2/units/0/work"));
+        drop(DataDirectory::open(&path).unwrap());
+        assert!(left.try_wait().unwrap().is_some());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -104,6 +104,7 @@ impl Ground {
             shell,
             state,
             until: None,
+            lock: Some(site.directory.keepers()),
             program: site.program.clone(),
             helpers: site.commands.clone(),
         }

@@ -36,7 +36,8 @@ pub(super) fn of_changed(index: &Path, view: &Path) -> io::Result<Vec<BTreeSet<T
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let device = fs::symlink_metadata(view)?.dev();
+    // The view of a sandbox is a link of `/proc`.
+    let device = fs::metadata(view)?.dev();
     let mut names: BTreeMap<(Look, u64, u64), BTreeSet<TreePath>> = BTreeMap::new();
     let mut pending = vec![PathBuf::new()];
     while let Some(directory) = pending.pop() {
@@ -94,7 +95,13 @@ mod tests {
         fs::write(view.join("opt/same"), "changed").unwrap();
         fs::hard_link(view.join("opt/a"), view.join("opt/deep/b")).unwrap();
         fs::hard_link(view.join("opt/a"), index.join("00fb21")).unwrap();
-        let found = of_changed(&index, &view).unwrap();
+        // As the view of a sandbox is: a link on another file system.
+        let elsewhere = fs::File::open(&view).unwrap();
+        let view = format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&elsewhere)
+        );
+        let found = of_changed(&index, Path::new(&view)).unwrap();
         let names = ["opt/a", "opt/deep/b"].map(|name| TreePath::new(name).unwrap());
         assert_eq!(found, [BTreeSet::from(names)]);
     }

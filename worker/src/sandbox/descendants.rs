@@ -4,10 +4,17 @@
 //! get away. So as long as anything is left, some of it is a child of the keeper, and when the keeper
 //! has no child, nothing is left.
 
-use std::{collections::BTreeMap, fs, os::fd::OwnedFd};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{FlockOperation, flock},
     io::Errno,
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open,
@@ -64,7 +71,22 @@ pub(super) fn has_ended(process: &OwnedFd) -> bool {
     poll(&mut polled, Some(&limit)).is_ok_and(|ready| ready > 0)
 }
 
-/// Kills all processes that have `mark`, a variable with its value, in their environment, again and again
+/// Waits until no keeper holds `lock` any more, as long as [`kill_all`] does, and kills what keepers that
+/// were killed themselves have left: processes whose mark starts with `mark`. Whether nothing runs any
+/// more, as far as one can see. Blocks.
+pub(super) fn await_keepers(lock: &Path, mark: &[u8]) -> io::Result<bool> {
+    let file = File::options().create(true).append(true).open(lock)?;
+    for _ in 0..ROUNDS_MAX {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(kill_marked(mark));
+        }
+        // Being woken early does no harm.
+        let _ = nanosleep(&ROUND);
+    }
+    Ok(false)
+}
+
+/// Kills all processes that have `mark`, the start of a variable with its value, in their environment, again and again
 /// until none is left. Whether all are gone. Blocks.
 pub(super) fn kill_marked(mark: &[u8]) -> bool {
     for _ in 0..ROUNDS_MAX {
@@ -90,8 +112,11 @@ pub(super) fn kill_marked(mark: &[u8]) -> bool {
 /// Whether a process was started with `mark`. One whose environment may not be read was not started by
 /// us, or changed its user; nobody can tell.
 fn has_mark(pid: i32, mark: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|variables| variables.split(|byte| *byte == 0).any(|of| of == mark))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|variables| {
+        variables
+            .split(|byte| *byte == 0)
+            .any(|of| of.starts_with(mark))
+    })
 }
 
 fn kill_round() {

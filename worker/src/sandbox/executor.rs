@@ -12,7 +12,10 @@ use std::{
 };
 
 use nix::sys::{signal::SigSet, signalfd::SignalFd};
-use protocol::job::{Shell, ShellState};
+use protocol::{
+    job::{Shell, ShellState},
+    time::Time,
+};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::{OFlags, fcntl_setfl},
@@ -21,16 +24,13 @@ use rustix::{
         Pid, Signal, WaitOptions, WaitStatus, kill_process_group, set_parent_process_death_signal,
         setsid, wait,
     },
-    time::{
-        ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
-        clock_gettime, timerfd_create, timerfd_settime,
-    },
 };
 
 use super::{
     SandboxSpec,
     control::{KeeperControl, Received},
     descendants,
+    fence::Fence,
     message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
     script::is_name,
     spec::MARK,
@@ -68,11 +68,7 @@ struct Loop {
     /// Variables that no shell can carry: passed to every command as they are.
     unnamed: BTreeMap<String, Vec<u8>>,
     running: Option<Running>,
-    /// Fires when everything is to be killed, also while the worker is stopped and when the machine wakes
-    /// up.
-    fence: OwnedFd,
-    /// When that is, in microseconds; `None`: at no set time.
-    until: Option<u64>,
+    fence: Fence,
 }
 
 struct Running {
@@ -107,14 +103,12 @@ pub(super) fn execute(parts: Executor) -> bool {
             .as_encoded_bytes()
             .to_vec(),
     };
-    let until = parts.spec.until.map(|until| until.0);
-    let Ok(fence) = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC) else {
+    let Ok(fence) = Fence::new(parts.spec.until) else {
         // Without it nobody would end what a stopped worker leaves.
         return false;
     };
     let mut state = Loop {
         fence,
-        until: None,
         parts,
         carried: Carried {
             variables,
@@ -123,7 +117,6 @@ pub(super) fn execute(parts: Executor) -> bool {
         unnamed,
         running: None,
     };
-    state.set_fence(until);
     while state.turn() {}
     state.kill_all()
 }
@@ -144,7 +137,7 @@ impl Loop {
         loop {
             match self.parts.control.receive() {
                 Received::Request(request) => self.carry_out(request),
-                Received::Nothing => return !asked_to_end && !self.is_over(),
+                Received::Nothing => return !asked_to_end && !self.fence.is_over(),
                 Received::Ended => return false,
             }
         }
@@ -157,43 +150,16 @@ impl Loop {
         let mut polled = vec![
             PollFd::new(control, PollFlags::IN),
             PollFd::new(&self.parts.signals, PollFlags::IN),
-            PollFd::new(&self.fence, PollFlags::IN),
+            PollFd::new(self.fence.timer(), PollFlags::IN),
         ];
         polled.extend(pipe.map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         // Interrupted or not: all sources are looked at.
         let _ = poll(&mut polled, None);
     }
 
-    /// Whether everything is to be killed now.
-    fn is_over(&self) -> bool {
-        let now = clock_gettime(ClockId::Boottime);
-        let micros = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
-        let now = u64::try_from(micros).unwrap_or(u64::MAX);
-        self.until.is_some_and(|until| until <= now)
-    }
-
-    /// Has everything killed at `until`.
-    fn set_fence(&mut self, until: Option<u64>) {
-        self.until = until;
-        let micros = i64::try_from(until.unwrap_or(0)).unwrap_or(i64::MAX);
-        let none = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let at = Itimerspec {
-            it_interval: none,
-            it_value: Timespec {
-                tv_sec: micros / 1_000_000,
-                tv_nsec: micros % 1_000_000 * 1_000,
-            },
-        };
-        // All zeros is never, and a moment that is past is now: there is nothing to refuse.
-        let _set = timerfd_settime(&self.fence, TimerfdTimerFlags::ABSTIME, &at);
-    }
-
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Until(until) => self.set_fence(Some(until)),
+            Request::Until(until) => self.fence.set(Time(until)),
             Request::Run { id, command } => {
                 let (carried, shell) = (&self.carried, self.parts.spec.shell);
                 let written = self.parts.state.write_command(carried, shell, &command);

@@ -24,7 +24,7 @@ use nix::{
 use protocol::worker::Isolation;
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::Mode,
+    fs::{FlockOperation, Mode, flock},
     io::Errno,
     process::{
         Pid, PidfdFlags, Signal, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal,
@@ -80,10 +80,25 @@ fn keep() -> io::Result<bool> {
     let Received::Request(Request::Start(spec)) = control.wait() else {
         return Ok(false);
     };
+    let _lock = match spec.lock.as_deref().map(lock).transpose() {
+        Ok(lock) => lock,
+        Err(trouble) => return refuse(&mut control, trouble),
+    };
     match spec.isolation {
         Isolation::Host => host(control, signals, log, spec),
         Isolation::Namespace => namespace(control, &signals, log, spec),
     }
+}
+
+/// Says to whoever comes after the worker that something runs, until this process and its init have
+/// ended.
+fn lock(path: &Path) -> Result<File, Trouble> {
+    let trouble = |error: io::Error| Trouble::io("lock", path, &error);
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(trouble)?;
+    // Whoever waits for keepers holds it for a moment only.
+    flock(&file, FlockOperation::LockShared).map_err(|errno| trouble(errno.into()))?;
+    Ok(file)
 }
 
 /// Closes what the worker left open to its children by mistake: nobody else's files are for builds.

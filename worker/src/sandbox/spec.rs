@@ -45,6 +45,9 @@ pub struct SandboxSpec {
     /// When everything in it is to be killed, unless [`Leash::until`](super::Leash::until) names a later
     /// moment in time: on the clock that goes on while the machine sleeps. `None`: at no set time.
     pub until: Option<Time>,
+    /// A file that the keeper holds locked, and others with it, as long as anything runs, so that who
+    /// comes after a worker can wait for its keepers. Made if it is missing. `None`: nobody waits.
+    pub lock: Option<PathBuf>,
     /// The program whose `keeper` subcommand is [`keeper_main`](super::keeper_main).
     pub program: PathBuf,
     /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides
