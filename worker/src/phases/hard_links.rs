@@ -92,7 +92,7 @@ mod tests {
         fs::create_dir_all(view.join("opt/deep")).unwrap();
         assert_eq!(of_changed(&index, &view).unwrap(), []);
         fs::write(view.join("opt/a"), "changed").unwrap();
-        fs::write(view.join("opt/same"), "changed").unwrap();
+        fs::write(view.join("opt/other"), "not changed").unwrap();
         fs::hard_link(view.join("opt/a"), view.join("opt/deep/b")).unwrap();
         fs::hard_link(view.join("opt/a"), index.join("00fb21")).unwrap();
         // As the view of a sandbox is: a link on another file system.
