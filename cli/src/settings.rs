@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use coordinator::{BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES};
 use protocol::{name::WorkerName, worker::Isolation};
 use serde::{Deserialize, Serialize};
 
@@ -79,7 +80,7 @@ pub(crate) struct CoordinatorFile {
     pub(crate) queue_minutes_max: NonZeroU64,
     /// How long builds, logs and artifacts are kept.
     pub(crate) retention_days: NonZeroU64,
-    /// How many bytes of logs are kept; the oldest builds go first.
+    /// How many bytes of logs and artifacts are kept; the oldest builds go first.
     pub(crate) retention_bytes_max: u64,
 }
 
@@ -90,10 +91,10 @@ impl Default for CoordinatorFile {
             advertise: None,
             directory: None,
             metrics_listen: None,
-            build_minutes_max: not_zero(60),
-            queue_minutes_max: not_zero(480),
-            retention_days: not_zero(30),
-            retention_bytes_max: 10 << 30,
+            build_minutes_max: not_zero(BUILD_TIME_LIMIT.as_secs() / 60),
+            queue_minutes_max: not_zero(QUEUE_TIME_LIMIT.as_secs() / 60),
+            retention_days: not_zero(RETENTION.as_secs() / (24 * 60 * 60)),
+            retention_bytes_max: RETENTION_BYTES,
         }
     }
 }

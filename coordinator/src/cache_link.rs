@@ -7,6 +7,7 @@ use cache::client::CacheClient;
 use protocol::{
     access::{Revocation, Role},
     name::Team,
+    report::Chain,
 };
 use tokio::{
     sync::watch,
@@ -15,8 +16,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transport::{BACK_OFF_MAX, Client, Connection, back_off};
-
-use crate::report::Chain;
 
 /// How long a request waits for the cache to come back before it is refused: a little longer than the
 /// longest pause between two tries, so that a cache that is there again is always found.

@@ -5,25 +5,26 @@
 //! with one sync, and only then carries out what follows and answers questions: nobody hears of anything
 //! that a power cut could undo. It decides nothing itself, and never waits for a worker or a client.
 
-use std::{
-    collections::BTreeMap,
-    fmt, mem,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod append;
+mod queue;
 
-use protocol::message::work::CoordinatorMessage;
-use scheduler::{Effect, Event, Scheduler, SessionId, State};
+use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
+
+use protocol::{message::work::CoordinatorMessage, report::Chain};
+use scheduler::{Deadline, Effect, Event, Scheduler, SessionId};
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
-    task::spawn_blocking,
-    time::sleep,
+    sync::mpsc,
+    task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use transport::GrantSigner;
 
+pub(crate) use self::queue::{Dispatcher, OUTBOX_MAX, Orders, Outbox, Stopped, queue};
+use self::{
+    append::append,
+    queue::{ORDERS_MAX, Order, Question},
+};
 use crate::{
     assign,
     bells::Bells,
@@ -31,79 +32,12 @@ use crate::{
     health::Health,
     journal::{AppendError, Journal},
     record,
-    report::Chain,
     retention::{Chore, Chores},
 };
 
-/// How many orders may wait, and are decided about before one sync. Past it sessions wait: that is the
-/// farm's back-pressure.
-const ORDERS_MAX: usize = 1_024;
 /// How many bytes of facts one sync covers, at most by one event more: a bound on memory, and far below
 /// what a group of the journal may have.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// How many messages may wait for a worker: an assignment, a revocation and an acknowledgement for each
-/// slot of a large machine. A worker that does not take them for so long is cut off, and comes back when
-/// it can.
-pub(crate) const OUTBOX_MAX: usize = 1_024;
-/// How long the disk gets before facts that it refused are written again.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-
-/// Hands orders to the dispatcher. Cheap to clone.
-#[derive(Clone, Debug)]
-pub(crate) struct Dispatcher {
-    orders: mpsc::Sender<Order>,
-    gone: Arc<Gone>,
-}
-
-/// The queue that [`Desk::run`] takes orders from.
-#[derive(Debug)]
-pub(crate) struct Orders {
-    orders: mpsc::Receiver<Order>,
-    gone: Arc<Gone>,
-}
-
-/// Sessions that are over. They are told beside the queue, because who ends by being cancelled cannot wait
-/// for a place in it. As many as there are sessions at most.
-#[derive(Debug, Default)]
-struct Gone {
-    sessions: Mutex<Vec<SessionId>>,
-    added: Notify,
-}
-
-type Question = Box<dyn FnOnce(&State) + Send>;
-
-enum Order {
-    /// Something happened; then somebody may want to know how things stand.
-    Event(Event, Option<Question>),
-    /// Somebody wants to know how things stand.
-    Ask(Question),
-    /// A session is there that messages to a worker go to.
-    Attach(SessionId, Outbox),
-}
-
-impl fmt::Debug for Order {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Event(event, _) => f.debug_tuple("Event").field(event).finish(),
-            Self::Ask(_) => f.write_str("Ask"),
-            Self::Attach(session, _) => f.debug_tuple("Attach").field(session).finish(),
-        }
-    }
-}
-
-/// Where messages to a worker go.
-#[derive(Debug)]
-pub(crate) struct Outbox {
-    /// Holds [`OUTBOX_MAX`].
-    pub messages: mpsc::Sender<CoordinatorMessage>,
-    /// Where this worker is told that the cache is.
-    pub cache: SocketAddr,
-}
-
-/// The coordinator stops: nothing is decided any more.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the coordinator stops")]
-pub(crate) struct Stopped;
 
 /// Why the dispatcher has ended. The coordinator has to stop: the next start reads what is certain.
 #[derive(Debug, thiserror::Error)]
@@ -114,93 +48,6 @@ pub enum DispatchError {
         /// What the journal says.
         source: AppendError,
     },
-}
-
-/// The two ends of the dispatcher's queue.
-pub(crate) fn queue() -> (Dispatcher, Orders) {
-    let (sender, receiver) = mpsc::channel(ORDERS_MAX);
-    let gone = Arc::<Gone>::default();
-    let dispatcher = Dispatcher {
-        orders: sender,
-        gone: Arc::clone(&gone),
-    };
-    let orders = Orders {
-        orders: receiver,
-        gone,
-    };
-    (dispatcher, orders)
-}
-
-impl Dispatcher {
-    /// Lets something happen, without waiting for what is decided.
-    ///
-    /// # Errors
-    ///
-    /// If the coordinator stops.
-    pub(crate) async fn tell(&self, event: Event) -> Result<(), Stopped> {
-        let sent = self.orders.send(Order::Event(event, None)).await;
-        sent.map_err(|_| Stopped)
-    }
-
-    /// Lets something happen, and answers a question when all that was decided about it is durable.
-    ///
-    /// # Errors
-    ///
-    /// If the coordinator stops.
-    pub(crate) async fn apply<A: Send + 'static>(
-        &self,
-        event: Event,
-        question: impl FnOnce(&State) -> A + Send + 'static,
-    ) -> Result<A, Stopped> {
-        let (question, answer) = boxed(question);
-        let order = Order::Event(event, Some(question));
-        self.orders.send(order).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-
-    /// Answers a question about what is decided and durable.
-    ///
-    /// # Errors
-    ///
-    /// If the coordinator stops.
-    pub(crate) async fn ask<A: Send + 'static>(
-        &self,
-        question: impl FnOnce(&State) -> A + Send + 'static,
-    ) -> Result<A, Stopped> {
-        let (question, answer) = boxed(question);
-        let sent = self.orders.send(Order::Ask(question)).await;
-        sent.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-
-    /// Says that a worker's session is over. Does not wait.
-    pub(crate) fn left(&self, session: SessionId) {
-        // Nothing is done under the lock that could leave the list half done.
-        let gone = self.gone.sessions.lock();
-        gone.unwrap_or_else(PoisonError::into_inner).push(session);
-        self.gone.added.notify_one();
-    }
-
-    /// Lets messages to a worker go to `outbox`. To be called before its worker joins.
-    ///
-    /// # Errors
-    ///
-    /// If the coordinator stops.
-    pub(crate) async fn attach(&self, session: SessionId, outbox: Outbox) -> Result<(), Stopped> {
-        let sent = self.orders.send(Order::Attach(session, outbox)).await;
-        sent.map_err(|_| Stopped)
-    }
-}
-
-fn boxed<A: Send + 'static>(
-    question: impl FnOnce(&State) -> A + Send + 'static,
-) -> (Question, oneshot::Receiver<A>) {
-    let (sender, receiver) = oneshot::channel();
-    let question = Box::new(move |state: &State| {
-        // Who asked may have gone.
-        let _told = sender.send(question(state));
-    });
-    (question, receiver)
 }
 
 /// All that the dispatcher works with.
@@ -220,6 +67,8 @@ pub(crate) struct Desk {
     pub health: Health,
     /// The sessions of workers.
     pub sessions: BTreeMap<SessionId, Outbox>,
+    /// The state that is being written beside the journal; one at a time. Gives its size in bytes.
+    pub putting: JoinSet<io::Result<u64>>,
 }
 
 /// What one sync is to cover, and what follows it.
@@ -244,19 +93,20 @@ impl Desk {
     ) -> Result<(), DispatchError> {
         let mut batch = Vec::new();
         loop {
+            let deadline = self.scheduler.next_deadline();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return self.end().await,
+                Some(put) = self.putting.join_next() => {
+                    self.state_put(put.expect("writing the state does not panic"));
+                }
                 count = orders.orders.recv_many(&mut batch, ORDERS_MAX) => if count == 0 {
-                    return Ok(());
+                    return self.end().await;
                 },
                 () = orders.gone.added.notified() => {}
-                () = self.deadline() => {}
+                () = due(deadline) => {}
             }
-            let gone = {
-                let gone = orders.gone.sessions.lock();
-                mem::take(&mut *gone.unwrap_or_else(PoisonError::into_inner))
-            };
+            let gone = orders.gone.take();
             if !gone.is_empty() {
                 // What they said before comes before, and is in the queue by now.
                 let waiting = std::iter::from_fn(|| orders.orders.try_recv().ok());
@@ -299,7 +149,7 @@ impl Desk {
             }
         }
         self = self.settle(group, stop).await?;
-        if self.journal.wants_state() {
+        if self.journal.wants_state() && self.putting.is_empty() {
             self = self.put_state().await;
         }
         Ok(self)
@@ -337,24 +187,46 @@ impl Desk {
         Ok(self)
     }
 
-    /// Puts the state beside the journal. That it fails is no harm: the journal is only longer.
-    async fn put_state(mut self) -> Self {
-        let ledger = self.scheduler.ledger().clone();
-        let mut journal = self.journal;
-        let put = spawn_blocking(move || {
-            let put = record::encode_state(&ledger);
-            let put = put.and_then(|state| journal.put_state(&state).map(|()| state.len()));
-            (journal, put)
+    /// Begins to put the state beside the journal: it is encoded here, and written beside the facts that
+    /// follow. That it fails is no harm: the journal is only longer.
+    async fn put_state(self) -> Self {
+        let encoded = spawn_blocking(move || {
+            let mut desk = self;
+            let put = desk.journal.begin_state();
+            let put = put.and_then(|place| {
+                let state = record::encode_state(desk.scheduler.ledger())?;
+                Ok((place, state))
+            });
+            (desk, put)
         });
-        let put_result;
-        (self.journal, put_result) = put.await.expect("writing the state does not panic");
-        match put_result {
-            Ok(bytes) => info!(bytes, "state put beside the journal"),
+        let (mut desk, put) = encoded.await.expect("encoding the state does not panic");
+        match put {
+            Ok((place, state)) => {
+                desk.putting.spawn_blocking(move || place.put(&state));
+            }
+            Err(error) => desk.state_put(Err(error)),
+        }
+        desk
+    }
+
+    fn state_put(&mut self, put: io::Result<u64>) {
+        match put {
+            Ok(bytes) => {
+                self.journal.state_put(bytes);
+                info!(bytes, "state put beside the journal");
+            }
             Err(error) => {
                 warn!(error = %Chain(&error), "failed to put the state beside the journal");
             }
         }
-        self
+    }
+
+    /// Waits for what is being written: nobody else may find the files changing.
+    async fn end(mut self) -> Result<(), DispatchError> {
+        while let Some(put) = self.putting.join_next().await {
+            self.state_put(put.expect("writing the state does not panic"));
+        }
+        Ok(())
     }
 
     /// Hands an effect to whoever does it, without waiting.
@@ -422,59 +294,15 @@ impl Desk {
             }
         }
     }
-
-    /// Waits until the scheduler has something to decide by itself.
-    async fn deadline(&self) {
-        loop {
-            let wait = self.scheduler.next_deadline().wait(clock::both());
-            match wait {
-                Some(Duration::ZERO) => return,
-                Some(wait) => clock::nap(wait).await,
-                None => std::future::pending().await,
-            }
-        }
-    }
 }
 
-/// Appends records; as long as the disk refuses to take them, tries again, up to a stop. Is never given up
-/// in the middle of a write: the next coordinator would find the file changing under it.
-async fn append(
-    mut journal: Journal,
-    mut records: Vec<Vec<u8>>,
-    health: &Health,
-    stop: &CancellationToken,
-) -> Result<Journal, DispatchError> {
-    let count = records.len();
-    if count == 0 {
-        return Ok(journal);
-    }
+/// Waits until the scheduler has something to decide by itself.
+async fn due(deadline: Deadline) {
     loop {
-        let task = spawn_blocking(move || {
-            let appended = journal.append(&records);
-            (journal, records, appended)
-        });
-        let appended;
-        (journal, records, appended) = task.await.expect("appending does not panic");
-        match appended {
-            Ok(()) => {
-                health.set(Ok(()));
-                metrics::counter!("grange_facts_journalled_total").increment(count as u64);
-                metrics::counter!("grange_journal_syncs_total").increment(1);
-                return Ok(journal);
-            }
-            Err(source @ AppendError::NotWritten { .. }) => {
-                error!(error = %Chain(&source), "journal refused; nothing is decided until it is written");
-                metrics::counter!("grange_journal_refused_total").increment(1);
-                health.set(Err(Chain(&source).to_string()));
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return Err(DispatchError::Journal { source }),
-                    () = sleep(REFUSED_PAUSE) => {}
-                }
-            }
-            Err(source @ AppendError::Uncertain { .. }) => {
-                return Err(DispatchError::Journal { source });
-            }
+        match deadline.wait(clock::both()) {
+            Some(Duration::ZERO) => return,
+            Some(wait) => clock::nap(wait).await,
+            None => std::future::pending().await,
         }
     }
 }

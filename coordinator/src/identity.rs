@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use protocol::{
     access::{Identity, Role},
     name::Team,
+    report::Chain,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,6 @@ use crate::{
     clock,
     directory::{self, Directory, DirectoryError},
     farm::Farm,
-    report::Chain,
 };
 
 /// How long the coordinator's own certificate lives. It makes a new one at half of that.

@@ -251,16 +251,37 @@ impl Journal {
     ///
     /// If the system refuses; the journal is as good as before, only longer.
     pub fn put_state(&mut self, state: &[u8]) -> io::Result<()> {
+        self.begin()?;
+        let bytes = put(self.storage.as_mut(), self.next, state)?;
+        self.state_put(bytes);
+        Ok(())
+    }
+
+    /// Begins to put the state after all records so far beside them: from here on records go to the next
+    /// file, and [`StatePlace::put`] may take its time beside them. Only one at a time; a stop before its
+    /// end is as if it had never begun.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses; the journal is as good as before.
+    pub(crate) fn begin_state(&mut self) -> io::Result<StatePlace> {
+        self.begin()?;
+        let beside = self.storage.beside();
+        Ok(StatePlace {
+            storage: beside.ok_or_else(|| io::Error::other("nothing can be written beside"))?,
+            next: self.next,
+        })
+    }
+
+    /// Notes that a state of so many bytes was put.
+    pub(crate) const fn state_put(&mut self, bytes: u64) {
+        self.state_bytes = bytes;
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
         // Not again at once if it fails.
         self.since_state = (0, 0);
-        self.begin_file()?;
-        let mut bytes = frame::file_header(frame::MAGIC_STATE, self.next).to_vec();
-        bytes.extend_from_slice(blake3::hash(state).as_bytes());
-        bytes.extend_from_slice(state);
-        let name = replay::state_name(self.next);
-        self.storage.replace(&name, &bytes)?;
-        self.state_bytes = bytes.len() as u64;
-        replay::remove_before(self.storage.as_mut(), self.next)
+        self.begin_file()
     }
 
     /// Begins the next file, unless the last one is empty.
@@ -283,6 +304,35 @@ impl Journal {
     fn path(&self) -> PathBuf {
         self.storage.path(&self.file)
     }
+}
+
+/// Where a state is to be put.
+#[derive(Debug)]
+pub(crate) struct StatePlace {
+    storage: Box<dyn Storage>,
+    /// The number of the first record that is not in it.
+    next: u64,
+}
+
+impl StatePlace {
+    /// Puts the state there, and lets the files before it go; gives how many bytes it has on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses; the journal is as good as before, only longer.
+    pub(crate) fn put(mut self, state: &[u8]) -> io::Result<u64> {
+        put(self.storage.as_mut(), self.next, state)
+    }
+}
+
+fn put(storage: &mut dyn Storage, next: u64, state: &[u8]) -> io::Result<u64> {
+    let mut bytes = frame::file_header(frame::MAGIC_STATE, next).to_vec();
+    bytes.reserve_exact(blake3::OUT_LEN + state.len());
+    bytes.extend_from_slice(blake3::hash(state).as_bytes());
+    bytes.extend_from_slice(state);
+    storage.replace(&replay::state_name(next), &bytes)?;
+    replay::remove_before(storage, next)?;
+    Ok(bytes.len() as u64)
 }
 
 /// Makes a file of facts without records, durably.

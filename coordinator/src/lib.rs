@@ -20,7 +20,6 @@ mod members;
 mod options;
 pub mod record;
 mod recovery;
-mod report;
 mod retention;
 mod run;
 mod session;

@@ -10,8 +10,8 @@ pub const BUILD_TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 pub const QUEUE_TIME_LIMIT: Duration = Duration::from_secs(480 * 60);
 /// How long a build that has ended is kept, by default.
 pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How many bytes of logs and artifacts builds that have ended may take, by default: 50 GB.
-pub const RETENTION_BYTES: u64 = 50_000_000_000;
+/// How many bytes of logs and artifacts builds that have ended may take, by default: 10 GiB.
+pub const RETENTION_BYTES: u64 = 10 << 30;
 /// The longest that a limit may be: ten years, which no sum of times overflows on.
 const LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use cache::client::{CacheClient, CacheError};
-use protocol::{build::BuildId, message::cache::keys, name::Namespace};
+use protocol::{build::BuildId, message::cache::keys, name::Namespace, report::Chain};
 use scheduler::{Event, RetentionPolicy};
 use tokio::{
     sync::mpsc,
@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{clock, dispatcher::Stopped, farm::Farm, report::Chain};
+use crate::{clock, dispatcher::Stopped, farm::Farm};
 
 /// How many chores may wait. What does not fit the next sweep finds.
 const CHORES_MAX: usize = 1_024;

@@ -214,6 +214,7 @@ impl Services {
             chores,
             health: health.clone(),
             sessions: BTreeMap::new(),
+            putting: JoinSet::new(),
         };
         let desk = desk.run(orders, stop.clone());
         self.tasks.spawn(async move { Ok(desk.await?) });

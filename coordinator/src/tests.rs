@@ -123,12 +123,12 @@ async fn who_may_not_is_told_so() {
     let mut token = farm.token(Role::Worker).await;
     token.secret[0] ^= 1;
     let error = transport::enrol(farm.address(), &token, "w1").await;
-    let chain = crate::report::Chain(&error.unwrap_err()).to_string();
+    let chain = protocol::report::Chain(&error.unwrap_err()).to_string();
     assert!(chain.contains("not known here"), "{chain}");
 
     let token = farm.token(Role::Worker).await;
     let error = transport::enrol(farm.address(), &token, "../w1").await;
-    let chain = crate::report::Chain(&error.unwrap_err()).to_string();
+    let chain = protocol::report::Chain(&error.unwrap_err()).to_string();
     assert!(chain.contains("`../w1`"), "{chain}");
     farm.stop().await;
 }
@@ -144,7 +144,7 @@ async fn who_is_revoked_is_out_at_once_at_coordinator_and_cache() {
     at_cache.stats().await.unwrap();
     let token = farm.token(Role::Worker).await;
     let taken = transport::enrol(farm.address(), &token, "w1").await;
-    let chain = crate::report::Chain(&taken.unwrap_err()).to_string();
+    let chain = protocol::report::Chain(&taken.unwrap_err()).to_string();
     assert!(chain.contains("grange member revoke w1"), "{chain}");
 
     let refusal = refused(
@@ -339,6 +339,38 @@ async fn a_worker_is_told_to_drain_and_numbers_are_shown() {
     let metrics = farm.http("/metrics").await;
     assert!(metrics.contains("grange_journal_syncs_total"), "{metrics}");
     assert!(farm.http("/healthz").await.ends_with("ok\n"));
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_has_streams_for_all_its_logs_and_a_client_for_its_requests() {
+    let farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let anna = farm.enrol(Role::Developer, "anna").await;
+    // Its session, and a log for each slot twice.
+    let client = worker.connect(farm.address()).await;
+    assert_eq!(client.streams(2_049, 2_049).await, 2_049);
+    let client = anna.connect(farm.address()).await;
+    assert!(client.streams(64, 3_000).await <= 128);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_not_shown_as_if_it_were_whole() {
+    let farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let client = farm.enrol(Role::Developer, "anna").await;
+    let client = client.connect(farm.address()).await;
+    let build = client.submit(BUILDSPEC).await.unwrap().build;
+    let mut session = TestWorker::join(&worker, farm.address()).await;
+    for _ in 0..6 {
+        session.run_one("a line\n").await;
+    }
+    assert!(client.watches_to_the_end(&build.to_string()).await);
+    let log = farm.log_directory(build).join("3.1");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    assert!(!client.watches_to_the_end(&build.to_string()).await);
     farm.stop().await;
 }
 

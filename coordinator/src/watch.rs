@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
 };
 
@@ -16,27 +17,46 @@ use protocol::{
     message::client::{BuildSummary, LogPosition, PhaseDetail, WatchEvent},
 };
 use tokio::task::spawn_blocking;
-use tracing::warn;
 use transport::{SendHalf, StreamError};
 
-use crate::{bells::News, clock, farm::Farm, logs::LogKey, report::Chain};
+use crate::{bells::News, clock, farm::Farm, logs::LogKey};
 
 /// How many log bytes go to a watcher at once: enough to keep a connection busy, little enough that the
 /// logs of units that run side by side take turns.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a watch ended before all was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    /// The client is gone.
+    #[error("failed to send to the client")]
+    Stream {
+        /// How.
+        #[from]
+        source: StreamError,
+    },
+    /// A log cannot be read. The client has to hear that what it got is not all.
+    #[error("failed to read the logs of build {build}")]
+    Log {
+        /// Of which build.
+        build: BuildId,
+        /// What the system says.
+        source: io::Error,
+    },
+}
 
 /// Sends what happens to a build, from the positions in `from` on; without `follow` only what has happened
 /// so far. Ends when the build has ended or was deleted, or the coordinator stops.
 ///
 /// # Errors
 ///
-/// If the client is gone.
+/// If the client is gone, or a log cannot be read.
 pub(crate) async fn run(
     stream: &mut SendHalf,
     farm: &Arc<Farm>,
     (build, from): (BuildId, Vec<LogPosition>),
     follow: bool,
-) -> Result<(), StreamError> {
+) -> Result<(), WatchError> {
     // Listened to before the first look, so that nothing falls between.
     let bell = farm.bells.listen(build);
     let mut watcher = Watcher {
@@ -45,13 +65,15 @@ pub(crate) async fn run(
         sent: positions(build, &from),
         shown: BTreeMap::new(),
     };
-    let Some(mut look) = watcher.first_look().await else {
+    let Some(mut look) = watcher.first_look().await? else {
         return Ok(());
     };
     loop {
         watcher.send(stream, &look).await?;
         if let Some(summary) = look.ended {
-            return stream.message(&WatchEvent::Ended(Box::new(summary))).await;
+            return Ok(stream
+                .message(&WatchEvent::Ended(Box::new(summary)))
+                .await?);
         }
         if !follow {
             return Ok(());
@@ -61,7 +83,7 @@ pub(crate) async fn run(
             () = bell.rung() => {}
             () = stream.stopped() => return Ok(()),
         }
-        match watcher.look(bell.take()).await {
+        match watcher.look(bell.take()).await? {
             Some(next) => look = next,
             // The build was deleted, or the coordinator stops: there is nothing more to come.
             None => return Ok(()),
@@ -105,13 +127,15 @@ struct Look {
 
 impl Watcher {
     /// Everything that there is; `None`: the build is gone.
-    async fn first_look(&self) -> Option<Look> {
+    async fn first_look(&self) -> Result<Option<Look>, WatchError> {
         let build = self.build;
         let asked = self
             .farm
             .dispatcher
             .ask(move |state| scheduler::build_detail(state, build, clock::both()));
-        let detail = asked.await.ok()??;
+        let Ok(Some(detail)) = asked.await else {
+            return Ok(None);
+        };
         let units = detail.units.into_iter();
         let mut phases: Vec<_> = units
             .flat_map(|unit| {
@@ -121,15 +145,15 @@ impl Watcher {
             })
             .collect();
         phases.sort_by_key(|(_, phase)| phase.job);
-        Some(Look {
+        Ok(Some(Look {
             phases,
-            logs: self.lengths().await,
+            logs: self.lengths().await?,
             ended: ended(detail.summary),
-        })
+        }))
     }
 
     /// What is new; `None`: the build is gone, or the coordinator stops.
-    async fn look(&self, news: News) -> Option<Look> {
+    async fn look(&self, news: News) -> Result<Option<Look>, WatchError> {
         let build = self.build;
         // A log can be heard of before the start of its phase is.
         let mut jobs = news.jobs;
@@ -141,50 +165,51 @@ impl Watcher {
             });
             Some((phases.collect::<Vec<_>>(), summary))
         });
-        let (phases, summary) = asked.await.ok()??;
+        let Ok(Some((phases, summary))) = asked.await else {
+            return Ok(None);
+        };
         let ended = ended(summary);
         // The logs of a phase that has ended are all there by now: read them to their ends.
         let settled = phases.iter().any(|(_, phase)| is_ended(phase)) || ended.is_some();
         let logs = if settled {
-            self.lengths().await
+            self.lengths().await?
         } else {
-            self.lengths_of(news.logs).await
+            self.lengths_of(news.logs).await?
         };
-        Some(Look {
+        Ok(Some(Look {
             phases,
             logs,
             ended,
-        })
+        }))
     }
 
     /// How long the logs of the build are.
-    async fn lengths(&self) -> BTreeMap<LogKey, u64> {
+    async fn lengths(&self) -> Result<BTreeMap<LogKey, u64>, WatchError> {
         let (logs, build) = (Arc::clone(&self.farm.logs), self.build);
         let lengths = spawn_blocking(move || logs.lengths(build)).await;
-        match lengths.expect("looking at logs does not panic") {
-            Ok(lengths) => lengths,
-            Err(error) => {
-                warn!(%build, error = %Chain(&error), "failed to look at the logs of a build");
-                BTreeMap::new()
-            }
-        }
+        let lengths = lengths.expect("looking at logs does not panic");
+        lengths.map_err(|source| WatchError::Log { build, source })
     }
 
     /// How long these logs are.
-    async fn lengths_of(&self, keys: BTreeSet<LogKey>) -> BTreeMap<LogKey, u64> {
+    async fn lengths_of(
+        &self,
+        keys: BTreeSet<LogKey>,
+    ) -> Result<BTreeMap<LogKey, u64>, WatchError> {
         if keys.is_empty() {
-            return BTreeMap::new();
+            return Ok(BTreeMap::new());
         }
-        let logs = Arc::clone(&self.farm.logs);
+        let (logs, build) = (Arc::clone(&self.farm.logs), self.build);
         let lengths = move || {
-            let length = |key| Some((key, logs.length(key).ok()?));
-            keys.into_iter().filter_map(length).collect()
+            let length = |key| Ok((key, logs.length(key)?));
+            keys.into_iter().map(length).collect()
         };
         let lengths = spawn_blocking(lengths).await;
-        lengths.expect("looking at logs does not panic")
+        let lengths: io::Result<_> = lengths.expect("looking at logs does not panic");
+        lengths.map_err(|source| WatchError::Log { build, source })
     }
 
-    async fn send(&mut self, stream: &mut SendHalf, look: &Look) -> Result<(), StreamError> {
+    async fn send(&mut self, stream: &mut SendHalf, look: &Look) -> Result<(), WatchError> {
         for (unit, phase) in &look.phases {
             if self.shown.get(&phase.job) == Some(phase) {
                 continue;
@@ -212,7 +237,7 @@ impl Watcher {
         stream: &mut SendHalf,
         job: u32,
         logs: &BTreeMap<LogKey, u64>,
-    ) -> Result<(), StreamError> {
+    ) -> Result<(), WatchError> {
         for (&key, &length) in logs.iter().filter(|(key, _)| key.job.index == job) {
             while self.piece(stream, key, length).await? {}
         }
@@ -225,7 +250,7 @@ impl Watcher {
         &mut self,
         stream: &mut SendHalf,
         logs: &BTreeMap<LogKey, u64>,
-    ) -> Result<(), StreamError> {
+    ) -> Result<(), WatchError> {
         let is_shown = |key: &LogKey| {
             let shown = self.shown.get(&key.job.index);
             shown.is_some_and(|phase| key.attempt <= phase.attempts)
@@ -250,20 +275,17 @@ impl Watcher {
         stream: &mut SendHalf,
         key: LogKey,
         length: u64,
-    ) -> Result<bool, StreamError> {
+    ) -> Result<bool, WatchError> {
         let offset = self.sent.get(&key).copied().unwrap_or(0);
         if length <= offset {
             return Ok(false);
         }
         let logs = Arc::clone(&self.farm.logs);
         let read = spawn_blocking(move || logs.read(key, offset, PIECE_BYTES_MAX)).await;
-        let bytes = match read.expect("reading logs does not panic") {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                warn!(job = %key.job, attempt = key.attempt, error = %Chain(&error), "failed to read a log");
-                return Ok(false);
-            }
-        };
+        let build = self.build;
+        let bytes = read
+            .expect("reading logs does not panic")
+            .map_err(|source| WatchError::Log { build, source })?;
         if bytes.is_empty() {
             return Ok(false);
         }

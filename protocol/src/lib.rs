@@ -22,6 +22,7 @@ pub mod lease;
 pub mod message;
 pub mod name;
 pub mod path;
+pub mod report;
 pub mod snapshot;
 pub mod time;
 pub mod tree;

@@ -438,6 +438,13 @@ pub struct Greeting {
 }
 
 impl Greeting {
+    /// Lets this client have so many streams open at once, in place of what the server lets all have.
+    #[must_use]
+    pub const fn with_streams(mut self, streams: u32) -> Self {
+        self.streams = streams;
+        self
+    }
+
     /// Lets the client in, with the certificate that it asked for, if it did. A client without a
     /// certificate gets the new one and nothing else: it comes back with it. When this returns a
     /// certificate has arrived, or is late; the connection may be dropped.

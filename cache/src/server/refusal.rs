@@ -3,12 +3,14 @@
 
 use std::{
     error::Error,
-    fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use protocol::message::{Refusal, RefusalCode};
+use protocol::{
+    message::{Refusal, RefusalCode},
+    report::Chain,
+};
 
 use crate::store::{ClosureError, Trouble};
 
@@ -21,18 +23,12 @@ const RETRY_SOON: Duration = Duration::from_secs(1);
 static ERRORS: AtomicU64 = AtomicU64::new(1);
 
 /// The error and its causes, each once.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _infallible = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    Chain(error).to_string()
 }
 
 /// An error that is none of the client's business.
-pub(crate) fn internal(error: &dyn Error) -> Refusal {
+pub(crate) fn internal(error: &(dyn Error + 'static)) -> Refusal {
     let id = ERRORS.fetch_add(1, Ordering::Relaxed);
     tracing::error!(error_id = id, error = %chain(error), "request failed");
     let message = format!("the cache has failed; its log says why under error_id={id}");

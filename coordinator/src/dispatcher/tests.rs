@@ -10,7 +10,7 @@ use protocol::{
     digest::Digest,
     worker::{Incarnation, Isolation, WorkerOffer},
 };
-use scheduler::{Config, Fact, Submission};
+use scheduler::{Config, Fact, State, Submission};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -25,23 +25,29 @@ struct Running {
     task: JoinSet<Result<(), DispatchError>>,
 }
 
+/// A dispatcher's desk with a journal in `home`.
+fn desk(home: &Path, config: Config) -> Desk {
+    let (journal, facts) = open(&home.join("journal"));
+    let mut scheduler = Scheduler::new(config);
+    for fact in &facts {
+        scheduler.replay(fact).unwrap();
+    }
+    scheduler.recovered(clock::both());
+    Desk {
+        scheduler,
+        journal,
+        signer: Arc::new(GrantSigner::create()),
+        bells: Arc::default(),
+        chores: retention::queue().0,
+        health: Health::default(),
+        sessions: BTreeMap::new(),
+        putting: JoinSet::new(),
+    }
+}
+
 impl Running {
     fn start(home: &Path) -> Self {
-        let (journal, facts) = open(&home.join("journal"));
-        let mut scheduler = Scheduler::new(Config::default());
-        for fact in &facts {
-            scheduler.replay(fact).unwrap();
-        }
-        scheduler.recovered(clock::both());
-        let desk = Desk {
-            scheduler,
-            journal,
-            signer: Arc::new(GrantSigner::create()),
-            bells: Arc::default(),
-            chores: retention::queue().0,
-            health: Health::default(),
-            sessions: BTreeMap::new(),
-        };
+        let desk = desk(home, Config::default());
         let (dispatcher, orders) = queue();
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
@@ -254,4 +260,63 @@ async fn a_session_that_ends_without_a_word_is_noticed() {
     let counts = running.dispatcher.ask(scheduler::counts).await.unwrap();
     assert_eq!(counts.workers, 0);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn time_moves_under_a_flood_of_questions() {
+    let home = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.limits.queue = Duration::from_millis(1);
+    let mut desk = desk(home.path(), config);
+    let stop = CancellationToken::new();
+    let submit = Order::Event(Event::Submit(Box::new(submission())), None);
+    desk = desk.decide(vec![submit], &stop).await.unwrap();
+    // Nothing takes the time to be told of it, and the deadline passes.
+    while desk.scheduler.next_deadline().wait(clock::both()) != Some(Duration::ZERO) {
+        tokio::task::yield_now().await;
+    }
+    let (told, mut answer) = mpsc::channel(1);
+    let question = Order::Ask(Box::new(move |state| {
+        told.try_send(scheduler::is_ended(state, BUILD)).unwrap();
+    }));
+    desk.decide(vec![question], &stop).await.unwrap();
+    assert_eq!(answer.recv().await, Some(Some(true)));
+}
+
+#[tokio::test]
+async fn the_state_is_put_beside_while_facts_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let mut desk = desk(home.path(), Config::default());
+    let stop = CancellationToken::new();
+    let submit = |number| {
+        let submission = Submission {
+            build: BuildId(number),
+            ..submission()
+        };
+        Order::Event(Event::Submit(Box::new(submission)), None)
+    };
+    desk = desk.decide(vec![submit(1)], &stop).await.unwrap();
+    desk = desk.put_state().await;
+    assert_eq!(desk.putting.len(), 1);
+    desk = desk.decide(vec![submit(2)], &stop).await.unwrap();
+    desk.end().await.unwrap();
+
+    let mut kept = Vec::new();
+    let open = Journal::open(&home.path().join("journal"), &mut |replayed| {
+        match replayed {
+            Replayed::State(state) => {
+                let ledger = record::decode_state(state)?;
+                let known = Scheduler::restored(Config::default(), ledger);
+                kept.push(scheduler::counts(known.state()).builds_active);
+            }
+            Replayed::Record(_) => kept.push(0),
+        }
+        Ok(())
+    });
+    open.unwrap();
+    assert_eq!(
+        kept,
+        [1, 0],
+        "the state with one build, and one fact after it"
+    );
 }

@@ -21,6 +21,12 @@ pub trait Storage: Debug + Send + Sync {
     /// Where a file is, for people.
     fn path(&self, name: &str) -> PathBuf;
 
+    /// The same files, for use beside this; what two write has to be in different files. `None`: there is
+    /// no second way to them.
+    fn beside(&self) -> Option<Box<dyn Storage>> {
+        None
+    }
+
     /// The names of all files, in any order.
     ///
     /// # Errors
@@ -126,6 +132,13 @@ impl Files {
 impl Storage for Files {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    fn beside(&self) -> Option<Box<dyn Storage>> {
+        Some(Box::new(Self {
+            directory: self.directory.clone(),
+            open: None,
+        }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

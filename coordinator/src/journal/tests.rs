@@ -193,6 +193,29 @@ fn a_stop_at_any_step_of_putting_the_state_loses_nothing() {
 }
 
 #[test]
+fn a_state_is_put_beside_the_facts_that_follow_and_a_stop_in_the_middle_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    sample(home.path());
+    let (mut journal, _) = open(home.path()).unwrap();
+    let place = journal.begin_state().unwrap();
+    append(&mut journal, &[6]);
+    // Killed before the state is there.
+    assert_eq!(open(home.path()).unwrap().1, records(0..7));
+    append(&mut journal, &[7]);
+    assert!(!journal.wants_state());
+    place.put(b"\"six\"").unwrap();
+    append(&mut journal, &[8]);
+    let expected = ["state \"six\"", "record 6", "record 7", "record 8"];
+    assert_eq!(open(home.path()).unwrap().1, expected);
+    // What was begun and never put is in the way of nothing.
+    drop(journal.begin_state().unwrap());
+    append(&mut journal, &[9]);
+    journal.put_state(b"10").unwrap();
+    assert_eq!(open(home.path()).unwrap().1, ["state 10"]);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn a_damaged_state_stops_the_start() {
     let home = tempfile::tempdir().unwrap();
     sample(home.path());

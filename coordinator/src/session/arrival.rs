@@ -9,6 +9,7 @@ use protocol::{
         handshake::{IssuedCertificate, Purpose},
     },
     name::{NAME_BYTES_MAX, WorkerName},
+    report::Chain,
     time::WallTime,
 };
 use tokio::{
@@ -19,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Arriving, Certificate, Connection, JoinToken, Server};
 
-use super::{client, refusal, worker};
-use crate::{clock, farm::Farm, members::RegisterError, report::Chain};
+use super::{client, guests::Guests, refusal, worker};
+use crate::{clock, farm::Farm, members::RegisterError};
 
 /// How long the certificate of a machine lives. Machines renew theirs at half of it without being asked,
 /// so it only has to outlast a weekend of being switched off.
@@ -33,6 +34,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 /// Takes connections until stopped, and waits for their sessions to end.
 pub(crate) async fn run(server: Arc<Server>, farm: Arc<Farm>, stop: CancellationToken) {
     let mut sessions = JoinSet::new();
+    let guests = Guests::default();
     loop {
         tokio::select! {
             biased;
@@ -41,7 +43,7 @@ pub(crate) async fn run(server: Arc<Server>, farm: Arc<Farm>, stop: Cancellation
             arriving = server.accept() => match arriving {
                 Some(arriving) => {
                     let remote = arriving.remote();
-                    let session = arrive(arriving, Arc::clone(&farm), stop.clone());
+                    let session = arrive(arriving, Arc::clone(&farm), guests.clone(), stop.clone());
                     sessions.spawn(session.instrument(info_span!("connection", %remote)));
                 }
                 None => break,
@@ -61,7 +63,7 @@ fn note(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn arrive(arriving: Arriving, farm: Arc<Farm>, stop: CancellationToken) {
+async fn arrive(arriving: Arriving, farm: Arc<Farm>, guests: Guests, stop: CancellationToken) {
     let greeting = tokio::select! {
         biased;
         () = stop.cancelled() => return,
@@ -84,10 +86,22 @@ async fn arrive(arriving: Arriving, farm: Arc<Farm>, stop: CancellationToken) {
     // It may wait for the disk.
     let admitted = spawn_blocking(move || asked.admit()).await;
     match admitted.expect("admitting does not panic") {
-        Ok(Admitted::Member(certificate)) => match greeting.welcome(None).await {
-            Ok(connection) => converse(connection, certificate, farm, stop).await,
-            Err(error) => debug!(error = %Chain(&error), "client is gone"),
-        },
+        Ok(Admitted::Member(certificate)) => {
+            let place = match guests.admit(&certificate.identity) {
+                Ok(place) => place,
+                Err(error) => {
+                    warn!(reason = %error, "client refused");
+                    metrics::counter!("grange_clients_refused_total").increment(1);
+                    return greeting.refuse(refusal::exhausted(error.to_string())).await;
+                }
+            };
+            let greeting = greeting.with_streams(streams(certificate.identity.role));
+            match greeting.welcome(None).await {
+                Ok(connection) => converse(connection, certificate, farm, stop).await,
+                Err(error) => debug!(error = %Chain(&error), "client is gone"),
+            }
+            drop(place);
+        }
         Ok(Admitted::Issued(issued)) => {
             info!(identity = %issued.identity, "certificate issued");
             metrics::counter!("grange_certificates_issued_total").increment(1);
@@ -189,6 +203,14 @@ fn register_refusal(error: &RegisterError) -> Refusal {
         RegisterError::Revoked { .. } => refusal::denied(error.to_string()),
         RegisterError::TooMany => refusal::exhausted(error.to_string()),
         RegisterError::Write { .. } => refusal::internal("remember the member", error),
+    }
+}
+
+/// How many streams a member may have open at once.
+const fn streams(role: Role) -> u32 {
+    match role {
+        Role::Worker => worker::STREAMS_MAX,
+        _ => client::REQUESTS_MAX,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The session of one client: each of its streams is a request, answered by what the scheduler knows or
 //! decides.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
     access::{Identity, Role},
@@ -11,9 +11,14 @@ use protocol::{
         client::{BuildRef, ClientReply, ClientRequest, FarmInfo},
     },
     name::WorkerName,
+    report::Chain,
 };
 use scheduler::{Event, Scope, State};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Connection, Stream, StreamError};
 
@@ -21,13 +26,18 @@ use super::{membership, refusal, submit};
 use crate::{
     clock,
     farm::{self, Farm},
-    report::Chain,
-    watch,
+    watch::{self, WatchError},
 };
 
-/// How many requests of one client are served at once; further ones are refused. People follow a few
-/// builds at a time, programs some dozens.
-const REQUESTS_MAX: usize = 128;
+/// How many requests of one client are served at once; the streams of further ones wait. People follow a
+/// few builds at a time, programs some dozens.
+pub(super) const REQUESTS_MAX: u32 = 128;
+/// How many requests of one client are received at once: each may take [`REQUEST_BYTES_MAX`], and is short.
+const RECEIVED_AT_ONCE: usize = 4;
+/// The longest request, in bytes: a buildspec of a megabyte, variables, and where the source is.
+const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long a request may take to arrive: who needs longer has gone, and holds up the client's others.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 /// Serves a client until it leaves; says why it ended.
 pub(crate) async fn run(
@@ -36,6 +46,7 @@ pub(crate) async fn run(
     farm: &Arc<Farm>,
 ) -> &'static str {
     let mut requests = JoinSet::new();
+    let receiving = Arc::new(Semaphore::new(RECEIVED_AT_ONCE));
     loop {
         tokio::select! {
             biased;
@@ -53,10 +64,10 @@ pub(crate) async fn run(
                     identity: identity.clone(),
                     remote: connection.remote(),
                     farm: Arc::clone(farm),
+                    receiving: Arc::clone(&receiving),
                 };
-                let crowded = REQUESTS_MAX <= requests.len();
                 let span = info_span!("request", team = %identity.team, client = identity.name);
-                requests.spawn(request.serve(stream, crowded).instrument(span));
+                requests.spawn(request.serve(stream).instrument(span));
             }
         }
     }
@@ -67,30 +78,48 @@ struct Request {
     identity: Identity,
     remote: SocketAddr,
     farm: Arc<Farm>,
+    receiving: Arc<Semaphore>,
 }
 
 impl Request {
-    async fn serve(self, mut stream: Stream, crowded: bool) {
+    async fn serve(self, mut stream: Stream) {
         metrics::counter!("grange_requests_total").increment(1);
-        match self.converse(&mut stream, crowded).await {
+        match self.converse(&mut stream).await {
             Ok(()) => stream.send.finish(),
-            Err(error) => debug!(error = %Chain(&error), "client is gone"),
+            Err(WatchError::Stream { source }) => {
+                debug!(error = %Chain(&source), "client is gone");
+            }
+            Err(error) => {
+                // What has been sent is not all there is, so it must not look as if it were.
+                warn!(error = %Chain(&error), "watch ended early");
+                metrics::counter!("grange_watches_failed_total").increment(1);
+                stream.send.reset();
+            }
         }
     }
 
-    async fn converse(&self, stream: &mut Stream, crowded: bool) -> Result<(), StreamError> {
-        let Some(request) = stream.receive.message::<ClientRequest>().await? else {
+    /// Receives the request; `None`: there is none, or it takes too long.
+    async fn receive(&self, stream: &mut Stream) -> Result<Option<ClientRequest>, StreamError> {
+        let receiving = self.receiving.acquire().await;
+        let _receiving = receiving.expect("the semaphore is never closed");
+        let request = stream.receive.message_within(REQUEST_BYTES_MAX);
+        let request = timeout(REQUEST_TIME, request).await;
+        request.unwrap_or_else(|_elapsed| {
+            debug!("request does not arrive");
+            stream.send.reset();
+            Ok(None)
+        })
+    }
+
+    async fn converse(&self, stream: &mut Stream) -> Result<(), WatchError> {
+        let Some(request) = self.receive(stream).await? else {
             return Ok(());
         };
         let watched = match &request {
             ClientRequest::Watch { build, .. } => Some(build.clone()),
             _ => None,
         };
-        let answer = if crowded {
-            let message =
-                format!("at most {REQUESTS_MAX} requests of one client are served at once");
-            Err(refusal::exhausted(message))
-        } else if let Some(build) = watched {
+        let answer = if let Some(build) = watched {
             self.find(build).await.map(ClientReply::Watching)
         } else {
             self.answer(&request).await
@@ -99,7 +128,15 @@ impl Request {
             debug!(reason = refused.message, "request refused");
             metrics::counter!("grange_requests_refused_total").increment(1);
         }
-        stream.send.message(&answer).await?;
+        match stream.send.message(&answer).await {
+            // Nothing of it has left.
+            Err(StreamError::Encode { source }) => {
+                let refused = refusal::internal("fit the answer into a message", &source);
+                let answer: Result<ClientReply, Refusal> = Err(refused);
+                return Ok(stream.send.message(&answer).await?);
+            }
+            sent => sent?,
+        }
         if let (ClientRequest::Watch { from, follow, .. }, Ok(ClientReply::Watching(build))) =
             (request, answer)
         {

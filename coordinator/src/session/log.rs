@@ -6,6 +6,7 @@ use bytes::Bytes;
 use protocol::{
     message::work::{LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart},
     name::WorkerName,
+    report::Chain,
 };
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -14,12 +15,14 @@ use transport::{Stream, StreamError};
 use crate::{
     farm::Farm,
     logs::{AppendLogError, LogKey},
-    report::Chain,
 };
 
 /// How long the disk gets before a piece that it had no room for is written again. Meanwhile the worker
 /// waits, and so does what it runs.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest message before the bytes of a piece, in bytes: two numbers.
+const PIECE_HEADER_BYTES_MAX: usize = 1024;
 
 /// Why a log stream was given up. The worker opens another and goes on from what was acknowledged.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +99,7 @@ async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSe
     // What is there already need not be sent again.
     let durable = farm.log_writer.append(key, 0, Bytes::new()).await?;
     stream.send.message(&LogAck { durable }).await?;
-    while let Some(piece) = stream.receive.message::<LogPiece>().await? {
+    while let Some(piece) = receive_piece(stream).await? {
         let length = usize::try_from(piece.bytes).unwrap_or(usize::MAX);
         if LOG_PIECE_BYTES_MAX < piece.bytes {
             let bytes = length;
@@ -121,6 +124,10 @@ async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSe
     }
     stream.send.finish();
     Ok(())
+}
+
+async fn receive_piece(stream: &mut Stream) -> Result<Option<LogPiece>, StreamError> {
+    stream.receive.message_within(PIECE_HEADER_BYTES_MAX).await
 }
 
 /// Whether there may be room later.

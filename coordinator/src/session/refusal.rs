@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use protocol::message::{Refusal, RefusalCode};
+use protocol::{
+    message::{Refusal, RefusalCode},
+    report::Chain,
+};
 use tracing::error;
 
-use crate::{dispatcher::Stopped, report::Chain};
+use crate::dispatcher::Stopped;
 
 /// When to ask again somebody who cannot answer now: about as long as a restart takes.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -19,13 +19,14 @@ use protocol::{
         },
     },
     name::{Namespace, Team},
+    report::Chain,
 };
 use scheduler::{Event, Submission};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::refusal;
-use crate::{clock, farm::Farm, report::Chain, retention::Chore};
+use crate::{clock, farm::Farm, retention::Chore};
 
 /// How many bytes the variables of a submission may have together: what Linux gives the environment of a
 /// process by default is eight times as much, and each task of a batch gets a copy.
@@ -68,7 +69,13 @@ pub(crate) async fn submit(
         reruns: build.reruns.clone(),
         priority: build.priority,
     };
-    let submitted = take(farm, Event::Submit(Box::new(submission)), id, namespace).await?;
+    let submitted = take(
+        farm,
+        Event::Submit(Box::new(submission)),
+        (id, namespace),
+        None,
+    )
+    .await?;
     info!(build = %id, project = %build.project, number = submitted.number, jobs, "build submitted");
     Ok(submitted)
 }
@@ -90,7 +97,7 @@ pub(crate) async fn retry(
         })
     });
     let source = source.await?;
-    let source = source.ok_or_else(|| refusal::not_found(format!("build {build} was deleted")))?;
+    let source = source.ok_or_else(|| deleted(build))?;
     let id = random_id()?;
     let namespace = source.namespace.clone();
     source.hold(farm, id).await?;
@@ -99,22 +106,29 @@ pub(crate) async fn retry(
         retry: id,
         initiator: identity.name.clone(),
     };
-    let submitted = take(farm, event, id, namespace).await?;
+    let submitted = take(farm, event, (id, namespace), Some(build)).await?;
     info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
     Ok(submitted)
 }
 
-/// Lets the scheduler take the build `id`, whose source is held already.
+fn deleted(build: BuildId) -> Refusal {
+    refusal::not_found(format!("build {build} was deleted"))
+}
+
+/// Lets the scheduler take the build `id`, whose source is held already; `retried` is the build that it
+/// is to run again.
 async fn take(
     farm: &Farm,
     event: Event,
-    id: BuildId,
-    namespace: Namespace,
+    (id, namespace): (BuildId, Namespace),
+    retried: Option<BuildId>,
 ) -> Result<Submitted, Refusal> {
-    let taken = farm
-        .dispatcher
-        .apply(event, move |state| scheduler::build_summary(state, id));
-    if let Some(summary) = taken.await? {
+    let taken = farm.dispatcher.apply(event, move |state| {
+        let is_gone = retried.is_some_and(|build| scheduler::is_ended(state, build).is_none());
+        (scheduler::build_summary(state, id), is_gone)
+    });
+    let (summary, is_gone) = taken.await?;
+    if let Some(summary) = summary {
         metrics::counter!("grange_builds_submitted_total").increment(1);
         return Ok(Submitted {
             build: id,
@@ -125,6 +139,9 @@ async fn take(
         build: id,
         namespace,
     });
+    if let Some(build) = retried.filter(|_| is_gone) {
+        return Err(deleted(build));
+    }
     Err(refusal::exhausted(
         "too many builds have not ended; wait until some have, or stop some",
     ))

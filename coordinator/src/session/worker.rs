@@ -8,6 +8,7 @@ use protocol::{
     lease::LeaseId,
     message::work::{CoordinatorMessage, HeldLease, WorkRequest, WorkerMessage},
     name::{Team, WorkerName},
+    report::Chain,
     worker::WorkerOffer,
 };
 use scheduler::{Event, SessionId};
@@ -18,11 +19,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
 
-use super::log;
+use super::{log, result};
 use crate::{
     dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
     farm::Farm,
-    report::Chain,
 };
 
 /// How many slots a worker may say it has: more than any machine has cores.
@@ -31,9 +31,11 @@ const CAPACITY_MAX: u32 = 1_024;
 const LEASES_MAX: usize = 2 * CAPACITY_MAX as usize;
 /// How many labels a worker may have; people write them by hand.
 const LABELS_MAX: usize = 100;
-/// How many streams a worker may have open at once: the session, and a log for each slot and for each
-/// attempt that is over and has log to bring.
-const STREAMS_MAX: usize = 1 + 2 * CAPACITY_MAX as usize;
+/// How many streams a worker may have open at once: the greeting, the session, and a log for each slot and
+/// for each attempt that is over and has log to bring.
+pub(super) const STREAMS_MAX: u32 = 2 + 2 * CAPACITY_MAX;
+/// The longest first message of a stream, in bytes: three numbers.
+const REQUEST_BYTES_MAX: usize = 1024;
 
 /// What came of one of a worker's streams.
 enum Ended {
@@ -72,9 +74,6 @@ pub(crate) async fn run(
                 let Some(stream) = stream else {
                     return "the worker has left";
                 };
-                if STREAMS_MAX <= streams.len() {
-                    return "a worker cannot send so many logs";
-                }
                 let serve = serve(stream, connection.clone(), member.clone(), Arc::clone(farm));
                 streams.spawn(serve);
             }
@@ -90,7 +89,8 @@ async fn serve(
     farm: Arc<Farm>,
 ) -> Ended {
     let name = &member.0;
-    match stream.receive.message::<WorkRequest>().await {
+    let request = stream.receive.message_within(REQUEST_BYTES_MAX).await;
+    match request {
         Ok(Some(WorkRequest::Log(start))) => {
             log::run(stream, start, name, &farm).await;
             Ended::Log
@@ -260,7 +260,7 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
         WorkerMessage::Finished { lease, result } => Event::Finished {
             session,
             lease,
-            result,
+            result: Box::new(result::bounded(*result).map_err(|_| TOO_LARGE)?),
         },
         WorkerMessage::Began { lease } => Event::Began { session, lease },
         WorkerMessage::Declined { lease } => Event::Declined { session, lease },
@@ -271,6 +271,8 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
         WorkerMessage::Leaving => Event::Leaving { session },
     })
 }
+
+const TOO_LARGE: &str = "the worker's result names more chunks than any has";
 
 fn few(leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, &'static str> {
     if LEASES_MAX < leases.len() {

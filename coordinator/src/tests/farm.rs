@@ -252,13 +252,13 @@ impl Member {
         };
         let client = Client::new(&self.credentials).unwrap();
         let refused = client.connect(address, service).await.unwrap_err();
-        crate::report::Chain(&refused).to_string()
+        protocol::report::Chain(&refused).to_string()
     }
 
     /// Why it gets no new certificate for the one that it has.
     pub(super) async fn not_renewed(&self, farm: &TestFarm) -> String {
         let refused = transport::renew(farm.address(), &self.credentials).await;
-        crate::report::Chain(&refused.unwrap_err()).to_string()
+        protocol::report::Chain(&refused.unwrap_err()).to_string()
     }
 }
 
@@ -328,6 +328,50 @@ impl TestClient {
             batch: false,
             reruns: BTreeMap::new(),
             priority: 0,
+        }
+    }
+
+    /// How many streams it can have open at once, which has to be at least `least`; counts to `most`.
+    pub(super) async fn streams(&self, least: usize, most: usize) -> usize {
+        let mut streams = Vec::new();
+        while streams.len() < most {
+            let open = timeout(PATIENCE, self.connection.open());
+            tokio::select! {
+                biased;
+                stream = open => streams.push(stream.unwrap().unwrap()),
+                // With the others open there is nothing that it could wait for.
+                () = tokio::task::yield_now(), if least <= streams.len() => break,
+            }
+        }
+        streams.len()
+    }
+
+    /// Whether watching a build ends with its end, and not in the middle.
+    pub(super) async fn watches_to_the_end(&self, build: &str) -> bool {
+        let mut stream = self.connection.open().await.unwrap();
+        let watch = ClientRequest::Watch {
+            build: build.to_owned(),
+            from: Vec::new(),
+            follow: false,
+        };
+        // A stream that is reset loses what is on its way, too.
+        let Ok(reply) = stream.request::<_, ClientReply>(&watch).await else {
+            return false;
+        };
+        reply.unwrap();
+        loop {
+            match stream.receive.message::<WatchEvent>().await {
+                Ok(Some(WatchEvent::Log { bytes, .. })) => {
+                    let bytes = usize::try_from(bytes).unwrap();
+                    if stream.receive.bytes(bytes).await.is_err() {
+                        return false;
+                    }
+                }
+                Ok(Some(WatchEvent::Ended(_))) => return true,
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ends as if all had been sent"),
+                Err(_) => return false,
+            }
         }
     }
 

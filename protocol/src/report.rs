@@ -1,9 +1,10 @@
-//! How errors are logged: with all their causes, in one line.
+//! How errors are told: with all their causes, on one line.
 
 use std::{error::Error, fmt};
 
 /// An error and its causes, outermost first, with `: ` between them.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,24 +20,20 @@ impl fmt::Display for Chain<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::num::ParseIntError;
 
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
     #[error("failed to read `x`")]
     struct Outer {
-        source: io::Error,
+        source: ParseIntError,
     }
 
     #[test]
     fn a_chain_says_each_cause_once() {
-        let error = Outer {
-            source: io::Error::other("disk is gone"),
-        };
-        assert_eq!(
-            Chain(&error).to_string(),
-            "failed to read `x`: disk is gone"
-        );
+        let source = "y".parse::<u32>().unwrap_err();
+        let text = Chain(&Outer { source }).to_string();
+        assert_eq!(text, "failed to read `x`: invalid digit found in string");
     }
 }

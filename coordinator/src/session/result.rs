@@ -1,0 +1,110 @@
+//! Results of attempts, cut to what is kept of them: workers say what commands have printed, and the journal,
+//! the memory and every answer hold it for as long as the build is known.
+
+use protocol::job::AttemptResult;
+
+/// How long the reason of an outcome may be, in bytes: a command line and what became of it.
+const MESSAGE_BYTES_MAX: usize = 4 * 1024;
+/// How long a code, a key and the name of an artifact may be, in bytes.
+const NAME_BYTES_MAX: usize = 1024;
+/// How many uses of dependency caches one phase has: it restores or saves one.
+const CACHE_USES_MAX: usize = 16;
+/// How many chunks each of the few blobs of a result may have: they describe trees, and the largest that a
+/// cache takes has a fraction of this.
+const CHUNKS_MAX: usize = 8 * 1024;
+
+/// A result that is too large to be one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the worker's result names more than {CHUNKS_MAX} chunks")]
+pub(super) struct TooManyChunks;
+
+/// Cuts the texts of a result; what is left out is marked.
+///
+/// # Errors
+///
+/// If it names more chunks than any result has: without them it would mean something else.
+pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, TooManyChunks> {
+    let tree = result.artifact.as_ref().map(|artifact| &artifact.tree);
+    let of_tree = tree.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
+    let blobs = of_tree.into_iter().flatten().chain(&result.snapshot);
+    let most = blobs.map(|blob| blob.chunks.len()).max();
+    if most.is_some_and(|chunks| CHUNKS_MAX < chunks) {
+        return Err(TooManyChunks);
+    }
+    cut(&mut result.context.message, MESSAGE_BYTES_MAX);
+    cut(&mut result.context.status_code, NAME_BYTES_MAX);
+    result.cache_uses.truncate(CACHE_USES_MAX);
+    for used in &mut result.cache_uses {
+        cut(&mut used.key, NAME_BYTES_MAX);
+    }
+    if let Some(artifact) = &mut result.artifact {
+        cut(&mut artifact.name, NAME_BYTES_MAX);
+    }
+    Ok(result)
+}
+
+/// Cuts a text to `max` bytes at most, the mark included.
+fn cut(text: &mut String, max: usize) {
+    const MARK: char = '…';
+    if text.len() <= max {
+        return;
+    }
+    let room = max - MARK.len_utf8();
+    let end = (0..=room).rev().find(|&at| text.is_char_boundary(at));
+    text.truncate(end.unwrap_or(0));
+    text.push(MARK);
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        blob::Blob,
+        build::{Outcome, PhaseContext},
+        digest::Digest,
+        job::{CacheUse, CacheUseKind},
+        time::WallTime,
+    };
+
+    use super::*;
+
+    fn result(message: &str, uses: usize, chunks: usize) -> AttemptResult {
+        let used = CacheUse {
+            key: message.to_owned(),
+            what: CacheUseKind::Saved,
+            bytes: 1,
+            bytes_moved: 1,
+            millis: 1,
+        };
+        AttemptResult {
+            outcome: Outcome::Failed,
+            context: PhaseContext {
+                status_code: "X".to_owned(),
+                message: message.to_owned(),
+            },
+            snapshot: Some(Blob {
+                digest: Digest::of(b""),
+                chunks: vec![Digest::of(b""); chunks],
+            }),
+            artifact: None,
+            cache_uses: vec![used; uses],
+            log_bytes: 0,
+            started: WallTime(1),
+            ended: WallTime(2),
+        }
+    }
+
+    #[test]
+    fn an_ordinary_result_is_left_as_it_is_and_a_huge_one_is_cut_at_a_character() {
+        let ordinary = result("make: error 2", 2, 3);
+        assert_eq!(bounded(ordinary.clone()), Ok(ordinary));
+        let huge = bounded(result(&"ä".repeat(1 << 12), 1_000, 3)).unwrap();
+        let message = &huge.context.message;
+        assert!(
+            message.len() <= MESSAGE_BYTES_MAX && message.ends_with("ä…"),
+            "{message}"
+        );
+        assert_eq!(huge.cache_uses.len(), CACHE_USES_MAX);
+        assert!(huge.cache_uses[0].key.len() <= NAME_BYTES_MAX);
+        assert_eq!(bounded(result("", 0, CHUNKS_MAX + 1)), Err(TooManyChunks));
+    }
+}
