@@ -9,6 +9,7 @@ use std::{
 };
 
 use scheduler::SessionId;
+use tokio::sync::Semaphore;
 use transport::{Authority, GrantSigner};
 
 use crate::{
@@ -20,6 +21,10 @@ use crate::{
     members::Members,
     retention::Chores,
 };
+
+/// How many builds are planned at once: reading a megabyte of text and planning a thousand tasks takes some
+/// hundred megabytes of memory, for some hundred milliseconds.
+pub(crate) const PLANNED_AT_ONCE: usize = 4;
 
 /// The coordinator, as its sessions see it.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) struct Farm {
     pub chores: Chores,
     /// Where all of it is kept.
     pub directory: Arc<Directory>,
+    /// Turns at planning builds.
+    pub planning: Semaphore,
     /// Counts the sessions of workers.
     pub sessions: AtomicU64,
 }

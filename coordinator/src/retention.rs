@@ -36,6 +36,9 @@ const ORPHAN_AGE: Duration = Duration::from_secs(60 * 60);
 const DELETE_LIMIT: Duration = Duration::from_secs(60);
 /// How many ended builds are kept at most: what the scheduler holds in memory with ease.
 pub(crate) const BUILDS_MAX: usize = 100_000;
+/// How many bytes of memory the graphs of ended builds may take: as much as those of the builds of a team
+/// that have not ended.
+const WEIGHT_MAX: u64 = 1 << 29;
 
 /// Something that is not needed any more.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -338,6 +341,7 @@ pub(crate) const fn policy(age: Duration, bytes_max: u64) -> RetentionPolicy {
         age,
         builds_max: BUILDS_MAX,
         bytes_max,
+        weight_max: WEIGHT_MAX,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     task::{JoinSet, spawn_blocking},
     time::timeout,
 };
@@ -23,7 +23,7 @@ use crate::{
     bells::Bells,
     cache_link::{self, LinkSender},
     dispatcher::{self, Desk, DispatchError},
-    farm::Farm,
+    farm::{Farm, PLANNED_AT_ONCE},
     health::{self, Health},
     identity,
     logs::{files::LogFiles, writer},
@@ -204,6 +204,7 @@ impl Services {
             cache,
             chores: chores.clone(),
             directory: Arc::new(kept.directory),
+            planning: Semaphore::new(PLANNED_AT_ONCE),
             sessions: AtomicU64::new(0),
         });
         let desk = Desk {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     build::{Outcome, Phase},
+    cache_spec::CacheSpec,
     job::Task,
 };
 
@@ -102,11 +103,89 @@ impl JobGraph {
             .zip(&self.jobs)
             .filter(move |(_, job)| job.unit == unit)
     }
+
+    /// About how many bytes of memory whoever keeps it and follows its jobs needs. Never less than a small
+    /// part of the truth, and cheap to find out, so that sums of it can be limited.
+    pub fn weight(&self) -> u64 {
+        let jobs = self.jobs.iter().map(|job| {
+            let edges = EDGE_BYTES * job.needs.len();
+            JOB_BYTES + edges + texts_of(&job.task).map(text_bytes).sum::<usize>()
+        });
+        jobs.sum::<usize>() as u64
+    }
+}
+
+/// About what a job takes with its state, its attempts and its result, in bytes.
+const JOB_BYTES: usize = 1024;
+/// About what an edge takes, with the way back.
+const EDGE_BYTES: usize = 32;
+/// About what a text takes besides its bytes.
+const TEXT_BYTES: usize = 64;
+
+const fn text_bytes(text: &String) -> usize {
+    text.len() + TEXT_BYTES
+}
+
+fn texts_of_cache(cache: Option<&CacheSpec>) -> impl Iterator<Item = &String> {
+    let cache = cache.into_iter();
+    cache.flat_map(|cache| cache.paths.iter().chain(&cache.key))
+}
+
+/// All texts of a task.
+fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
+    match task {
+        Task::DownloadSource {
+            variables, cache, ..
+        } => {
+            let variables = variables.iter().flat_map(|(name, value)| [name, value]);
+            Box::new(variables.chain(texts_of_cache(cache.as_ref())))
+        }
+        Task::Commands(phase) => {
+            let commands = phase.commands.iter().chain(&phase.finally);
+            Box::new(commands.chain(texts_of_cache(phase.save_cache.as_ref())))
+        }
+        Task::UploadArtifacts { artifacts, .. } => Box::new(artifacts.iter().flat_map(|spec| {
+            let patterns = spec.files.iter().chain(&spec.exclude_paths);
+            patterns.chain(&spec.name).chain(&spec.base_directory)
+        })),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::PhaseCommands;
+
+    #[test]
+    fn a_graph_weighs_its_jobs_texts_and_edges_empty_ones_too() {
+        let job = |commands: usize, needs: usize| JobNode {
+            unit: 0,
+            phase: Phase::Build,
+            task: Task::Commands(PhaseCommands {
+                commands: vec![String::new(); commands],
+                ..PhaseCommands::default()
+            }),
+            needs: vec![
+                Edge {
+                    job: 0,
+                    accepts: OutcomeSet::RAN
+                };
+                needs
+            ],
+            input: None,
+        };
+        let weight = |jobs: Vec<JobNode>| {
+            let graph = JobGraph {
+                jobs,
+                ..JobGraph::default()
+            };
+            graph.weight()
+        };
+        let one = weight(vec![job(0, 0)]);
+        assert_eq!(weight(vec![job(0, 0), job(0, 0)]), 2 * one);
+        assert_eq!(weight(vec![job(1_000, 0)]), one + 64_000);
+        assert_eq!(weight(vec![job(0, 1_000)]), one + 32_000);
+    }
 
     #[test]
     fn an_outcome_set_holds_what_it_was_made_of() {

@@ -20,6 +20,7 @@ use crate::{
     scheduler::Decision,
     settle,
     state::{self, State},
+    weights::room,
     worker,
 };
 
@@ -143,7 +144,8 @@ fn submit(turn: &mut Turn<'_>, submission: Box<Submission>) {
     let ledger = &turn.state.ledger;
     let is_known = ledger.builds.contains_key(&submission.build);
     let is_sound = state::is_sound(&submission.graph) && fits(&submission.graph);
-    if is_known || !is_sound || !crate::query::has_room(turn.state) {
+    let room = || room(turn.state, &submission.team, submission.graph.weight());
+    if is_known || !is_sound || room().is_err() {
         return;
     }
     let numbers = ledger.numbers.get(&submission.team);

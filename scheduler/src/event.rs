@@ -77,7 +77,7 @@ impl Submission {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
     /// Take a build. Ignored if its id is known, its graph is not sound or there is
-    /// [no room](crate::has_room).
+    /// [no room](crate::room).
     Submit(Box<Submission>),
     /// Take the build `build` again, from the same source, under the id `retry`.
     Retry {

@@ -199,6 +199,7 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     ledger.next_order = build.order.saturating_add(1);
     let index = &mut ledger.index;
     index.add(id, &build);
+    index.weights.submit(&build);
     index.add_dependents(id, &build);
     index.limits.extend(build.limit().map(|limit| (limit, id)));
     let jobs = build.submission.graph.jobs.len();

@@ -15,6 +15,7 @@ use protocol::{
 use crate::{
     queue::Queue,
     state::{Build, JobState, Lease},
+    weights::Weights,
 };
 
 /// Ways into the ledger.
@@ -42,6 +43,8 @@ pub(crate) struct Index {
     pub(crate) ended: BTreeSet<(WallTime, BuildId)>,
     /// The bytes that builds that have ended keep.
     pub(crate) ended_bytes: u64,
+    /// What the graphs of all builds weigh.
+    pub(crate) weights: Weights,
     /// Live leases of each worker that has any.
     pub(crate) leases: BTreeMap<WorkerName, BTreeSet<LeaseId>>,
 }
@@ -52,6 +55,7 @@ impl Index {
         let mut index = Self::default();
         for (&id, build) in builds {
             index.add(id, build);
+            index.weights.submit(build);
             if let Some(ending) = build.ended {
                 index.add_ended(id, build, ending.at);
                 continue;
@@ -74,6 +78,7 @@ impl Index {
     /// Forgets a build.
     pub(crate) fn remove(&mut self, id: BuildId, build: &Build) {
         self.orders.remove(&build.order);
+        self.weights.remove(build);
         let number = number_of(build);
         if let Some(of) = self.numbers.get_mut(&number) {
             of.remove(&build.submission.team);
@@ -117,6 +122,7 @@ impl Index {
     /// Takes up a build that has ended.
     pub(crate) fn add_ended(&mut self, id: BuildId, build: &Build, at: WallTime) {
         self.ended.insert((at, id));
+        self.weights.end(build);
         self.ended_bytes = self.ended_bytes.saturating_add(build.bytes());
     }
 

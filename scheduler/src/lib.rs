@@ -25,6 +25,7 @@ mod settle;
 mod shares;
 mod state;
 mod timer;
+mod weights;
 mod worker;
 
 pub use crate::{
@@ -38,7 +39,7 @@ pub use crate::{
     placement::PREFERENCE_WAIT,
     query::{
         AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,
-        build_phase, build_summary, builds, counts, has_room, is_ended, knows_worker, live_attempt,
+        build_phase, build_summary, builds, counts, is_ended, knows_worker, live_attempt,
         namespaces, resolve, submission, workers,
     },
     queue::PRIORITY_STEP,
@@ -46,6 +47,7 @@ pub use crate::{
     retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},
     scheduler::{Deadline, Decision, Scheduler},
     state::{Config, Ledger, State},
+    weights::{NoRoom, room, weight},
 };
 
 #[cfg(test)]

@@ -83,11 +83,6 @@ pub fn counts(state: &State) -> Counts {
     }
 }
 
-/// Whether another build would be taken.
-pub fn has_room(state: &State) -> bool {
-    counts(state).builds_active < state.config.active_builds_max
-}
-
 /// The builds that have not ended, by id.
 pub fn active_builds(state: &State) -> impl Iterator<Item = BuildId> {
     state.ledger.index.dependents.keys().copied()

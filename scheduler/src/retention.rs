@@ -15,6 +15,8 @@ pub struct RetentionPolicy {
     pub builds_max: usize,
     /// The most bytes of logs and artifacts that they may have together.
     pub bytes_max: u64,
+    /// The most bytes of memory that their graphs may take together.
+    pub weight_max: u64,
 }
 
 /// The builds that are to be deleted now, those that ended first at the front: all that are too old,
@@ -23,17 +25,21 @@ pub struct RetentionPolicy {
 pub fn overdue(state: &State, now: WallTime, policy: &RetentionPolicy) -> Vec<BuildId> {
     let index = &state.ledger.index;
     let (mut builds, mut bytes) = (index.ended.len(), index.ended_bytes);
+    let mut weight = index.weights.ended();
     let mut overdue = Vec::new();
     for (ended, id) in &index.ended {
         let is_old = policy.age <= now.since(*ended);
-        let is_over = policy.builds_max < builds || (policy.bytes_max < bytes && 1 < builds);
+        let is_large = policy.bytes_max < bytes || policy.weight_max < weight;
+        let is_over = policy.builds_max < builds || (is_large && 1 < builds);
         if !is_old && !is_over {
             break;
         }
         overdue.push(*id);
         builds -= 1;
-        let of = state.ledger.builds.get(id).map_or(0, |build| build.bytes());
-        bytes = bytes.saturating_sub(of);
+        if let Some(build) = state.ledger.builds.get(id) {
+            bytes = bytes.saturating_sub(build.bytes());
+            weight = weight.saturating_sub(build.submission.graph.weight());
+        }
     }
     overdue
 }

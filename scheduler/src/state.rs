@@ -27,6 +27,10 @@ pub struct Config {
     pub limits: Limits,
     /// How many builds may be there that have not ended; more are not taken.
     pub active_builds_max: usize,
+    /// How much the graphs of those may weigh together, in bytes.
+    pub active_weight_max: u64,
+    /// How much those of one team may weigh.
+    pub team_weight_max: u64,
 }
 
 impl Default for Config {
@@ -39,6 +43,9 @@ impl Default for Config {
                 run: Duration::from_secs(60 * 60),
             },
             active_builds_max: 100_000,
+            active_weight_max: 1 << 30,
+            // A team alone fills half of it, and leaves room for the others.
+            team_weight_max: 1 << 29,
         }
     }
 }
@@ -64,7 +71,7 @@ impl State {
 
 /// What was decided so far: the sum of all facts. Its serialised form is the journal's state snapshot.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(from = "Kept", into = "Kept")]
+#[serde(from = "Kept")]
 pub struct Ledger {
     pub(crate) builds: BTreeMap<BuildId, Build>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
@@ -77,11 +84,12 @@ pub struct Ledger {
     /// What the next lease's number is.
     pub(crate) next_lease: u64,
     /// What can be made of the rest, kept for speed.
+    #[serde(skip)]
     pub(crate) index: Index,
 }
 
 /// What is kept of a ledger.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Kept {
     builds: BTreeMap<BuildId, Build>,
     leases: BTreeMap<LeaseId, Lease>,
@@ -102,19 +110,6 @@ impl From<Kept> for Ledger {
             next_order: kept.next_order,
             next_lease: kept.next_lease,
             index,
-        }
-    }
-}
-
-impl From<Ledger> for Kept {
-    fn from(ledger: Ledger) -> Self {
-        Self {
-            builds: ledger.builds,
-            leases: ledger.leases,
-            numbers: ledger.numbers,
-            draining: ledger.draining,
-            next_order: ledger.next_order,
-            next_lease: ledger.next_lease,
         }
     }
 }

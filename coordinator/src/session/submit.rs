@@ -45,8 +45,10 @@ pub(crate) async fn submit(
 ) -> Result<Submitted, Refusal> {
     check(build)?;
     check_room(farm)?;
-    let graph = plan(build).await?;
+    let graph = plan(build, farm).await?;
     let id = random_id()?;
+    let weight = (identity.team.clone(), graph.weight());
+    check_weight(farm, weight.clone()).await?;
     let namespace = Namespace::from(identity.team.clone());
     let source = HeldSource {
         namespace: namespace.clone(),
@@ -69,13 +71,13 @@ pub(crate) async fn submit(
         reruns: build.reruns.clone(),
         priority: build.priority,
     };
-    let submitted = take(
-        farm,
-        Event::Submit(Box::new(submission)),
-        (id, namespace),
-        None,
-    )
-    .await?;
+    let candidate = Candidate {
+        id,
+        namespace,
+        weight,
+        retried: None,
+    };
+    let submitted = take(farm, Event::Submit(Box::new(submission)), candidate).await?;
     info!(build = %id, project = %build.project, number = submitted.number, jobs, "build submitted");
     Ok(submitted)
 }
@@ -87,17 +89,18 @@ pub(crate) async fn retry(
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
     check_room(farm)?;
-    let source = farm.dispatcher.ask(move |state| {
+    let known = farm.dispatcher.ask(move |state| {
         let submission = scheduler::submission(state, build)?;
-        Some(HeldSource {
+        let source = HeldSource {
             namespace: submission.namespace.clone(),
             team: submission.team.clone(),
             trust: submission.trust,
             tree: submission.source.clone(),
-        })
+        };
+        Some((source, scheduler::weight(state, build)?))
     });
-    let source = source.await?;
-    let source = source.ok_or_else(|| deleted(build))?;
+    let (source, weight) = known.await?.ok_or_else(|| deleted(build))?;
+    check_weight(farm, weight.clone()).await?;
     let id = random_id()?;
     let namespace = source.namespace.clone();
     source.hold(farm, id).await?;
@@ -106,7 +109,13 @@ pub(crate) async fn retry(
         retry: id,
         initiator: identity.name.clone(),
     };
-    let submitted = take(farm, event, (id, namespace), Some(build)).await?;
+    let candidate = Candidate {
+        id,
+        namespace,
+        weight,
+        retried: Some(build),
+    };
+    let submitted = take(farm, event, candidate).await?;
     info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
     Ok(submitted)
 }
@@ -115,19 +124,30 @@ fn deleted(build: BuildId) -> Refusal {
     refusal::not_found(format!("build {build} was deleted"))
 }
 
-/// Lets the scheduler take the build `id`, whose source is held already; `retried` is the build that it
-/// is to run again.
-async fn take(
-    farm: &Farm,
-    event: Event,
-    (id, namespace): (BuildId, Namespace),
+/// A build that is to be taken.
+struct Candidate {
+    id: BuildId,
+    namespace: Namespace,
+    /// Whose it is, and what its graph weighs.
+    weight: (Team, u64),
+    /// The build that it is to run again.
     retried: Option<BuildId>,
-) -> Result<Submitted, Refusal> {
+}
+
+/// Lets the scheduler take a build whose source is held already.
+async fn take(farm: &Farm, event: Event, candidate: Candidate) -> Result<Submitted, Refusal> {
+    let Candidate {
+        id,
+        namespace,
+        weight: (team, weight),
+        retried,
+    } = candidate;
     let taken = farm.dispatcher.apply(event, move |state| {
         let is_gone = retried.is_some_and(|build| scheduler::is_ended(state, build).is_none());
-        (scheduler::build_summary(state, id), is_gone)
+        let room = scheduler::room(state, &team, weight);
+        (scheduler::build_summary(state, id), is_gone, room)
     });
-    let (summary, is_gone) = taken.await?;
+    let (summary, is_gone, room) = taken.await?;
     if let Some(summary) = summary {
         metrics::counter!("grange_builds_submitted_total").increment(1);
         return Ok(Submitted {
@@ -142,9 +162,20 @@ async fn take(
     if let Some(build) = retried.filter(|_| is_gone) {
         return Err(deleted(build));
     }
-    Err(refusal::exhausted(
-        "too many builds have not ended; wait until some have, or stop some",
-    ))
+    Err(match room {
+        Err(why) => refusal::exhausted(why.to_string()),
+        // There was none a moment ago.
+        Ok(()) => refusal::unavailable("there was no room for another build; try again"),
+    })
+}
+
+/// Refuses a build for which there is no room, before the cache is asked to hold its source.
+async fn check_weight(farm: &Farm, (team, weight): (Team, u64)) -> Result<(), Refusal> {
+    let room = farm
+        .dispatcher
+        .ask(move |state| scheduler::room(state, &team, weight));
+    let room = room.await?;
+    room.map_err(|why| refusal::exhausted(why.to_string()))
 }
 
 fn check(build: &SubmitBuild) -> Result<(), Refusal> {
@@ -215,7 +246,9 @@ fn check_room(farm: &Farm) -> Result<(), Refusal> {
 }
 
 /// Reads and plans a buildspec; every mistake is named at once.
-async fn plan(build: &SubmitBuild) -> Result<JobGraph, Refusal> {
+async fn plan(build: &SubmitBuild, farm: &Farm) -> Result<JobGraph, Refusal> {
+    let turn = farm.planning.acquire().await;
+    let _turn = turn.expect("the semaphore is never closed");
     let text = build.buildspec.clone();
     let request = PlanRequest {
         variables: build.variables.clone(),

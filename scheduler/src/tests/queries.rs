@@ -12,8 +12,8 @@ use protocol::{
 };
 
 use crate::{
-    Counts, Event, RetentionPolicy, Scope, assignment, attempt, build_detail, build_summary,
-    builds, counts, has_room, overdue, resolve,
+    Config, Counts, Event, RetentionPolicy, Scheduler, Scope, assignment, attempt, build_detail,
+    build_summary, builds, counts, overdue, resolve, room,
     tests::{
         check,
         sample::{blob, submission},
@@ -223,7 +223,7 @@ fn workers_say_what_they_run() {
             workers: 2,
         }
     );
-    assert!(has_room(state));
+    assert_eq!(room(state, &"red".parse().unwrap(), 0), Ok(()));
 }
 
 #[test]
@@ -365,6 +365,7 @@ fn builds_that_are_old_or_too_many_or_too_large_are_due_oldest_first() {
             age: Duration::from_secs(100),
             builds_max,
             bytes_max,
+            weight_max: u64::MAX,
         };
         let now: WallTime = EPOCH + Duration::from_secs(now);
         let due = overdue(farm.scheduler.state(), now, &policy);
@@ -379,4 +380,65 @@ fn builds_that_are_old_or_too_many_or_too_large_are_due_oldest_first() {
     check(31, 0, 30, &[1, 2, 3]);
     check(110, 3, 30, &[1]);
     check(999, 3, 30, &[1, 2, 3]);
+}
+
+#[test]
+fn builds_that_have_ended_are_due_when_their_graphs_take_too_much_memory() {
+    let mut farm = farm("0s join w1");
+    for number in 1..=3 {
+        farm.play(&format!("{number}0s submit b{number} build"));
+        farm.play(&format!("{number}1s ok w1 {}", number - 1));
+    }
+    let state = farm.scheduler.state();
+    let (_, weight) = crate::weight(state, BuildId(1)).unwrap();
+    let due = |weight_max| {
+        let policy = RetentionPolicy {
+            age: Duration::from_secs(1_000),
+            builds_max: 10,
+            bytes_max: u64::MAX,
+            weight_max,
+        };
+        overdue(state, EPOCH + Duration::from_secs(40), &policy).len()
+    };
+    assert_eq!(due(3 * weight), 0);
+    assert_eq!(due(3 * weight - 1), 1);
+    assert_eq!(due(0), 2, "the newest stays");
+}
+
+#[test]
+fn builds_are_taken_as_long_as_their_graphs_fit_into_memory_and_the_reason_is_said() {
+    let weight = submission("b1", &["build"]).graph.weight();
+    let config = Config {
+        team_weight_max: 2 * weight,
+        active_weight_max: 3 * weight,
+        ..Config::default()
+    };
+    let mut scheduler = Scheduler::new(config);
+    let red = "red".parse().unwrap();
+    let mut submit = |build: &str, words: &[&str]| {
+        let submission = submission(build, words);
+        let team = submission.team.clone();
+        let room = room(scheduler.state(), &team, submission.graph.weight());
+        let decided = scheduler.apply(moment(Duration::ZERO), Event::Submit(Box::new(submission)));
+        assert_eq!(
+            room.is_ok(),
+            !decided.facts.is_empty(),
+            "what is said is done"
+        );
+        room.map_err(|why| why.to_string())
+    };
+    submit("b1", &["build"]).unwrap();
+    submit("b2", &["build"]).unwrap();
+    let why = submit("b3", &["build"]).unwrap_err();
+    assert!(
+        why.contains("of team red") && why.contains("stop some"),
+        "{why}"
+    );
+    submit("b4", &["build", "team=blue"]).unwrap();
+    let why = submit("b5", &["build", "team=blue"]).unwrap_err();
+    assert!(why.contains(&format!("take {} bytes", 3 * weight)), "{why}");
+    // Who ends makes room.
+    let build = submission("b1", &["build"]).build;
+    scheduler.apply(moment(Duration::from_secs(1)), Event::Stop { build });
+    assert_eq!(room(scheduler.state(), &red, weight), Ok(()));
 }
