@@ -5,7 +5,11 @@
 
 mod tap;
 
-use std::{path::Path, pin::pin, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
 
 use protocol::time::Time;
 use tokio::sync::watch;
@@ -115,6 +119,12 @@ impl Scene {
     /// Where the worker sees the sandbox's root directory; `None`: there is no sandbox.
     pub(crate) fn view(&self) -> Option<&Path> {
         self.sandbox.as_ref().map(Sandbox::view)
+    }
+
+    /// The directories of the layers under the sandbox.
+    pub(crate) fn layers(&self) -> Vec<PathBuf> {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.path().to_owned()).collect()
     }
 
     /// Ends the sandbox, if there is one. What it wrote into its upper directory stays.

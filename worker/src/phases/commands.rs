@@ -108,9 +108,11 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
     let view = work.scene.view().map(PathBuf::from);
     let view = view.ok_or_else(|| Fault::new("capture what changed", "there is no sandbox"))?;
     let index = work.directory.join(INDEX);
+    let mut layers = work.scene.layers();
+    layers.push(upper.clone());
     let capture = {
         let upper = upper.clone();
-        move || capture_upper(&upper, &view, &index)
+        move || capture_upper(&upper, &view, (&index, &layers))
     };
     let (captured, is_plain) = blocking("capture what changed", capture.clone()).await?;
     if captured.tree.entries().is_empty() {
@@ -137,14 +139,15 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
 }
 
 /// What is in an upper directory, and whether it can stand as a layer itself: nothing in it refers to
-/// what is elsewhere. `index` is where the overlay notes the files that have several names.
+/// what is elsewhere. `index` is where the overlay notes the files that have several names, and `layers`
+/// are where the names may be.
 fn capture_upper(
     upper: &Path,
     view: &Path,
-    index: &Path,
+    (index, layers): (&Path, &[PathBuf]),
 ) -> Result<(Captured, bool), CaptureError> {
-    let links =
-        hard_links::of_changed(index, view).map_err(|source| CaptureError::List { source })?;
+    let links = hard_links::of_changed(index, view, layers)
+        .map_err(|source| CaptureError::List { source })?;
     if !links.is_empty() {
         return Ok((capture_layer(upper, view, &links)?, false));
     }
