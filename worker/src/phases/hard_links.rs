@@ -100,7 +100,7 @@ impl Search<'_> {
             let (_, names) = self
                 .names
                 .entry(file)
-                .or_insert((found.nlink(), BTreeSet::new()));
+                .or_insert_with(|| (found.nlink(), BTreeSet::new()));
             names.insert(path);
         }
     }
@@ -149,7 +149,7 @@ mod tests {
         };
         let both = names(&["opt/a", "opt/deep/b"]);
         let found = of_changed(&index, Path::new(&view), &[]).unwrap();
-        assert_eq!(found, [both.clone()]);
+        assert_eq!(found, std::slice::from_ref(&both));
         // A layer that knows one of them does not hide the other.
         let layer = place("layer");
         fs::create_dir_all(layer.join("opt")).unwrap();
