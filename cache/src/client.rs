@@ -13,7 +13,7 @@ use protocol::{
         Refusal,
         cache::{
             CacheReply, CacheRequest, DIGESTS_MAX, Entry, EntryKey, EntrySummary, PutOutcome,
-            Stats, UseRecord,
+            Stats, UseKey, UseRecord, UseStats,
         },
     },
     name::{Namespace, Team},
@@ -253,9 +253,26 @@ impl CacheClient {
     /// If the cache cannot be asked or refuses.
     pub async fn stats(&self) -> Result<Stats, CacheError> {
         const WHAT: &str = "tell its counts";
-        match self.ask(WHAT, CacheRequest::Stats).await? {
-            CacheReply::Stats(stats) => Ok(*stats),
-            _ => Err(CacheError::Answer { what: WHAT }),
+        let mut uses: Vec<UseStats> = Vec::new();
+        loop {
+            let after = uses.last().map(|last| UseKey {
+                team: last.team.clone(),
+                project: last.project.clone(),
+                key: last.key.clone(),
+            });
+            let request = CacheRequest::Stats { after };
+            let CacheReply::Stats(mut page) = self.ask(WHAT, request).await? else {
+                return Err(CacheError::Answer { what: WHAT });
+            };
+            // A page that brings nothing would be asked for again for ever.
+            if page.more && page.uses.is_empty() {
+                return Err(CacheError::Answer { what: WHAT });
+            }
+            uses.append(&mut page.uses);
+            if !page.more {
+                page.uses = uses;
+                return Ok(*page);
+            }
         }
     }
 

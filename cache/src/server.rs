@@ -91,6 +91,12 @@ const CLOSURES_AT_ONCE: usize = 4;
 /// store that has stopped writing is asked to try again.
 const TEND_INTERVAL: Duration = Duration::from_secs(1);
 const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// How much of the store is read at a time to see whether it is damaged, in bytes, and how often: 8 MB/s
+/// are a fraction of what a disk can, and a full store of the usual size takes two hours.
+const SCRUB_STEP_BYTES: u64 = 8 << 20;
+const SCRUB_STEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long nothing is read after all was.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// How often it is looked whether the disk gets short, and then swept: a sweep looks at all chunks, so
 /// on a disk that stays short this is a load.
 const SHORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -218,6 +224,7 @@ async fn serve(
         options.hold,
         stop.clone(),
     ));
+    tasks.spawn(scrub(store.clone(), stop.clone()));
     info!(listen = %server.local_addr(), directory = %options.directory.display(), "cache runs");
     // Whoever started this may not want to know.
     let _gone = ready.send(server.local_addr());
@@ -339,6 +346,30 @@ async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken
         }
     }
     store.end();
+}
+
+/// Reads all chunks, slowly, and again a while after that, until `stop`.
+async fn scrub(store: Store, stop: CancellationToken) {
+    let mut step = interval(SCRUB_STEP_INTERVAL);
+    let mut after = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = step.tick() => {}
+        }
+        match store.scrub(after, SCRUB_STEP_BYTES).await {
+            Ok(scrubbed) => after = scrubbed.last,
+            // While the store is being opened again, say; the next step begins where this one did.
+            Err(trouble) => {
+                debug!(error = %refusal::chain(&trouble), "chunks not scrubbed");
+                continue;
+            }
+        }
+        if after.is_none() {
+            step.reset_after(SCRUB_INTERVAL);
+        }
+    }
 }
 
 fn interval(every: Duration) -> Interval {

@@ -12,6 +12,7 @@ pub(crate) mod key;
 mod read;
 mod rocks;
 pub(crate) mod row;
+mod scrub;
 mod slot;
 mod space;
 mod staged;

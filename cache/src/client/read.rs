@@ -1,6 +1,8 @@
 //! Reading chunks: one request names many, the answers come in the order in which they are ready, and
 //! each is unpacked and verified here while the next ones arrive.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use protocol::{
     digest::Digest,
@@ -9,7 +11,7 @@ use protocol::{
         cache::{CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding},
     },
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use transport::ReceiveHalf;
 
 use super::{CacheClient, CacheError};
@@ -37,6 +39,9 @@ const DECODES_MAX: usize = 4;
 /// take longer than hashing it.
 const DECODE_HERE_MAX: u64 = 32 * 1024;
 
+/// How long the cache may take to look at a chunk that is reported as damaged.
+const REPORT_TIME: Duration = Duration::from_secs(10);
+
 type Decoded = Result<ReadChunk, Box<CacheError>>;
 
 impl CacheClient {
@@ -45,7 +50,8 @@ impl CacheClient {
     ///
     /// # Errors
     ///
-    /// If the cache cannot be asked or refuses; and at the first chunk that is missing or corrupt.
+    /// If the cache cannot be asked or refuses; and at the first chunk that is missing or corrupt, which
+    /// the cache is told.
     /// Chunks that were sent to `out` before are good.
     pub async fn read_chunks(
         &self,
@@ -53,9 +59,24 @@ impl CacheClient {
         out: mpsc::Sender<ReadChunk>,
     ) -> Result<(), CacheError> {
         for (batch, asked) in chunks.chunks(DIGESTS_MAX).enumerate() {
-            self.read_batch(asked, batch * DIGESTS_MAX, &out).await?;
+            let done = self.read_batch(asked, batch * DIGESTS_MAX, &out).await;
+            if let Err(CacheError::Corrupt { digest, .. }) = &done {
+                self.report_damage(*digest).await;
+            }
+            done?;
         }
         Ok(())
+    }
+
+    /// Tells the cache that a chunk came damaged, so that it looks whether it is so there: then it is
+    /// missing, and whoever has it brings it again.
+    async fn report_damage(&self, digest: Digest) {
+        let request = CacheRequest::ReportDamage {
+            team: self.team.clone(),
+            chunks: vec![digest],
+        };
+        // It is damaged all the same; who asks again reports it again.
+        let _not_told = timeout(REPORT_TIME, self.ask("report damage", request)).await;
     }
 
     async fn read_batch(

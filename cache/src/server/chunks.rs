@@ -10,7 +10,7 @@ use protocol::{
     layout::CHUNK_BYTES_MAX,
     message::{
         Refusal,
-        cache::{CacheReply, ChunkHeader, DIGESTS_MAX, Encoding},
+        cache::{CacheReply, ChunkHeader, DAMAGE_REPORTED_MAX, DIGESTS_MAX, Encoding},
     },
     name::Team,
 };
@@ -71,6 +71,27 @@ pub(super) async fn find_missing(
     counter!("grange_cache_presence_checks_total").increment(asked);
     counter!("grange_cache_presence_misses_total").increment(missing.len() as u64);
     Ok(CacheReply::Missing(missing))
+}
+
+/// Reads `chunks` again, which came to the client damaged, and sets aside those that are so here.
+pub(super) async fn report_damage(
+    team: Team,
+    chunks: Vec<Digest>,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    session.access().chunks(&team, Clock::wall())?;
+    if DAMAGE_REPORTED_MAX < chunks.len() {
+        return Err(invalid(format!(
+            "the report names {} chunks, at most {DAMAGE_REPORTED_MAX} are allowed",
+            chunks.len()
+        )));
+    }
+    let bytes = chunks.iter().map(transfer_bytes).max().unwrap_or(0);
+    let _room = reserve(&session.read_room, bytes).await;
+    let set_aside = context.store.verify(team, chunks).await;
+    let set_aside = set_aside.map_err(|trouble| of_trouble(&trouble))?;
+    counter!("grange_cache_damage_reports_total").increment(1);
+    Ok(CacheReply::SetAside(set_aside))
 }
 
 /// What is sent for one chunk, and the room that it takes until then.

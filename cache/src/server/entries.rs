@@ -3,7 +3,7 @@
 use protocol::{
     message::{
         Refusal, RefusalCode,
-        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, UseRecord},
+        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, UseKey, UseRecord},
     },
     name::Namespace,
 };
@@ -142,16 +142,26 @@ pub(super) async fn record(
 ) -> Result<CacheReply, Refusal> {
     check_length(&record.what.key)?;
     session.access().record(&record.team, Clock::wall())?;
-    change(context, Change::Record(record)).await?;
+    let at = Clock::wall();
+    change(context, Change::Record { record, at }).await?;
     Ok(CacheReply::Done)
 }
 
 /// What was counted, as far as it is this connection's business.
-pub(super) async fn stats((session, context): (&Session, &Context)) -> Result<CacheReply, Refusal> {
+pub(super) async fn stats(
+    after: Option<UseKey>,
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    if let Some(after) = &after {
+        check_length(&after.key)?;
+    }
+    let after = after.map_or_else(Vec::new, |after| {
+        key::uses(&after.team, &after.project, &after.key)
+    });
     let team = session.access().counts_of().cloned();
     let stats = context
         .store
-        .blocking(move |store| store.stats(team.as_ref()));
+        .blocking(move |store| store.stats(team.as_ref(), &after));
     let stats = stats.await.map_err(|trouble| of_trouble(&trouble))?;
     Ok(CacheReply::Stats(Box::new(stats)))
 }

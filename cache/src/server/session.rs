@@ -226,6 +226,9 @@ async fn dispatch(
         CacheRequest::FindMissing { team, chunks } => {
             chunks::find_missing(team, chunks, (session, context)).await?
         }
+        CacheRequest::ReportDamage { team, chunks } => {
+            chunks::report_damage(team, chunks, (session, context)).await?
+        }
         CacheRequest::ReadChunks { team, chunks } => {
             chunks::check_count(chunks.len())?;
             let named = session.reserve_digests(chunks.len()).await;
@@ -253,7 +256,7 @@ async fn dispatch(
             entries::delete(&namespace, &prefix, (session, context)).await?
         }
         CacheRequest::Record(record) => entries::record(record, (session, context)).await?,
-        CacheRequest::Stats => entries::stats((session, context)).await?,
+        CacheRequest::Stats { after } => entries::stats(after, (session, context)).await?,
         CacheRequest::Revoked(revoked) => {
             session.access().revoke()?;
             if REVOCATIONS_MAX < revoked.len() {

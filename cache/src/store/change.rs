@@ -43,7 +43,12 @@ pub(crate) enum Change {
     /// Note that an entry was read.
     Touch { key: Vec<u8>, at: WallTime },
     /// Count what a dependency cache did.
-    Record(UseRecord),
+    Record { record: UseRecord, at: WallTime },
+    /// Delete these counts of uses, if they were last added to before `before`.
+    ForgetUses {
+        keys: Vec<Vec<u8>>,
+        before: WallTime,
+    },
     /// Delete those of `chunks` that no entry names and nobody holds.
     Collect { chunks: Vec<ChunkKey> },
     /// Give up a chunk whose bytes are damaged. Who has it may bring it again.
@@ -102,6 +107,7 @@ impl Change {
         match self {
             Self::PutChunk { value, .. } => value.len() as u64 + 2 * ROW_BYTES,
             Self::Own { chunks, .. } | Self::Collect { chunks } => chunks.len() as u64 * ROW_BYTES,
+            Self::ForgetUses { keys, .. } => keys.len() as u64 * ROW_BYTES,
             Self::PutEntry(put) => put.closure.len() as u64 * 2 * ROW_BYTES,
             _ => ROW_BYTES,
         }
@@ -114,6 +120,7 @@ impl Change {
             Self::DeleteEntries { .. }
                 | Self::DeleteEntry { .. }
                 | Self::Collect { .. }
+                | Self::ForgetUses { .. }
                 | Self::SetAside { .. }
         )
     }
@@ -151,7 +158,8 @@ impl Staged<'_> {
                 })
             }
             Change::Touch { key, at } => self.touch(key, at),
-            Change::Record(record) => self.record(&record),
+            Change::Record { record, at } => self.record(&record, at),
+            Change::ForgetUses { keys, before } => self.forget_uses(keys, before),
             Change::Collect { chunks } => self.collect(&chunks, around),
             Change::SetAside { chunk } => self.set_aside(chunk),
             Change::Probe => Ok(Applied::Done),
@@ -309,7 +317,7 @@ impl Staged<'_> {
         Ok(Applied::Done)
     }
 
-    fn record(&mut self, record: &UseRecord) -> Result<Applied, Trouble> {
+    fn record(&mut self, record: &UseRecord, at: WallTime) -> Result<Applied, Trouble> {
         let key = key::uses(&record.team, &record.project, &record.what.key);
         let uses = self.read(Column::Uses, &key, Uses::decode)?;
         let mut uses = uses.unwrap_or_default();
@@ -323,7 +331,18 @@ impl Staged<'_> {
             CacheUseKind::Saved => uses.saved += 1,
             CacheUseKind::Kept => return Ok(Applied::Done),
         }
+        uses.used = uses.used.max(at);
         self.put(Column::Uses, key, uses.encode());
+        Ok(Applied::Done)
+    }
+
+    fn forget_uses(&mut self, keys: Vec<Vec<u8>>, before: WallTime) -> Result<Applied, Trouble> {
+        for key in keys {
+            let uses = self.read(Column::Uses, &key, Uses::decode)?;
+            if uses.is_some_and(|uses| uses.used < before) {
+                self.delete(Column::Uses, key);
+            }
+        }
         Ok(Applied::Done)
     }
 
@@ -359,6 +378,7 @@ impl Staged<'_> {
         let Some(fact) = self.fact(&chunk)?.filter(Fact::is_present) else {
             return Ok(Applied::Done);
         };
+        metrics::counter!("grange_cache_chunks_set_aside_total").increment(1);
         self.delete_chunk(chunk, fact)?;
         if fact.references == 0 {
             self.delete(Column::Facts, chunk.as_bytes().to_vec());

@@ -21,6 +21,9 @@ use crate::clock::Clock;
 /// How many bytes one listing, or the counts of uses, may take, so that they fit in a frame.
 const LISTED_BYTES_MAX: usize = 3 << 20;
 
+/// How many counts of uses one answer has.
+pub(super) const USES_LISTED_MAX: usize = 1000;
+
 /// What a chunk is stored as.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum ReadAnswer {
@@ -185,19 +188,27 @@ impl Store {
         Ok((entries, false))
     }
 
-    /// The counts; of uses those of `team`, or all.
-    pub(crate) fn stats(&self, team: Option<&Team>) -> Result<Stats, Trouble> {
+    /// The counts; of uses a page of those of `team`, or of all, behind the row `after`.
+    pub(crate) fn stats(&self, team: Option<&Team>, after: &[u8]) -> Result<Stats, Trouble> {
         let rocks = self.shared.rocks()?;
         let totals = *lock(&self.shared.totals);
         let start = team.map_or_else(Vec::new, |team| format!("{team}/").into_bytes());
-        let mut uses = Vec::new();
+        let from = std::cmp::max(&start[..], after);
+        let (mut uses, mut more) = (Vec::new(), false);
         let mut bytes = 0;
-        for row in rocks.rows_from(Column::Uses, &start) {
+        for row in rocks.rows_from(Column::Uses, from) {
             let (row, value) = row?;
-            bytes += row.len() + size_of::<UseStats>();
-            if !row.starts_with(&start) || LISTED_BYTES_MAX < bytes {
+            if !row.starts_with(&start) {
                 break;
             }
+            if *row == *after {
+                continue;
+            }
+            if USES_LISTED_MAX <= uses.len() || LISTED_BYTES_MAX <= bytes {
+                more = true;
+                break;
+            }
+            bytes += row.len() + size_of::<UseStats>();
             let Some((team, project, key)) = key::parse_uses(&row) else {
                 continue;
             };
@@ -219,6 +230,7 @@ impl Store {
             bytes_stored: totals.stored,
             bytes_free: self.shared.free()?,
             uses,
+            more,
         })
     }
 

@@ -107,27 +107,38 @@ pub(crate) struct Uses {
     pub(crate) saved: u64,
     pub(crate) bytes_restored: u64,
     pub(crate) restore_millis: u64,
+    /// When anything of this was counted last; the start of time in what was written before that was
+    /// kept.
+    pub(crate) used: WallTime,
 }
 
 impl Uses {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(*b"guse", 1);
+        let mut writer = Writer::new(*b"guse", 2);
         writer.number(self.restored);
         writer.number(self.missed);
         writer.number(self.saved);
         writer.number(self.bytes_restored);
         writer.number(self.restore_millis);
+        writer.number(self.used.0);
         writer.finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes, *b"guse", 1)?;
+        let (mut reader, is_old) = match Reader::new(bytes, *b"guse", 2) {
+            Err(DecodeError::Version { found: 1, .. }) => (Reader::new(bytes, *b"guse", 1)?, true),
+            reader => (reader?, false),
+        };
         let uses = Self {
             restored: reader.number("restored")?,
             missed: reader.number("missed")?,
             saved: reader.number("saved")?,
             bytes_restored: reader.number("bytes restored")?,
             restore_millis: reader.number("time of restores")?,
+            used: match is_old {
+                true => WallTime(0),
+                false => WallTime(reader.number("last use")?),
+            },
         };
         reader.finish()?;
         Ok(uses)
@@ -353,6 +364,7 @@ mod tests {
             saved: 3,
             bytes_restored: 4_000,
             restore_millis: 5,
+            used: WallTime(1_700_000_000_000),
         };
         let uses = check(&uses, Uses::encode, Uses::decode);
         let used = WallTime(1_700_000_000_000);
@@ -366,10 +378,20 @@ mod tests {
         let entry = check(&entry(), StoredEntry::encode, StoredEntry::decode);
         assert_eq!([fact, totals, uses, used, closure, entry], GOLDEN);
     }
+
+    #[test]
+    fn counts_from_before_they_had_a_time_are_read() {
+        let mut old = Writer::new(*b"guse", 1);
+        (1..=5).for_each(|number| old.number(number));
+        let uses = Uses::decode(&old.finish()).unwrap();
+        assert_eq!((uses.restored, uses.restore_millis), (1, 5));
+        assert_eq!(uses.used, WallTime(0));
+    }
+
     const GOLDEN: [&str; 6] = [
         "a6ade035f0b72cf84d0ca0f1237d45944a680fffc8634fe026bee73f47c4052c/8",
         "d6c8a17f31bfc0651c826a88f76dc4941545b369c49a254ea3981be0beebebea/10",
-        "25f26b59db6a42c9aae70cfecb174b19d283026a2cb0373872a3a74b40a06f00/11",
+        "1daade80303d8454275827bb55c6766e3f6f2b8994b6b3ca20587b03293b8720/17",
         "b5090bbf7e39649939d07471600469db30be5c789c04bdc0392842ae819d4d25/11",
         "bd8b99d3b3387137b5d4f9a8b8cd8c7a418a7ddd3df69fba13e8311561077488/105",
         "942f602ca6f0227177a6c088fc3b90cb1e81778ccdabcf11912856788c9d2d6c/692",

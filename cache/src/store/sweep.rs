@@ -1,16 +1,21 @@
 //! Making room: chunks that nobody needs go, and when the disk's budget is used up, dependency caches
 //! that were not used for long.
 
+use protocol::time::WallTime;
+
 use super::{
     Store, Trouble,
     change::{Applied, Change},
     disk_usage,
     key::{self, ChunkKey},
     rocks::{CHUNKS_BUFFER_BYTES, Column, LOG_BYTES_MAX},
-    row::{self, Fact, StoredEntry},
+    row::{self, Fact, StoredEntry, Uses},
     space::{self, DiskUsage},
 };
-use crate::eviction::{self, Candidate};
+use crate::{
+    clock::Clock,
+    eviction::{self, Candidate},
+};
 
 /// How many chunks are collected in one batch: some milliseconds of the writer's time.
 const COLLECTED_AT_ONCE: usize = 1024;
@@ -30,6 +35,9 @@ const GARBAGE_MIN: u64 = 4 << 20;
 /// What the log and the buffer that is being written to a file may take besides all other files, in
 /// bytes; on a disk that is short their place is kept free.
 const UNSORTED_BYTES_MAX: u64 = LOG_BYTES_MAX + CHUNKS_BUFFER_BYTES as u64;
+/// How long counts of uses are kept after the last use, in milliseconds: 90 days. Keys that come from
+/// lock files are never used again when these change.
+const USES_AGE_MAX_MILLIS: u64 = 90 * 24 * 3600 * 1000;
 /// How keys of entries start that may be evicted.
 const EVICTABLE: &str = "dependency/";
 
@@ -75,6 +83,7 @@ impl Store {
     /// on the disk, or more than the disk has for it, dependency caches, least recently used first.
     pub(crate) async fn sweep(&self, budget: u64) -> Result<Swept, Trouble> {
         let mut swept = Swept::default();
+        self.forget_uses(Clock::wall()).await?;
         let mut held = self.collect(&mut swept).await?;
         let mut room = self.measure(budget).await?;
         if room.is_over(budget) && FLUSHED_LOG_MIN <= room.used.log {
@@ -100,6 +109,31 @@ impl Store {
         }
         self.reclaim(room.limit).await?;
         Ok(swept)
+    }
+
+    /// Deletes counts of uses that nothing was added to for long before `now`.
+    pub(super) async fn forget_uses(&self, now: WallTime) -> Result<(), Trouble> {
+        let before = WallTime(now.0.saturating_sub(USES_AGE_MAX_MILLIS));
+        let keys = self.blocking(move |store| {
+            let rocks = store.shared.rocks()?;
+            let mut keys = Vec::new();
+            for row in rocks.rows_from(Column::Uses, &[]) {
+                let (key, value) = row?;
+                if Uses::decode(&value)?.used < before {
+                    keys.push(key.into_vec());
+                }
+                if keys.len() == COLLECTED_AT_ONCE {
+                    // The next sweep finds the others.
+                    break;
+                }
+            }
+            Ok(keys)
+        });
+        let keys = keys.await?;
+        if !keys.is_empty() {
+            self.change(Change::ForgetUses { keys, before }).await?;
+        }
+        Ok(())
     }
 
     async fn measure(&self, budget: u64) -> Result<Room, Trouble> {

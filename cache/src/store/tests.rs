@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{compression, holds::Holds};
 
+mod damage;
 mod durability;
 mod entries;
 mod full;
@@ -234,7 +235,7 @@ async fn a_chunk_is_there_for_the_team_that_brought_it_and_for_no_other() {
     let (new, _) = fixture.write("blue", b"a chunk").await;
     assert!(!new, "stored once");
     assert_eq!(read(&fixture.store, "blue", digest).unwrap(), b"a chunk");
-    assert_eq!(fixture.store.stats(None).unwrap().chunks, 1);
+    assert_eq!(fixture.store.stats(None, &[]).unwrap().chunks, 1);
 }
 
 #[tokio::test]

@@ -13,6 +13,8 @@ use crate::{
 
 /// How many digests one request may name.
 pub const DIGESTS_MAX: usize = 65_536;
+/// How many chunks one report of damage may name: each is read whole.
+pub const DAMAGE_REPORTED_MAX: usize = 16;
 /// How many entries one listing gives.
 pub const ENTRIES_LISTED_MAX: u32 = 10_000;
 
@@ -82,7 +84,18 @@ pub enum CacheRequest {
     /// Count what a dependency cache did. Answer: [`CacheReply::Done`].
     Record(UseRecord),
     /// What was counted. Answer: [`CacheReply::Stats`].
-    Stats,
+    Stats {
+        /// The uses behind which to go on; `None`: from the first.
+        after: Option<UseKey>,
+    },
+    /// These chunks came as something else than they are: read them again, and set aside those that are
+    /// damaged, so that they are missing until somebody brings them. Answer: [`CacheReply::SetAside`].
+    ReportDamage {
+        /// For whom.
+        team: Team,
+        /// At most [`DAMAGE_REPORTED_MAX`].
+        chunks: Vec<Digest>,
+    },
     /// From the coordinator: all that was revoked, at most [`REVOCATIONS_MAX`]; takes the place of what
     /// was said before. Answer: [`CacheReply::Done`].
     Revoked(Vec<Revocation>),
@@ -119,6 +132,8 @@ pub enum CacheReply {
     Deleted(u64),
     /// What was counted.
     Stats(Box<Stats>),
+    /// How many chunks were set aside.
+    SetAside(u64),
 }
 
 /// What became of an entry that was put.
@@ -262,8 +277,21 @@ pub struct Stats {
     pub bytes_stored: u64,
     /// What the disk has left, in bytes.
     pub bytes_free: u64,
-    /// Restores by team, project and key.
+    /// Restores by team, project and key: a page of them.
     pub uses: Vec<UseStats>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// Which uses of dependency caches are counted together.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UseKey {
+    /// Whose builds.
+    pub team: Team,
+    /// Of which project.
+    pub project: ProjectName,
+    /// The key after expansion.
+    pub key: String,
 }
 
 /// What dependency caches did under one key.

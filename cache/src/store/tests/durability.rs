@@ -17,7 +17,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_after_a_power_cut() 
         assert_eq!(read(store, "red", digest).unwrap(), bytes);
         let found = store.entry(&entry_key("source/1"), Trust::Team).unwrap();
         assert_eq!(found.unwrap().entry.blobs[0].digest, digest);
-        assert_eq!(store.stats(None).unwrap().bytes, 300_000);
+        assert_eq!(store.stats(None, &[]).unwrap().bytes, 300_000);
     }
     drop(after_crash);
     crash_writer.join();

@@ -166,17 +166,14 @@ async fn entries_are_listed_by_key_page_by_page() {
 async fn uses_are_counted_by_team_project_and_key() {
     let fixture = Fixture::new();
     let record = |owner: &str, what, bytes| {
-        Change::Record(UseRecord {
-            team: team(owner),
-            project: "app".parse().unwrap(),
-            what: CacheUse {
-                key: "npm/1".to_owned(),
-                what,
-                bytes,
-                bytes_moved: 1,
-                millis: 10,
-            },
-        })
+        let what = CacheUse {
+            key: "npm/1".to_owned(),
+            what,
+            bytes,
+            bytes_moved: 1,
+            millis: 10,
+        };
+        used(owner, what, WallTime(1_000))
     };
     for change in [
         record("red", CacheUseKind::Restored, 100),
@@ -189,12 +186,82 @@ async fn uses_are_counted_by_team_project_and_key() {
         fixture.store.change(change).await.unwrap();
     }
     let fixture = fixture.restart();
-    let stats = fixture.store.stats(Some(&team("red"))).unwrap();
+    let stats = fixture.store.stats(Some(&team("red")), &[]).unwrap();
     let [uses] = &stats.uses[..] else {
         panic!("{stats:?}");
     };
     let counts = (uses.restored, uses.missed, uses.saved, uses.bytes_restored);
     assert_eq!(counts, (2, 1, 1, 150));
     assert_eq!((uses.key.as_str(), uses.restore_millis), ("npm/1", 20));
-    assert_eq!(fixture.store.stats(None).unwrap().uses.len(), 2);
+    assert_eq!(fixture.store.stats(None, &[]).unwrap().uses.len(), 2);
+}
+
+fn used(owner: &str, what: CacheUse, at: WallTime) -> Change {
+    let record = UseRecord {
+        team: team(owner),
+        project: "app".parse().unwrap(),
+        what,
+    };
+    Change::Record { record, at }
+}
+
+fn missed(key: &str) -> CacheUse {
+    CacheUse {
+        key: key.to_owned(),
+        what: CacheUseKind::Missed,
+        bytes: 0,
+        bytes_moved: 0,
+        millis: 0,
+    }
+}
+
+#[tokio::test]
+async fn counts_of_uses_come_in_pages() {
+    let fixture = Fixture::new();
+    for at in 0..2_500 {
+        let change = used("red", missed(&format!("npm/{at:04}")), WallTime(1_000));
+        fixture.store.try_change(change);
+    }
+    fixture.store.change(Change::Probe).await.unwrap();
+    let (mut after, mut seen, mut pages) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let page = fixture.store.stats(Some(&team("red")), &after).unwrap();
+        pages += 1;
+        seen.extend(page.uses.iter().map(|uses| uses.key.clone()));
+        if !page.more {
+            break;
+        }
+        let last = page.uses.last().unwrap();
+        after = key::uses(&last.team, &last.project, &last.key);
+    }
+    let expected: Vec<_> = (0..2_500).map(|at| format!("npm/{at:04}")).collect();
+    assert_eq!((seen, pages), (expected, 3));
+}
+
+#[tokio::test]
+async fn counts_go_when_nothing_was_added_for_ninety_days() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let fixture = Fixture::new();
+    for (key, day) in [
+        ("old", 1),
+        ("used again", 1),
+        ("used again", 60),
+        ("new", 60),
+    ] {
+        let change = used("red", missed(key), WallTime(day * DAY));
+        fixture.store.change(change).await.unwrap();
+    }
+    let left = || {
+        let stats = fixture.store.stats(None, &[]).unwrap();
+        let keys = stats.uses.into_iter().map(|uses| uses.key);
+        keys.collect::<Vec<_>>()
+    };
+    fixture.store.forget_uses(WallTime(90 * DAY)).await.unwrap();
+    assert_eq!(left(), ["new", "old", "used again"]);
+    fixture
+        .store
+        .forget_uses(WallTime(100 * DAY))
+        .await
+        .unwrap();
+    assert_eq!(left(), ["new", "used again"]);
 }

@@ -28,7 +28,7 @@ async fn a_chunk_goes_when_no_entry_names_it_and_no_hold_is_left() {
     assert_eq!(fixture.collect().await, 0, "the other entry names it");
     assert_eq!(fixture.delete("source/").await, 1);
     assert_eq!(fixture.collect().await, 1);
-    let stats = fixture.store.stats(None).unwrap();
+    let stats = fixture.store.stats(None, &[]).unwrap();
     assert_eq!((stats.chunks, stats.bytes, stats.bytes_stored), (0, 0, 0));
 }
 

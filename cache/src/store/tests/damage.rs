@@ -1,0 +1,76 @@
+//! Damage, and how it is found.
+
+use super::*;
+use crate::store::scrub::Scrubbed;
+
+/// Makes the store hold other bytes than a chunk has, as a disk that lies does.
+async fn write_damaged(store: &Store, bytes: &[u8]) -> Digest {
+    let digest = Digest::of(bytes);
+    let mut value = [&[0], bytes].concat();
+    value[1] ^= 1;
+    let change = Change::PutChunk {
+        team: team("red"),
+        chunk: ChunkKey::of(&digest).unwrap(),
+        value: value.into(),
+    };
+    store.change(change).await.unwrap();
+    digest
+}
+
+#[tokio::test]
+async fn a_scrub_reads_all_chunks_step_by_step_and_sets_damaged_ones_aside() {
+    let fixture = Fixture::new();
+    let mut good = Vec::new();
+    for seed in 0..40 {
+        good.push(fixture.write("red", &noise(seed, 10_000)).await.1);
+    }
+    let bytes = noise(100, 10_000);
+    let bad = write_damaged(&fixture.store, &bytes).await;
+    fixture
+        .put("source/1", entry(vec![blob(&[bad], &bytes)]))
+        .await;
+    let there = || {
+        let found = fixture.store.entry(&entry_key("source/1"), Trust::Team);
+        found.unwrap().is_some()
+    };
+    assert!(there(), "nobody knows yet");
+    let (mut steps, mut all, mut after) = (0, Scrubbed::default(), None);
+    loop {
+        let step = fixture.store.scrub(after, 50_000).await.unwrap();
+        steps += 1;
+        all.chunks += step.chunks;
+        all.bytes += step.bytes;
+        all.damaged += step.damaged;
+        after = step.last;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!((all.chunks, all.damaged), (41, 1));
+    assert!((8..=10).contains(&steps), "{steps} steps");
+    assert!(!has(&fixture.store, "red", bad) && !there());
+    assert!(
+        good.iter()
+            .all(|&digest| has(&fixture.store, "red", digest))
+    );
+
+    let (new, _) = fixture.write("red", &bytes).await;
+    assert!(new && there(), "who has it brings it again");
+    let again = fixture.store.scrub(None, UNLIMITED).await.unwrap();
+    assert_eq!((again.chunks, again.damaged), (41, 0));
+}
+
+#[tokio::test]
+async fn what_is_reported_is_read_again_if_it_is_the_teams() {
+    let fixture = Fixture::new();
+    let (_, good) = fixture.write("red", b"good").await;
+    let bad = write_damaged(&fixture.store, b"bad as well").await;
+    let verify = |owner: &str| {
+        let chunks = vec![good, bad, Digest::of(b"absent")];
+        fixture.store.verify(team(owner), chunks)
+    };
+    assert_eq!(verify("blue").await.unwrap(), 0);
+    assert!(has(&fixture.store, "red", bad));
+    assert_eq!(verify("red").await.unwrap(), 1);
+    assert!(!has(&fixture.store, "red", bad) && has(&fixture.store, "red", good));
+}
