@@ -332,3 +332,36 @@ fn a_worker_that_leaves_gets_nothing_new_when_it_comes_back() {
         ",
     );
 }
+
+#[test]
+fn a_draining_worker_is_not_dismissed_between_two_phases_of_a_unit_that_it_keeps() {
+    check(
+        "
+        0s  join w1 host
+        0s  submit b1 install,build
+        1s  ok w1 0
+        2s  declined w1 1
+        2s  declined w1 2
+        2s  declined w1 3
+        2500ms drain w1
+        3s  tick
+        4s  ok w1 4
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD returned 1: NotBegun
+        2s run b1.BUILD (attempt 2) on w1 under 2
+        2s b1.BUILD returned 2: NotBegun
+        2s run b1.BUILD (attempt 3) on w1 under 3
+        2s b1.BUILD returned 3: NotBegun
+        2500ms w1 drains
+        2500ms tell w1 to leave
+        3s run b1.BUILD (attempt 4) on w1 under 4
+        4s b1.BUILD SUCCEEDED
+        4s b1 SUCCEEDED
+        4s dismiss w1
+        ",
+    );
+}
