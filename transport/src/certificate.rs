@@ -83,6 +83,22 @@ impl Certificate {
     }
 }
 
+/// What the other side's certificate says; `None`: it has none.
+pub(crate) fn peer_certificate(
+    quic: &quinn::Connection,
+) -> Result<Option<Certificate>, ParseCertificateError> {
+    let Some(chain) = quic.peer_identity() else {
+        return Ok(None);
+    };
+    let chain: Box<Vec<rustls::pki_types::CertificateDer<'static>>> = chain
+        .downcast()
+        .expect("quinn's identities from rustls are chains of certificates");
+    chain
+        .first()
+        .map(|certificate| Certificate::parse(certificate))
+        .transpose()
+}
+
 /// The public key that a certificate is about, as its bit string.
 pub(crate) fn public_key(der: &[u8]) -> Result<Vec<u8>, ParseCertificateError> {
     let certificate = parse_x509(der)?;

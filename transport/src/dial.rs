@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use crate::{
     authority::server_name,
     certificate::ParseCertificateError,
+    certificate::peer_certificate,
     connection::{Connection, ConnectionLost, Side, remote},
-    server::peer_certificate,
     stream::{Stream, StreamError},
 };
 

@@ -23,7 +23,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    certificate::{Certificate, ParseCertificateError},
+    certificate::{Certificate, ParseCertificateError, peer_certificate},
     config,
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
@@ -343,22 +343,6 @@ impl fmt::Debug for Arriving {
             .field("remote", &self.remote())
             .finish_non_exhaustive()
     }
-}
-
-/// What the other side's certificate says; `None`: it has none.
-pub(crate) fn peer_certificate(
-    quic: &quinn::Connection,
-) -> Result<Option<Certificate>, ParseCertificateError> {
-    let Some(chain) = quic.peer_identity() else {
-        return Ok(None);
-    };
-    let chain: Box<Vec<rustls::pki_types::CertificateDer<'static>>> = chain
-        .downcast()
-        .expect("quinn's identities from rustls are chains of certificates");
-    chain
-        .first()
-        .map(|certificate| Certificate::parse(certificate))
-        .transpose()
 }
 
 enum Heard {
