@@ -109,7 +109,11 @@ impl JobGraph {
     pub fn weight(&self) -> u64 {
         let jobs = self.jobs.iter().map(|job| {
             let edges = EDGE_BYTES * job.needs.len();
-            JOB_BYTES + edges + texts_of(&job.task).map(text_bytes).sum::<usize>()
+            JOB_BYTES
+                + edges
+                + texts_of(&job.task)
+                    .map(|text| text_bytes(text))
+                    .sum::<usize>()
         });
         jobs.sum::<usize>() as u64
     }
@@ -122,7 +126,7 @@ const EDGE_BYTES: usize = 32;
 /// About what a text takes besides its bytes.
 const TEXT_BYTES: usize = 64;
 
-const fn text_bytes(text: &String) -> usize {
+const fn text_bytes(text: &str) -> usize {
     text.len() + TEXT_BYTES
 }
 
