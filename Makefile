@@ -5,6 +5,8 @@
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_FLAGS := --release --locked
+# Tests of whole farms wait more than they compute.
+TEST_THREADS ?= 4
 
 .PHONY: help setup build demo test lint doc bench clean-demo
 
@@ -26,7 +28,7 @@ demo: build
 
 # The program is built first: tests start it as real processes.
 test: build
-	cargo test $(CARGO_FLAGS) --workspace --no-fail-fast
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(CARGO_FLAGS) --workspace --no-fail-fast
 
 lint: setup
 	cargo fmt --check

@@ -1,5 +1,5 @@
 //! One function per command: it gathers what was typed, asks the farm, and hands what came to
-//! [`render`](crate::render).
+//! [`render`].
 
 mod artifacts;
 mod build;

@@ -25,7 +25,7 @@ pub(crate) struct Dispatcher {
     gone: Arc<Gone>,
 }
 
-/// The queue that [`Desk::run`] takes orders from.
+/// The queue that `Desk::run` takes orders from.
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub(super) orders: mpsc::Receiver<Order>,
