@@ -39,3 +39,4 @@ lint: setup
 bench: build
 	cargo run $(CARGO_FLAGS) -p benches -- farm
 	cargo run $(CARGO_FLAGS) -p benches -- batch
+	cargo run $(CARGO_FLAGS) -p benches -- scheduler
