@@ -256,8 +256,9 @@ mod tests {
             longer.insert(at, file(u64::MAX));
             let mut shorter = files;
             shorter.remove(at);
-            prop_assert!(packs(&longer).difference(&before).count() <= 8);
-            prop_assert!(packs(&shorter).difference(&before).count() <= 8);
+            // Where packs meet again is chance: each further one is about half as likely.
+            prop_assert!(packs(&longer).difference(&before).count() <= 24);
+            prop_assert!(packs(&shorter).difference(&before).count() <= 24);
         }
 
         #[test]

@@ -1,7 +1,8 @@
 //! Workers that leave, or are lost, while a phase runs that must not run twice.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use testkit::{
     farm::{Farm, FarmPlan},
@@ -99,9 +100,8 @@ fn a_worker_that_is_told_to_leave_twice_hands_its_jobs_over_at_once() {
     let phases = format!("  build: {{commands: ['{SLOW}']}}\n");
     let Running { farm, worker } = start(&phases, &[]);
     let terminate = || {
-        let pid = farm.worker_pid(worker).to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.unwrap().success());
+        let pid = i32::try_from(farm.worker_pid(worker)).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
     };
     terminate();
     wait::until_true("the worker is about to leave", || {

@@ -2,7 +2,8 @@
 //!
 //! In a chroot `/` is no mount, and neither its propagation can be changed nor another root put in its
 //! place. So the process steps out to the real root of its mount namespace, makes all of that private,
-//! mounts the chroot's tree over itself, and goes back in.
+//! mounts the chroot's tree over itself, and makes that the root of the namespace. What else was mounted
+//! there is let go of: it could not be unmounted elsewhere as long as the sandbox lives.
 
 use std::{fs, path::Path};
 
@@ -10,9 +11,10 @@ use rustix::{
     fs::{CWD, Mode, OFlags, open, stat},
     io::Errno,
     mount::{
-        MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+        MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
+        move_mount, open_tree, unmount,
     },
-    process::{chdir, chroot, fchdir},
+    process::{chdir, chroot, fchdir, pivot_root},
 };
 
 use super::message::Trouble;
@@ -55,7 +57,7 @@ fn step_out(aside: &Path) -> Result<(), Errno> {
     for _ in 0..DEPTH_MAX {
         let (here, above) = (stat(".")?, stat("..")?);
         if (here.st_dev, here.st_ino) == (above.st_dev, above.st_ino) {
-            return Ok(());
+            return chroot(".");
         }
         chdir("..")?;
     }
@@ -77,5 +79,13 @@ fn enter(root: &impl std::os::fd::AsFd) -> Result<(), Errno> {
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )?;
     fchdir(&tree)?;
-    chroot(".")
+    match pivot_root(".", ".") {
+        Ok(()) => {
+            unmount(".", UnmountFlags::DETACH)?;
+            chdir("/")
+        }
+        // The first file system of a machine stays where it is.
+        Err(Errno::INVAL) => chroot("."),
+        Err(errno) => Err(errno),
+    }
 }
