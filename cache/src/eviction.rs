@@ -1,9 +1,40 @@
-//! Which dependency caches go when the disk fills up. Pure: last uses in, victims out.
+//! Which entries go when the disk fills up. Pure: uses in, victims out.
 //!
-//! Only dependency caches are chosen from: a build can make them again. Sources, snapshots and artifacts
-//! belong to builds, and go with them.
+//! Two queues. An entry that comes is on probation; what nobody reads there goes first, however much of
+//! it comes, so that a scan passes through without pushing out what is in use (the idea of S3-FIFO).
+//! What was read, or comes back soon after it went, is past its probation. Within a queue the order is
+//! that of greedy dual: by the time that a byte saves, times how often it was read, counted from the
+//! queue's age, which grows with each victim.
+
+mod ghosts;
+mod peers;
+mod queues;
+mod replay;
+mod standing;
+#[cfg(test)]
+mod tests;
+mod traces;
 
 use protocol::time::WallTime;
+
+pub use self::{
+    ghosts::Ghosts,
+    peers::{GreedyDual, Lru, S3Fifo},
+    queues::Queues,
+    replay::{Access, Measure, Tally, bound, clairvoyant, replay},
+    standing::{Ages, Standing, Worth},
+    traces::{Random, Shape, Zipf, trace},
+};
+
+/// A way to choose what goes.
+pub trait Policy<K> {
+    /// An entry has come, or replaces the one that stands there.
+    fn put(&mut self, key: &K, worth: Worth);
+    /// An entry was read.
+    fn read(&mut self, key: &K);
+    /// Takes out the entry that goes next; `None`: there are no more.
+    fn evict(&mut self) -> Option<K>;
+}
 
 /// A dependency cache that may go.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,34 +65,4 @@ pub fn limit(used: u64, free: u64, kept_free: u64) -> u64 {
     const SLACK_DIVISOR: u64 = 8;
     let there_is = used.saturating_add(free).saturating_sub(kept_free);
     there_is - there_is / SLACK_DIVISOR
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_least_recently_used_go_first() {
-        let candidate = |key: &str, used: u64| Candidate {
-            key: key.as_bytes().to_vec(),
-            used: WallTime(used),
-        };
-        let candidates = vec![
-            candidate("fresh", 30),
-            candidate("old", 10),
-            candidate("older", 5),
-            candidate("also old", 10),
-        ];
-        let expected = ["older", "also old", "old", "fresh"];
-        assert_eq!(order(candidates), expected.map(|key| key.as_bytes()));
-        assert_eq!(order(vec![]), Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn of_what_the_disk_has_an_eighth_stays_free() {
-        assert_eq!(limit(300, 120, 20), 350);
-        assert_eq!(limit(400, 20, 20), 350);
-        assert_eq!(limit(0, 10, 20), 0);
-        assert_eq!(limit(u64::MAX, u64::MAX, 7), (u64::MAX - 7) / 8 * 7);
-    }
 }

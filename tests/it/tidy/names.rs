@@ -40,6 +40,12 @@ const IMPURE: &[&str] = &[
 const PURE_MODULES: &[&str] = &[
     "cache/src/chunking.rs",
     "cache/src/eviction.rs",
+    "cache/src/eviction/ghosts.rs",
+    "cache/src/eviction/peers.rs",
+    "cache/src/eviction/queues.rs",
+    "cache/src/eviction/replay.rs",
+    "cache/src/eviction/standing.rs",
+    "cache/src/eviction/traces.rs",
     "cache/src/packing.rs",
     "worker/src/source_times.rs",
     "transport/src/reconnect.rs",
