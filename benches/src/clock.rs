@@ -1,6 +1,8 @@
 //! How long things take, and what the middle of many measurements is.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use protocol::time::WallTime;
 
 /// Runs `work` and says how long it took.
 pub(crate) fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
@@ -8,6 +10,31 @@ pub(crate) fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let done = work();
     (start.elapsed(), done)
+}
+
+/// Runs from when it is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts one.
+    #[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it has run.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// What the clock on the wall says.
+#[expect(clippy::disallowed_methods, reason = "certificates have dates")]
+pub(crate) fn wall() -> WallTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = since.unwrap_or(Duration::ZERO).as_millis();
+    WallTime(u64::try_from(since).unwrap_or(u64::MAX))
 }
 
 /// The median; of an even number of values the lower of the two in the middle.

@@ -4,8 +4,10 @@
 //! the median of the pairs' ratios, because the machine may be shared (see `docs/benchmarks.md`).
 
 mod batch;
+mod cache;
 mod clock;
 mod farm;
+mod noise;
 mod report;
 mod scheduler;
 
@@ -40,6 +42,24 @@ enum Benchmark {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         pairs: u32,
     },
+    /// The cache: reads, writes, presence, memory
+    Cache {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// Measure only this.
+        #[arg(long, value_enum)]
+        part: Option<cache::Part>,
+        /// How many pairs to measure for each figure.
+        #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(2..))]
+        pairs: u32,
+    },
+    /// A process of a benchmark: plays a role, in JSON
+    #[command(hide = true)]
+    Role {
+        /// Which.
+        role: String,
+    },
     /// Decisions of the scheduler: 100,000 queued jobs of 50 teams on 1,000 workers
     Scheduler {
         /// Print one JSON object per line.
@@ -55,6 +75,10 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Farm { json, pairs } => report::print(&farm::measure(pairs)?, json),
         Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
+        Benchmark::Cache { json, part, pairs } => {
+            report::print(&cache::measure(part, pairs)?, json)
+        }
+        Benchmark::Role { role } => cache::play(&role),
         Benchmark::Batch { json, pairs } => report::print(&batch::measure(pairs)?, json),
     }
 }

@@ -22,6 +22,16 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
+/// Says something to the process that started this one.
+///
+/// # Errors
+///
+/// If it is no JSON.
+pub(crate) fn say<T: Serialize>(what: &T) -> Result<()> {
+    println!("{}", serde_json::to_string(what)?);
+    Ok(())
+}
+
 /// Prints rows.
 ///
 /// # Errors

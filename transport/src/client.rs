@@ -13,7 +13,7 @@ use protocol::{
 use quinn::{EndpointConfig, TokioRuntime};
 
 use crate::{
-    config,
+    config::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
     connection::{CLOSE_DONE, Connection},
     credentials::Credentials,
     dial::{CONNECT_LIMIT, ConnectError, Dial},
@@ -26,6 +26,7 @@ pub struct Client {
     endpoint: quinn::Endpoint,
     config: Arc<RwLock<quinn::ClientConfig>>,
     identity: Arc<Identity>,
+    datagram: u16,
 }
 
 /// Why there is no client.
@@ -54,10 +55,22 @@ impl Client {
     ///
     /// If the credentials are damaged, or the system gives no socket.
     pub fn new(credentials: &Credentials) -> Result<Self, ClientError> {
+        Self::with_datagrams(credentials, DATAGRAM_BYTES_MAX)
+    }
+
+    /// As [`new`](Self::new), with datagrams of at most `bytes` in both directions, for paths that lose
+    /// larger ones without a word. What the path carries is found out either way.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_datagrams(credentials: &Credentials, bytes: u16) -> Result<Self, ClientError> {
+        let datagram = bytes.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX);
         Ok(Self {
-            config: Arc::new(RwLock::new(member(credentials)?)),
-            endpoint: endpoint()?,
+            config: Arc::new(RwLock::new(member(credentials, datagram)?)),
+            endpoint: endpoint(datagram)?,
             identity: Arc::new(credentials.identity.clone()),
+            datagram,
         })
     }
 
@@ -98,7 +111,7 @@ impl Client {
     ///
     /// If the credentials are damaged; the old ones stay in use.
     pub fn replace_credentials(&self, credentials: &Credentials) -> Result<(), ClientError> {
-        let config = member(credentials)?;
+        let config = member(credentials, self.datagram)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
@@ -128,16 +141,19 @@ impl fmt::Debug for Client {
     }
 }
 
-fn member(credentials: &Credentials) -> Result<quinn::ClientConfig, ClientError> {
-    tls::member(credentials).map_err(|source| ClientError::Credentials {
+fn member(credentials: &Credentials, datagram: u16) -> Result<quinn::ClientConfig, ClientError> {
+    let config = tls::member(credentials).map_err(|source| ClientError::Credentials {
         identity: Box::new(credentials.identity.clone()),
         source,
-    })
+    });
+    let mut config = config?;
+    config.transport_config(config::client_transport(datagram));
+    Ok(config)
 }
 
 /// A UDP port of a client.
-pub(crate) fn endpoint() -> Result<quinn::Endpoint, ClientError> {
-    let config = config::endpoint(EndpointConfig::default());
+pub(crate) fn endpoint(datagram: u16) -> Result<quinn::Endpoint, ClientError> {
+    let config = config::endpoint(EndpointConfig::default(), datagram);
     config::socket_to_anywhere()
         .and_then(|socket| quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)))
         .map_err(|source| ClientError::Socket { source })

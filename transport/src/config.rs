@@ -37,7 +37,9 @@ const FIRST_FLIGHT_BYTES: u64 = 256 * 1024;
 /// The largest datagram. quinn sends ten of them in one system call (GSO), and more than 65,507 bytes at
 /// once are lost without an error; so this is below a tenth of that. The true size of the path is found
 /// by probing, from 1,200 bytes up, and a path of 1,500 bytes ends at 1,452.
-const DATAGRAM_BYTES_MAX: u16 = 6_500;
+pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
+/// The smallest that the largest datagram may be: every path of QUIC carries it.
+pub const DATAGRAM_BYTES_MIN: u16 = 1_200;
 /// How many datagrams a receiver takes before it acknowledges them: quinn's own benchmark's choice; every
 /// acknowledgement costs both sides a datagram.
 const ACKNOWLEDGE_EVERY: u32 = 10;
@@ -52,7 +54,7 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const CONNECTION_ID_BYTES: usize = 8;
 
 /// The part that both sides have in common.
-fn common() -> TransportConfig {
+fn common(datagram: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 seconds are below 2^62 ms");
     let mut acknowledge = AckFrequencyConfig::default();
@@ -60,7 +62,7 @@ fn common() -> TransportConfig {
         .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))
         .max_ack_delay(Some(ACKNOWLEDGE_WITHIN));
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(DATAGRAM_BYTES_MAX);
+    discovery.upper_bound(datagram);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(FIRST_FLIGHT_BYTES);
     config
@@ -79,15 +81,15 @@ fn common() -> TransportConfig {
 }
 
 /// What a client says to a server: it takes no streams, since only clients open them.
-pub(crate) fn client_transport() -> Arc<TransportConfig> {
-    let mut config = common();
+pub(crate) fn client_transport(datagram: u16) -> Arc<TransportConfig> {
+    let mut config = common(datagram);
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     Arc::new(config)
 }
 
 /// What a server says to a stranger: one stream, for a Hello. [`admit`] allows more.
 pub(crate) fn server_transport() -> Arc<TransportConfig> {
-    let mut config = common();
+    let mut config = common(DATAGRAM_BYTES_MAX);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
@@ -100,10 +102,10 @@ pub(crate) fn admit(connection: &quinn::Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 
-/// The datagrams that an endpoint takes.
-pub(crate) fn endpoint(mut config: EndpointConfig) -> EndpointConfig {
+/// The datagrams that an endpoint takes, of at most `datagram` bytes.
+pub(crate) fn endpoint(mut config: EndpointConfig, datagram: u16) -> EndpointConfig {
     config
-        .max_udp_payload_size(DATAGRAM_BYTES_MAX)
+        .max_udp_payload_size(datagram)
         .expect("the size is over the 1,200 of QUIC")
         .cid_generator(|| Box::new(RandomIds));
     config

@@ -10,6 +10,7 @@ use protocol::{
 
 use crate::{
     client::{ClientError, endpoint},
+    config::DATAGRAM_BYTES_MAX,
     credentials::{Credentials, CredentialsError, Request},
     dial::{CONNECT_LIMIT, ConnectError, Dial},
     tls::{self, Pinned, TlsError},
@@ -170,7 +171,7 @@ impl Order<'_> {
         request: Request,
     ) -> Result<Credentials, EnrolError> {
         let (addr, name) = (self.addr, self.name.to_owned());
-        let endpoint = endpoint()?;
+        let endpoint = endpoint(DATAGRAM_BYTES_MAX)?;
         let dial = Dial {
             endpoint: &endpoint,
             identity: self.identity,

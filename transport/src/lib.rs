@@ -24,6 +24,7 @@ mod token;
 pub use authority::{Authority, AuthorityError, IssueError};
 pub use certificate::{Certificate, ParseCertificateError};
 pub use client::{Client, ClientError};
+pub use config::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN};
 pub use connection::{Connection, ConnectionLost, Side};
 pub use credentials::{Credentials, CredentialsError, SelfIssueError};
 pub use dial::ConnectError;

@@ -24,7 +24,7 @@ use tracing::debug;
 
 use crate::{
     certificate::{Certificate, ParseCertificateError, peer_certificate},
-    config,
+    config::{self, DATAGRAM_BYTES_MAX},
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
     stream::{Stream, StreamError},
@@ -256,7 +256,8 @@ fn endpoint_config(credentials: &Credentials) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, credentials.key());
     let reset = hmac::sign(&secret, b"grange reset tokens");
     let reset = hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref());
-    config::endpoint(EndpointConfig::new(Arc::new(reset)))
+    let config = EndpointConfig::new(Arc::new(reset));
+    config::endpoint(config, DATAGRAM_BYTES_MAX)
 }
 
 /// A connection that has arrived, before TLS.

@@ -131,7 +131,7 @@ pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfi
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(config::client_transport());
+    config.transport_config(config::client_transport(config::DATAGRAM_BYTES_MAX));
     Ok(config)
 }
 

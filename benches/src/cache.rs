@@ -1,0 +1,39 @@
+//! The cache: what it reads, writes and knows per second, and what it takes for that, beside the machine's
+//! limits and beside peers. Data is on disk in a fresh store; server and client are processes of their own.
+//!
+//! Each part is a file of its own: a function that gives rows.
+
+mod process;
+mod reads;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+pub(crate) use self::process::play;
+use crate::report::Row;
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Part {
+    /// Chunks out, beside a bare pump and peers
+    Reads,
+}
+
+/// Measures one part, or all of them, with so many pairs for each figure.
+///
+/// # Errors
+///
+/// If a process cannot be started, or says something unexpected.
+pub(crate) fn measure(part: Option<Part>, pairs: u32) -> Result<Vec<Row>> {
+    let all = Part::value_variants();
+    let parts = all
+        .iter()
+        .filter(|each| part.is_none_or(|one| one == **each));
+    let mut rows = Vec::new();
+    for part in parts {
+        rows.extend(match part {
+            Part::Reads => reads::measure(pairs)?,
+        });
+    }
+    Ok(rows)
+}
