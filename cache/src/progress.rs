@@ -44,12 +44,14 @@ impl Progress {
         }
     }
 
-    pub(crate) fn expect(&self, files: u64, bytes: u64) {
+    /// Says how much there is to do.
+    pub fn expect(&self, files: u64, bytes: u64) {
         self.counters.files_total.store(files, Ordering::Relaxed);
         self.counters.bytes_total.store(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn advance(&self, bytes: u64) {
+    /// Says that so many more bytes are dealt with.
+    pub fn advance(&self, bytes: u64) {
         self.counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use protocol::{build::BuildId, job::JobId};
+use protocol::{build::BuildId, job::JobId, message::work::RestoreProgress};
 use tokio::sync::Notify;
 
 use crate::logs::LogKey;
@@ -30,6 +30,8 @@ pub(crate) struct News {
     pub jobs: BTreeSet<u32>,
     /// Logs that have grown.
     pub logs: BTreeSet<LogKey>,
+    /// Jobs whose workers restore what they start from, and how far they are.
+    pub restores: BTreeMap<u32, RestoreProgress>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,13 @@ impl Bells {
     pub(crate) fn log_grown(&self, key: LogKey) {
         self.ring(key.job.build, |news| {
             news.logs.insert(key);
+        });
+    }
+
+    /// Tells all who listen to a job's build how far its worker is with restoring what it starts from.
+    pub(crate) fn restoring(&self, job: JobId, progress: RestoreProgress) {
+        self.ring(job.build, |news| {
+            news.restores.insert(job.index, progress);
         });
     }
 
@@ -133,10 +142,17 @@ mod tests {
             attempt: 1,
         };
         bells.log_grown(key);
+        let so_far = |bytes_done| RestoreProgress {
+            bytes_done,
+            bytes_total: 9,
+        };
+        bells.restoring(job(1, 5), so_far(3));
+        bells.restoring(job(1, 5), so_far(6));
         bell.rung().await;
         let expected = News {
             jobs: BTreeSet::from([4, 5]),
             logs: BTreeSet::from([key]),
+            restores: BTreeMap::from([(5, so_far(6))]),
         };
         assert_eq!(bell.take(), expected);
         assert_eq!(bell.take(), News::default());

@@ -2,6 +2,7 @@
 //! says that it works.
 
 mod farm;
+mod restoring;
 mod worker;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -401,6 +402,9 @@ impl Watched {
             }
             WatchEvent::Log { .. } => {
                 format!("log {}", String::from_utf8_lossy(bytes).trim_end())
+            }
+            WatchEvent::Restoring { job, progress } => {
+                format!("restoring {}: {progress:?}", job.index)
             }
             WatchEvent::Ended(summary) => format!("ended {}", summary.status.as_str()),
         };

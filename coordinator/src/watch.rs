@@ -14,7 +14,10 @@ use bytes::Bytes;
 use protocol::{
     build::{BuildId, Status},
     job::JobId,
-    message::client::{BuildSummary, LogPosition, PhaseDetail, WatchEvent},
+    message::{
+        client::{BuildSummary, LogPosition, PhaseDetail, WatchEvent},
+        work::RestoreProgress,
+    },
 };
 use tokio::task::spawn_blocking;
 use transport::{SendHalf, StreamError};
@@ -121,6 +124,8 @@ struct Look {
     phases: Vec<(Option<String>, PhaseDetail)>,
     /// How long logs that have grown are now.
     logs: BTreeMap<LogKey, u64>,
+    /// Restores that go on, by job.
+    restores: BTreeMap<u32, RestoreProgress>,
     /// The build, if it has ended.
     ended: Option<BuildSummary>,
 }
@@ -148,6 +153,7 @@ impl Watcher {
         Ok(Some(Look {
             phases,
             logs: self.lengths().await?,
+            restores: BTreeMap::new(),
             ended: ended(detail.summary),
         }))
     }
@@ -179,6 +185,7 @@ impl Watcher {
         Ok(Some(Look {
             phases,
             logs,
+            restores: news.restores,
             ended,
         }))
     }
@@ -210,6 +217,13 @@ impl Watcher {
     }
 
     async fn send(&mut self, stream: &mut SendHalf, look: &Look) -> Result<(), WatchError> {
+        for (&index, &progress) in &look.restores {
+            let build = self.build;
+            let job = JobId { build, index };
+            stream
+                .message(&WatchEvent::Restoring { job, progress })
+                .await?;
+        }
         for (unit, phase) in &look.phases {
             if self.shown.get(&phase.job) == Some(phase) {
                 continue;

@@ -162,3 +162,48 @@ fn what_did_not_change_is_not_made_again_and_what_did_is() {
     project::write(source.path(), "=== src/b\n");
     assert_eq!(build(), ["made obj/b"]);
 }
+
+/// Slow: it takes a cache of a gigabyte for its restore to take a while on any machine.
+#[test]
+fn who_follows_a_build_hears_how_far_a_long_restore_is() {
+    if !testkit::slow_tests() {
+        return;
+    }
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write(
+        source.path(),
+        "
+=== buildspec.yml
+version: 0.2
+phases:
+  build:
+    commands: ['test -e big/file || { mkdir big; head -c 1G /dev/urandom > big/file; }']
+cache:
+  paths: ['big/**/*']
+",
+    );
+    let first = farm.build(source.path(), &["--project", "sample"]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    // One that has unpacked nothing yet.
+    farm.kill_worker(0);
+    std::fs::remove_dir_all(farm.worker_directory(0).join("layers")).unwrap();
+    farm.start_worker(0);
+    let second = farm.build(source.path(), &["--project", "sample", "--json"]);
+    assert_eq!(second.code, 0, "{}", second.stderr);
+    let events = second.stdout.lines().map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        event
+    });
+    let told: Vec<(u64, u64)> = events
+        .filter(|event| event["event"] == "restoring")
+        .map(|event| {
+            let bytes = |name: &str| event["progress"][name].as_u64().unwrap();
+            (bytes("bytes_done"), bytes("bytes_total"))
+        })
+        .collect();
+    assert!(2 <= told.len(), "{told:?}");
+    assert!(told.is_sorted(), "{told:?}");
+    assert!(told.iter().all(|&(_, total)| total == 1 << 30), "{told:?}");
+    assert_eq!(told.last(), Some(&(1 << 30, 1 << 30)));
+}

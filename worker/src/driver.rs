@@ -40,6 +40,7 @@ use crate::{
     log::Log,
     phases::{self, PhaseEnd, Work},
     report::Chain,
+    restoring::{self, Restoring},
     scene::Scene,
     site::Site,
     units,
@@ -82,15 +83,23 @@ pub(crate) struct Orders {
     pub(crate) until: watch::Receiver<Time>,
 }
 
+/// How an attempt reaches the coordinator while it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Ways {
+    /// For its log.
+    pub(crate) connections: watch::Receiver<Option<Connection>>,
+    /// To ask whether its first command may start.
+    pub(crate) begins: mpsc::Sender<BeginRequest>,
+    /// To tell how far its restores are.
+    pub(crate) restores: mpsc::Sender<restoring::Report>,
+}
+
 /// Runs an attempt.
 pub(crate) async fn drive(
     site: Arc<Site>,
     assignment: Assignment,
     mut orders: Orders,
-    (connections, begins): (
-        watch::Receiver<Option<Connection>>,
-        mpsc::Sender<BeginRequest>,
-    ),
+    ways: Ways,
 ) -> AttemptEnd {
     let lease = assignment.lease;
     let directory = site.directory.attempts().join(lease.0.to_string());
@@ -110,9 +119,11 @@ pub(crate) async fn drive(
             attempt: assignment.attempt,
         };
         let mut streaming = JoinSet::new();
-        streaming.spawn(log.clone().stream(start, connections));
-        let begin = Begin::new(lease, begins, assignment.asks_to_begin);
-        let place = (&log, directory.as_path(), &begin);
+        streaming.spawn(log.clone().stream(start, ways.connections));
+        let begin = Begin::new(lease, ways.begins, assignment.asks_to_begin);
+        let restoring = Restoring::new(lease, ways.restores);
+        let place = (&log, directory.as_path());
+        let place = (place, (&begin, &restoring));
         let performed = perform(&site, &assignment, place, &mut orders).await;
         let ended_at = clock::wall();
         log.close();
@@ -167,7 +178,7 @@ enum Performed {
 async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
-    (log, directory, begin): (&Log, &std::path::Path, &Begin),
+    ((log, directory), (begin, restoring)): ((&Log, &std::path::Path), (&Begin, &Restoring)),
     orders: &mut Orders,
 ) -> Performed {
     let deadline = clock::boot() + assignment.time_left;
@@ -190,6 +201,7 @@ async fn perform(
             until,
             scene: &mut scene,
             begin,
+            restoring,
         };
         phases::run(&mut work).await
     };

@@ -21,6 +21,7 @@ mod patterns;
 mod phases;
 mod places;
 mod report;
+mod restoring;
 mod run;
 pub mod sandbox;
 mod scene;

@@ -58,6 +58,7 @@ use crate::{
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
     report::Chain,
+    restoring::Restoring,
     scene::Scene,
     site::Site,
 };
@@ -109,6 +110,8 @@ pub(crate) struct Work<'a> {
     pub(crate) scene: &'a mut Scene,
     /// Whether its first command may start.
     pub(crate) begin: &'a Begin,
+    /// Whom to tell how far restores are.
+    pub(crate) restoring: &'a Restoring,
 }
 
 /// Runs a phase and stores what it leaves.
@@ -272,7 +275,8 @@ impl Work<'_> {
             let bytes = transfer.bytes;
             Ok((transfer, LayerFacts { bytes, newest }, fresh))
         };
-        let unpacked = self.cache.with("unpack a layer", request).await;
+        let unpacked = self.cache.with("unpack a layer", request);
+        let unpacked = self.restoring.tell(&options.progress, unpacked).await;
         let (transfer, facts, fresh) = unpacked?;
         let named = tokio::fs::rename(fresh, to).await;
         named.or_fault("name an unpacked layer")?;

@@ -26,10 +26,11 @@ use crate::{
     attempt::Interrupt,
     begin::BeginRequest,
     clock,
-    driver::{self, AttemptEnd, Ending, Orders},
+    driver::{self, AttemptEnd, Ending, Orders, Ways},
     leases::Leases,
     link::{LinkEvent, Up},
     options::Stop,
+    restoring,
     site::Site,
     units,
 };
@@ -40,6 +41,9 @@ const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many attempts may wait to be noted as about to begin; the session looks at once.
 const BEGINS_MAX: usize = 64;
+
+/// How many reports of restores may wait to be passed on; one that finds no room is left out.
+const RESTORES_MAX: usize = 64;
 
 /// What a session runs with.
 #[derive(Debug)]
@@ -65,6 +69,11 @@ pub(crate) struct Session {
     process: (Incarnation, u64),
     /// Attempts whose first command is about to start.
     begins: (mpsc::Sender<BeginRequest>, mpsc::Receiver<BeginRequest>),
+    /// How far restores are.
+    restores: (
+        mpsc::Sender<restoring::Report>,
+        mpsc::Receiver<restoring::Report>,
+    ),
     /// For the logs.
     connections: watch::Sender<Option<Connection>>,
     /// Where the cache is.
@@ -92,6 +101,7 @@ impl Session {
             dismissed: false,
             process: (incarnation, 0),
             begins: mpsc::channel(BEGINS_MAX),
+            restores: mpsc::channel(RESTORES_MAX),
             connections: watch::Sender::new(None),
             cache,
         }
@@ -116,6 +126,7 @@ impl Session {
                 () = stop.hand_over.cancelled(), if self.hands_over_until.is_none() => self.hand_over(),
                 () = clock::until(self.deadline()) => self.tick(),
                 Some(request) = self.begins.1.recv() => self.wait_to_begin(request),
+                Some(report) = self.restores.1.recv() => self.mention(report),
                 Some(event) = link.recv() => self.link_event(event)?,
                 Some(_cleared) = self.clearing.join_next() => {}
                 Some(ended) = self.tasks.join_next_with_id() => match ended {
@@ -318,7 +329,11 @@ impl Session {
             Arc::clone(&self.site),
             assignment,
             orders,
-            (self.connections.subscribe(), self.begins.0.clone()),
+            Ways {
+                connections: self.connections.subscribe(),
+                begins: self.begins.0.clone(),
+                restores: self.restores.0.clone(),
+            },
         ));
         let running = Running {
             job,
@@ -405,6 +420,16 @@ impl Session {
         }
         for message in self.book.finished() {
             self.say(message);
+        }
+    }
+
+    /// Passes on how far a restore is, if the link has room.
+    fn mention(&self, (lease, progress): restoring::Report) {
+        if let Some(up) = self.up.as_ref().filter(|_| self.joined) {
+            // Nothing depends on it.
+            let _left_out = up
+                .outgoing
+                .try_send(WorkerMessage::Restoring { lease, progress });
         }
     }
 

@@ -8,10 +8,14 @@ use std::{
 
 use cache::progress::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
+use protocol::message::work::RestoreProgress;
 use tokio::time::interval;
 
 /// How often a bar is drawn again: often enough to look alive, seldom enough to cost nothing.
 const REDRAW: Duration = Duration::from_millis(100);
+
+/// What a bar of bytes looks like.
+const BYTES: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Shows how far `work` is, by bytes, while it runs.
 pub(crate) async fn show<T>(
@@ -19,10 +23,7 @@ pub(crate) async fn show<T>(
     progress: &Progress,
     work: impl Future<Output = T>,
 ) -> T {
-    let style = ProgressStyle::with_template(
-        "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
-    );
-    let Ok(style) = style else {
+    let Ok(style) = ProgressStyle::with_template(BYTES) else {
         return work.await;
     };
     let bar = bar(style, what);
@@ -51,6 +52,36 @@ pub(crate) async fn spin<T>(what: &'static str, work: impl Future<Output = T>) -
     let done = work.await;
     bar.finish_and_clear();
     done
+}
+
+/// A bar below a log that goes on.
+#[derive(Debug, Default)]
+pub(crate) struct RestoreBar(Option<ProgressBar>);
+
+impl RestoreBar {
+    /// Draws how far restores are; `None`: there are none.
+    pub(crate) fn draw(&mut self, progress: Option<RestoreProgress>) {
+        let Some(progress) = progress else {
+            if let Some(bar) = self.0.take() {
+                bar.finish_and_clear();
+            }
+            return;
+        };
+        let Ok(style) = ProgressStyle::with_template(BYTES) else {
+            return;
+        };
+        let bar = self.0.get_or_insert_with(|| bar(style, "restoring"));
+        bar.set_length(progress.bytes_total);
+        bar.set_position(progress.bytes_done);
+    }
+
+    /// Writes what the bar must not stand in the middle of.
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
 }
 
 fn bar(style: ProgressStyle, what: &'static str) -> ProgressBar {

@@ -9,8 +9,10 @@ use std::{
     thread,
 };
 
+use protocol::message::work::RestoreProgress;
 use tokio::sync::{mpsc, oneshot};
 
+use super::bar::RestoreBar;
 use crate::error::CommandError;
 
 /// How many pieces may wait to be written: with pieces of log of 256 KiB some 4 MiB.
@@ -42,6 +44,8 @@ pub(crate) enum Piece {
     Bytes(Vec<u8>),
     /// A line of talk.
     Talk(String),
+    /// How far restores are, drawn below what is written; `None`: there are none.
+    Restoring(Option<RestoreProgress>),
 }
 
 /// A thread that writes: a reader who stands still holds up only what is to be written.
@@ -81,8 +85,9 @@ impl Printer {
         match self.pieces.send(piece).await {
             Ok(()) => true,
             Err(mpsc::error::SendError(piece)) => {
-                if let Piece::Talk(line) = piece {
-                    talk(line);
+                match piece {
+                    Piece::Talk(line) => talk(line),
+                    Piece::Bytes(_) | Piece::Restoring(_) => {}
                 }
                 false
             }
@@ -105,10 +110,14 @@ impl Printer {
 /// Writes until nobody hands over any more, or standard output fails.
 fn write_all(mut pieces: mpsc::Receiver<Piece>) -> io::Result<()> {
     let mut out = io::stdout();
+    let mut bar = RestoreBar::default();
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
-            Piece::Bytes(bytes) => out.write_all(&bytes).and_then(|()| out.flush())?,
-            Piece::Talk(line) => talk(line),
+            Piece::Bytes(bytes) => {
+                bar.aside(|| out.write_all(&bytes).and_then(|()| out.flush()))?;
+            }
+            Piece::Talk(line) => bar.aside(|| talk(line)),
+            Piece::Restoring(progress) => bar.draw(progress),
         }
     }
     Ok(())

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use protocol::{
     build::{Phase, Status},
-    message::client::{BuildSummary, PhaseDetail, WatchEvent},
+    message::{
+        client::{BuildSummary, PhaseDetail, WatchEvent},
+        work::RestoreProgress,
+    },
 };
 use serde_json::json;
 
@@ -24,6 +27,8 @@ pub(crate) struct Transcript {
     phases: BTreeMap<u32, Phase>,
     /// Of each job, the attempt whose output was printed last.
     attempts: BTreeMap<u32, u32>,
+    /// Of each job that restores what it starts from, how far that is.
+    restores: BTreeMap<u32, RestoreProgress>,
 }
 
 /// How long a line of a batch's log may be before it is printed without its end, in bytes.
@@ -39,6 +44,7 @@ impl Transcript {
             statuses: BTreeMap::new(),
             phases: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            restores: BTreeMap::new(),
         }
     }
 
@@ -50,8 +56,14 @@ impl Transcript {
         }
         match event {
             WatchEvent::Phase { unit, detail } => {
-                self.phase(unit.as_ref(), detail).into_iter().collect()
+                let bar = match detail.status {
+                    Status::Ended(_) => self.restored(detail.job),
+                    _ => None,
+                };
+                let line = self.phase(unit.as_ref(), detail);
+                bar.into_iter().chain(line).collect()
             }
+            WatchEvent::Restoring { job, progress } => self.restoring(job.index, *progress),
             WatchEvent::Log { job, attempt, .. } => {
                 let lost = self.lost(job.index, *attempt);
                 let piece = self.log((job.index, *attempt), bytes);
@@ -63,6 +75,31 @@ impl Transcript {
                 pieces
             }
         }
+    }
+
+    fn restoring(&mut self, job: u32, progress: RestoreProgress) -> Vec<Piece> {
+        if progress.bytes_total <= progress.bytes_done {
+            return self.restored(job).into_iter().collect();
+        }
+        self.restores.insert(job, progress);
+        vec![Piece::Restoring(self.sum())]
+    }
+
+    /// The bar without a job; `None`: the job was not in it.
+    fn restored(&mut self, job: u32) -> Option<Piece> {
+        self.restores.remove(&job)?;
+        Some(Piece::Restoring(self.sum()))
+    }
+
+    /// How far all restores are together; `None`: there are none.
+    fn sum(&self) -> Option<RestoreProgress> {
+        self.restores
+            .values()
+            .copied()
+            .reduce(|a, b| RestoreProgress {
+                bytes_done: a.bytes_done.saturating_add(b.bytes_done),
+                bytes_total: a.bytes_total.saturating_add(b.bytes_total),
+            })
     }
 
     fn phase(&mut self, unit: Option<&String>, detail: &PhaseDetail) -> Option<Piece> {
@@ -165,6 +202,9 @@ fn json_piece(event: &WatchEvent, bytes: &[u8]) -> Piece {
             "event": "log", "job": job.index, "attempt": attempt, "offset": offset,
             "text": String::from_utf8_lossy(bytes),
         }),
+        WatchEvent::Restoring { job, progress } => {
+            json!({"event": "restoring", "job": job.index, "progress": progress})
+        }
         WatchEvent::Ended(summary) => json!({"event": "ended", "build": summary}),
     };
     Piece::Bytes(format!("{value}\n").into_bytes())
@@ -181,4 +221,43 @@ fn ended(summary: &BuildSummary) -> Piece {
         summary.status.as_str(),
         took.unwrap_or_default(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{build::BuildId, job::JobId};
+
+    use super::*;
+
+    fn restoring(index: u32, bytes_done: u64, bytes_total: u64) -> WatchEvent {
+        WatchEvent::Restoring {
+            job: JobId {
+                build: BuildId(1),
+                index,
+            },
+            progress: RestoreProgress {
+                bytes_done,
+                bytes_total,
+            },
+        }
+    }
+
+    fn bar(sum: Option<(u64, u64)>) -> Vec<Piece> {
+        let sum = sum.map(|(bytes_done, bytes_total)| RestoreProgress {
+            bytes_done,
+            bytes_total,
+        });
+        vec![Piece::Restoring(sum)]
+    }
+
+    #[test]
+    fn restores_that_go_on_together_are_one_bar_which_goes_with_the_last() {
+        let mut transcript = Transcript::new(false);
+        let mut after = |event| transcript.event(&event, &[]);
+        assert_eq!(after(restoring(0, 1, 10)), bar(Some((1, 10))));
+        assert_eq!(after(restoring(3, 5, 20)), bar(Some((6, 30))));
+        assert_eq!(after(restoring(0, 10, 10)), bar(Some((5, 20))));
+        assert_eq!(after(restoring(0, 10, 10)), []);
+        assert_eq!(after(restoring(3, 20, 20)), bar(None));
+    }
 }

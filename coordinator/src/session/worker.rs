@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use protocol::{
     access::Identity,
     lease::LeaseId,
-    message::work::{CoordinatorMessage, HeldLease, WorkRequest, WorkerMessage},
+    message::work::{CoordinatorMessage, HeldLease, RestoreProgress, WorkRequest, WorkerMessage},
     name::{Team, WorkerName},
     report::Chain,
     worker::WorkerOffer,
@@ -160,7 +160,7 @@ async fn session(
     tokio::select! {
         biased;
         why = send(stream.send, outbox) => why,
-        why = receive(stream.receive, session, farm) => why,
+        why = receive(stream.receive, (session, name), farm) => why,
         _ = cache.changed() => "the cache has moved; connect again to hear where it is",
     }
 }
@@ -226,7 +226,11 @@ async fn send(
     "another worker of this name has joined, or this one did not take its messages"
 }
 
-async fn receive(mut stream: ReceiveHalf, session: SessionId, farm: &Farm) -> &'static str {
+async fn receive(
+    mut stream: ReceiveHalf,
+    (session, worker): (SessionId, &WorkerName),
+    farm: &Farm,
+) -> &'static str {
     loop {
         let message = match stream.message::<WorkerMessage>().await {
             Ok(Some(message)) => message,
@@ -238,6 +242,10 @@ async fn receive(mut stream: ReceiveHalf, session: SessionId, farm: &Farm) -> &'
                 return "the worker says what makes no sense";
             }
         };
+        if let WorkerMessage::Restoring { lease, progress } = message {
+            restoring(farm, worker, lease, progress).await;
+            continue;
+        }
         let event = match event(message, session) {
             Ok(event) => event,
             Err(why) => return why,
@@ -248,10 +256,31 @@ async fn receive(mut stream: ReceiveHalf, session: SessionId, farm: &Farm) -> &'
     }
 }
 
+/// Passes on how far a restore is to those who follow its build, if the job is this worker's.
+async fn restoring(farm: &Farm, worker: &WorkerName, lease: LeaseId, progress: RestoreProgress) {
+    let asked = farm.dispatcher.ask(move |state| {
+        let (job, attempt) = scheduler::live_attempt(state, lease)?;
+        let record = scheduler::attempt(state, job, attempt)?;
+        Some((job, record.worker))
+    });
+    match asked.await {
+        Ok(Some((job, runs))) if runs == *worker => farm.bells.restoring(job, progress),
+        Ok(_) => {
+            let reason = "restore of another's";
+            metrics::counter!("grange_messages_ignored_total", "reason" => reason).increment(1);
+        }
+        // The coordinator stops.
+        Err(_) => {}
+    }
+}
+
 /// What a message means to the scheduler; or why the worker is sent away for it.
 fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static str> {
     Ok(match message {
         WorkerMessage::Join { .. } => return Err("a worker joins once for each connection"),
+        WorkerMessage::Restoring { .. } => {
+            return Err("a restore is nothing that is decided about");
+        }
         WorkerMessage::Renew { sequence, leases } => Event::Renew {
             session,
             sequence,

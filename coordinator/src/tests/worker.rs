@@ -10,8 +10,8 @@ use protocol::{
     job::AttemptResult,
     lease::LeaseId,
     message::work::{
-        Assignment, CoordinatorMessage, HeldLease, LogAck, LogPiece, LogStart, RevokeReason,
-        WorkRequest, WorkerMessage,
+        Assignment, CoordinatorMessage, HeldLease, LogAck, LogPiece, LogStart, RestoreProgress,
+        RevokeReason, WorkRequest, WorkerMessage,
     },
     time::WallTime,
     worker::{Incarnation, Isolation, WorkerOffer},
@@ -119,6 +119,21 @@ impl TestWorker {
         assert_eq!(durable, offset + text.len() as u64);
         stream.send.finish();
         before
+    }
+
+    /// Says how far it is with restoring what an attempt starts from, and waits until that was heard.
+    pub(super) async fn restoring(&mut self, lease: LeaseId, progress: RestoreProgress) {
+        let said = WorkerMessage::Restoring { lease, progress };
+        self.session.send.message(&said).await.unwrap();
+        // Messages are taken in turn, and this one is answered.
+        let renew = WorkerMessage::Renew {
+            sequence: 1,
+            leases: Vec::new(),
+        };
+        self.session.send.message(&renew).await.unwrap();
+        let answer = self.told().await;
+        let is_answer = matches!(answer, Some(CoordinatorMessage::Renewed { .. }));
+        assert!(is_answer, "{answer:?}");
     }
 
     /// Reports an attempt, and waits until that is kept.

@@ -9,6 +9,7 @@ use crate::{
     blob::TreeRef,
     build::{BuildId, Phase, PhaseContext, Rerun, Status},
     job::{Artifact, CacheUse, JobId},
+    message::work::RestoreProgress,
     name::{Namespace, ProjectName, Team, WorkerName},
     time::WallTime,
     worker::WorkerOffer,
@@ -286,6 +287,14 @@ pub enum WatchEvent {
         offset: u64,
         /// How many bytes follow.
         bytes: u32,
+    },
+    /// A job's worker brings here what the job starts from. Only those who listen at the moment hear it;
+    /// nothing of it is kept.
+    Restoring {
+        /// The job.
+        job: JobId,
+        /// How far it is.
+        progress: RestoreProgress,
     },
     /// The build has ended; this is the last event.
     Ended(Box<BuildSummary>),

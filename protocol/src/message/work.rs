@@ -80,6 +80,14 @@ pub enum WorkerMessage {
         /// The attempts' leases.
         leases: Vec<LeaseId>,
     },
+    /// How far the worker is with bringing here what an attempt starts from. Said now and then while that
+    /// takes long, and a last time when it is there; nobody answers, and nothing depends on it.
+    Restoring {
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// How far it is.
+        progress: RestoreProgress,
+    },
     /// The worker takes no units that it has not begun: somebody told it to leave. It stays until
     /// [`CoordinatorMessage::Dismissed`].
     Leaving,
@@ -126,6 +134,15 @@ pub enum CoordinatorMessage {
     Drain,
     /// There is nothing left for the worker to do, and nothing will come: it may leave.
     Dismissed,
+}
+
+/// How far a restore is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RestoreProgress {
+    /// Bytes that are in place, uncompressed.
+    pub bytes_done: u64,
+    /// Bytes in all; not zero. All of them are done: the restore is over.
+    pub bytes_total: u64,
 }
 
 /// Why an attempt is to be killed.

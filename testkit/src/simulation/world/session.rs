@@ -55,7 +55,8 @@ impl World {
         }
         let Some(session) = of.session else { return };
         let event = match message {
-            WorkerMessage::Join { .. } => return,
+            // The scheduler hears nothing of restores.
+            WorkerMessage::Join { .. } | WorkerMessage::Restoring { .. } => return,
             WorkerMessage::Renew { sequence, leases } => Event::Renew {
                 session,
                 sequence,
