@@ -153,11 +153,28 @@ impl CacheClient {
         entry: Entry,
         replace: bool,
     ) -> Result<PutOutcome, CacheError> {
+        self.put_made_entry(key, entry, replace, 0).await
+    }
+
+    /// As [`put_entry`](Self::put_entry), and says how long it took to make what the entry names, in
+    /// milliseconds: the longer for its bytes, the longer the cache keeps it. Zero: not known.
+    ///
+    /// # Errors
+    ///
+    /// As `put_entry`.
+    pub async fn put_made_entry(
+        &self,
+        key: EntryKey,
+        entry: Entry,
+        replace: bool,
+        made_millis: u64,
+    ) -> Result<PutOutcome, CacheError> {
         const WHAT: &str = "write an entry";
         let request = CacheRequest::PutEntry {
             key,
             entry,
             replace,
+            made_millis,
         };
         match self.ask(WHAT, request).await? {
             CacheReply::Put(outcome) => Ok(outcome),

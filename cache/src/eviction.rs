@@ -15,8 +15,6 @@ mod standing;
 mod tests;
 mod traces;
 
-use protocol::time::WallTime;
-
 pub use self::{
     ghosts::Ghosts,
     peers::{GreedyDual, Lru, S3Fifo},
@@ -36,25 +34,6 @@ pub trait Policy<K> {
     fn evict(&mut self) -> Option<K>;
 }
 
-/// A dependency cache that may go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Candidate {
-    /// Where it stands.
-    pub key: Vec<u8>,
-    /// When it was last read or written.
-    pub used: WallTime,
-}
-
-/// The keys of all candidates in the order in which they should go: least recently used first. How many
-/// have to go shows only while they do: what one of them gives back depends on which others share its
-/// chunks.
-pub fn order(mut candidates: Vec<Candidate>) -> Vec<Vec<u8>> {
-    // The key breaks ties, so that equal states give equal choices.
-    candidates.sort_by(|a, b| (a.used, &a.key).cmp(&(b.used, &b.key)));
-    let keys = candidates.into_iter().map(|candidate| candidate.key);
-    keys.collect()
-}
-
 /// How many bytes the files of the store may take on their disk.
 ///
 /// `used` is what they take, `free` what the disk has left, of which `kept_free` has other uses. An
@@ -65,4 +44,45 @@ pub fn limit(used: u64, free: u64, kept_free: u64) -> u64 {
     const SLACK_DIVISOR: u64 = 8;
     let there_is = used.saturating_add(free).saturating_sub(kept_free);
     there_is - there_is / SLACK_DIVISOR
+}
+
+/// What a store aims at when it makes room, in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Targets {
+    /// What all chunks may take together that are there, with the rows about them: when it is more,
+    /// entries go until it is `evicted`.
+    pub live: u64,
+    /// See `live`.
+    pub evicted: u64,
+    /// What the files may take when room has been made: what is between this and `live` is garbage, and
+    /// the log. With a quarter of garbage, what is rewritten to get a byte back stays about two bytes.
+    pub files: u64,
+}
+
+/// How much of `limit` is kept for what files grow by on their own.
+pub fn reserve(limit: u64, wanted: u64) -> u64 {
+    /// The part that this takes at most, as a divisor: in very small budgets there is no room for more.
+    const RESERVE_DIVISOR: u64 = 4;
+    wanted.min(limit / RESERVE_DIVISOR)
+}
+
+impl Targets {
+    /// For files that may take `limit` bytes, of which `reserve` is kept for what they grow by on their
+    /// own. Each of the first `tries` to make room that did not do aims at a sixteenth less alive, so that
+    /// more of the rest is garbage, and less has to be written anew to get it back.
+    pub fn of(limit: u64, reserve: u64, tries: u32) -> Self {
+        /// What stays free for what comes next, as a divisor.
+        const SLACK_DIVISOR: u64 = 16;
+        let slack = limit / SLACK_DIVISOR;
+        let files = limit.saturating_sub(reserve).saturating_sub(slack);
+        let mut live = files / 4 * 3;
+        for _ in 0..tries {
+            live -= live / SLACK_DIVISOR;
+        }
+        Self {
+            live,
+            evicted: live - live / (2 * SLACK_DIVISOR),
+            files,
+        }
+    }
 }

@@ -34,7 +34,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the cache keeps everything: `store` and `version` in it are its own.
     pub directory: PathBuf,
-    /// How many bytes the store may take on the disk before dependency caches are evicted.
+    /// How many bytes the store may take on the disk, as `du` counts them. Writes wait while entries are
+    /// evicted for them, and are refused while all that could go is held.
     pub budget: u64,
     /// How many bytes the disk must have left for anything to be written.
     pub free_low_water: u64,
@@ -260,6 +261,7 @@ async fn serve(
 async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
     let options = StoreOptions {
         directory: options.directory.clone(),
+        budget: options.budget,
         free_low_water: options.free_low_water,
         hold: options.hold,
     };
@@ -329,6 +331,7 @@ async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken
                 false
             }
             _ = sweep.tick() => true,
+            () = store.wants_room() => true,
             _ = short.tick() => store.is_short_of_room(),
         };
         if !is_swept {

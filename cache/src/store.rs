@@ -8,11 +8,15 @@ pub(crate) mod change;
 mod closure;
 mod condemned;
 mod error;
+mod evict;
+mod gate;
 pub(crate) mod key;
+mod ranks;
 mod read;
 mod rocks;
 pub(crate) mod row;
 mod scrub;
+mod sizes;
 mod slot;
 mod space;
 mod staged;
@@ -40,8 +44,11 @@ pub use self::error::{Damage, OpenStoreError};
 use self::{
     change::{Applied, Change},
     condemned::Condemned,
+    gate::Gate,
+    ranks::Ranks,
     rocks::{Column, Rocks, TOTALS},
     row::Totals,
+    sizes::Sizes,
     slot::Slot,
     space::DiskUsage,
     writer::{Queued, Writer},
@@ -50,17 +57,24 @@ pub(crate) use self::{
     error::{ClosureError, Trouble},
     read::ReadAnswer,
 };
-use crate::{clock::Clock, holds::Holds};
+use crate::{clock::Clock, eviction, holds::Holds};
 
 /// How many changes may wait for the writer. Past that, those who bring them wait: that is the store's
 /// back-pressure. The bytes that wait are bounded where they are received.
 const QUEUE_MAX: usize = 4096;
+
+/// How long nothing is tried when all that could go was held: holds last for seconds at least.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How much of the budget is written, as a divisor, before it is measured again what the files take.
+const MEASURE_DIVISOR: u64 = 256;
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     /// The cache's directory: the database is in `store`, its version in `version`.
     pub(crate) directory: PathBuf,
+    /// How many bytes the files may take on the disk, as `du` counts them.
+    pub(crate) budget: u64,
     /// How many bytes the disk must have left for anything to be written.
     pub(crate) free_low_water: u64,
     /// How long a hold lasts.
@@ -100,8 +114,10 @@ impl Store {
             directory: database.clone(),
             source: Damage::from(source),
         };
-        let rocks = Rocks::open(&database).map_err(error)?;
-        let totals = read_totals(&rocks).map_err(|trouble| match trouble {
+        let sizes = Sizes::of(options.budget);
+        let rocks = Rocks::open(&database, sizes).map_err(error)?;
+        let read = |rocks| Ok((read_totals(rocks)?, Ranks::read(rocks)?));
+        let (totals, ranks) = read(&rocks).map_err(|trouble| match trouble {
             Trouble::Database { source } => error(source),
             trouble => OpenStoreError::Totals {
                 directory: database.clone(),
@@ -111,6 +127,9 @@ impl Store {
         let shared = Arc::new(Shared {
             slot: Slot::new(rocks),
             database,
+            sizes,
+            gate: Arc::new(Gate::new(options.budget)),
+            ranks,
             free_low_water: options.free_low_water,
             clock: Clock::start(),
             holds: Holds::new(options.hold),
@@ -123,6 +142,9 @@ impl Store {
             room_is_checked: AtomicBool::new(true),
         });
         shared.publish(totals);
+        if let Ok(rocks) = shared.rocks() {
+            shared.measure(&rocks);
+        }
         let (queue, changes) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(Arc::clone(&shared), totals);
         let thread = std::thread::Builder::new()
@@ -142,8 +164,16 @@ impl Store {
     ///
     /// The change may be made or not.
     pub(crate) async fn change(&self, change: Change) -> Result<Applied, Trouble> {
+        let admitted = match change.makes_room() {
+            true => None,
+            false => Some(self.shared.gate.admit(change.bytes()).await?),
+        };
         let (reply, answer) = oneshot::channel();
-        let queued = Queued { change, reply };
+        let queued = Queued {
+            change,
+            reply,
+            admitted,
+        };
         // Without the writer nothing is acknowledged any more.
         self.queue.send(queued).await.map_err(|_| Trouble::Closed)?;
         answer.await.map_err(|_| Trouble::Closed)?
@@ -153,7 +183,11 @@ impl Store {
     pub(crate) fn try_change(&self, change: Change) {
         let (reply, _answer) = oneshot::channel();
         // Only for what is not missed: a full queue means that others are.
-        let _full = self.queue.try_send(Queued { change, reply });
+        let _full = self.queue.try_send(Queued {
+            change,
+            reply,
+            admitted: None,
+        });
     }
 
     /// Ends when the database that is open now is closed: who holds chunks that were read from it lets
@@ -191,6 +225,15 @@ impl Store {
         self.shared.check_room(AHEAD_BYTES / 2).is_err()
     }
 
+    /// Waits until somebody waits for room within the budget, or soon will. While nothing more can go
+    /// because it is held, that is no more often than [`RETRY_INTERVAL`].
+    pub(crate) async fn wants_room(&self) {
+        if self.shared.gate.is_exhausted() {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        self.shared.gate.wanted().await;
+    }
+
     /// Says that the store is about to close: what takes long, such as a sweep, ends early.
     pub(crate) fn end(&self) {
         self.shared.ending.store(true, Ordering::Relaxed);
@@ -205,6 +248,9 @@ impl Store {
 struct Shared {
     slot: Slot,
     database: PathBuf,
+    sizes: Sizes,
+    gate: Arc<Gate>,
+    ranks: Ranks,
     free_low_water: u64,
     clock: Clock,
     holds: Holds,
@@ -231,6 +277,28 @@ impl Shared {
         let stat = rustix::fs::statvfs(&self.database)
             .map_err(|source| Trouble::disk(&self.database, source.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Measures what the files take, and tells the gate, if so much was written since that was done last
+    /// that it matters.
+    fn measure_often(&self, rocks: &Rocks) {
+        if self.gate.budget() / MEASURE_DIVISOR <= self.gate.unmeasured() {
+            self.measure(rocks);
+        }
+    }
+
+    /// Measures what the files take and will take by themselves, and tells the gate.
+    fn measure(&self, rocks: &Rocks) {
+        let measuring = self.gate.measuring();
+        // Before the files: what is flushed meanwhile counts twice, not never.
+        let buffered = rocks.buffered_bytes();
+        match space::disk_usage(&self.database) {
+            Ok(used) => {
+                let reserve = eviction::reserve(self.gate.budget(), self.sizes.reserve());
+                self.gate.measured(measuring, used.all + buffered + reserve);
+            }
+            Err(error) => tracing::warn!(%error, "the store's files cannot be measured"),
+        }
     }
 
     /// Whether the disk has room for `bytes` more. What is only in memory and in the log is written
@@ -274,7 +342,7 @@ impl Shared {
         if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }
-        let rocks = Rocks::open(&self.database)?;
+        let rocks = Rocks::open(&self.database, self.sizes)?;
         let totals = read_totals(&rocks)?;
         self.slot.put(rocks);
         Ok(totals)

@@ -31,8 +31,11 @@ impl Worth {
 
     /// What a byte of it saves, on the scale of [`Standing::rank`]. Never zero.
     pub(super) fn value(&self) -> u64 {
-        let value = (u128::from(self.saves_millis()) << VALUE_SHIFT)
-            / u128::from(self.bytes.max(BYTES_MIN));
+        if self.made_millis == 0 {
+            return (1 << VALUE_SHIFT) / USUAL_BYTES_PER_MILLI;
+        }
+        let value =
+            (u128::from(self.made_millis) << VALUE_SHIFT) / u128::from(self.bytes.max(BYTES_MIN));
         u64::try_from(value).unwrap_or(u64::MAX).max(1)
     }
 }

@@ -217,20 +217,14 @@ fn on_all_traces_it_saves_more_than_lru_and_no_more_than_the_bound() {
 }
 
 #[test]
-fn the_least_recently_used_go_first() {
-    let candidate = |key: &str, used: u64| Candidate {
-        key: key.as_bytes().to_vec(),
-        used: WallTime(used),
-    };
-    let candidates = vec![
-        candidate("fresh", 30),
-        candidate("old", 10),
-        candidate("older", 5),
-        candidate("also old", 10),
-    ];
-    let expected = ["older", "also old", "old", "fresh"];
-    assert_eq!(order(candidates), expected.map(|key| key.as_bytes()));
-    assert_eq!(order(vec![]), Vec::<Vec<u8>>::new());
+fn what_may_be_alive_leaves_room_for_garbage_and_for_what_comes() {
+    let targets = Targets::of(1_000_000_000, 62_000_000, 0);
+    assert!(640_000_000 < targets.live && 600_000_000 < targets.evicted);
+    assert!(targets.live / 4 * 5 <= targets.files);
+    assert!(Targets::of(1_000_000_000, 62_000_000, 1).live < targets.evicted);
+    let none = Targets::of(0, reserve(0, 100), 2);
+    assert_eq!((none.live, none.evicted, none.files), (0, 0, 0));
+    assert!(0 < Targets::of(u64::MAX, 0, 0).live);
 }
 
 #[test]

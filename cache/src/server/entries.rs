@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// Keeps `entry` under `key`.
+/// Keeps `entry` under `key`; it took so many milliseconds to make what it names, zero: not known.
 pub(super) async fn put(
     key: EntryKey,
     mut entry: Entry,
-    replace: bool,
+    (replace, made_millis): (bool, u64),
     (session, context): (&Session, &Context),
 ) -> Result<CacheReply, Refusal> {
     check_key(&key.path)?;
@@ -47,6 +47,7 @@ pub(super) async fn put(
         entry,
         closure: closure.map_err(|error| of_closure(&error))?,
         replace,
+        made_millis,
     };
     match change(context, Change::PutEntry(Box::new(put))).await? {
         Applied::Put(outcome) => Ok(CacheReply::Put(outcome)),

@@ -47,6 +47,11 @@ pub(crate) fn of_trouble(trouble: &Trouble) -> Refusal {
             Refusal::new(RefusalCode::ResourceExhausted, trouble.to_string())
                 .retry_after(RETRY_FULL)
         }
+        Trouble::Held { .. } => {
+            metrics::counter!("grange_cache_writes_refused_total", "why" => "held").increment(1);
+            Refusal::new(RefusalCode::ResourceExhausted, trouble.to_string())
+                .retry_after(RETRY_FULL)
+        }
         Trouble::Stopped | Trouble::Closed => {
             Refusal::new(RefusalCode::Unavailable, trouble.to_string()).retry_after(RETRY_SOON)
         }

@@ -245,7 +245,8 @@ async fn dispatch(
             key,
             entry,
             replace,
-        } => entries::put(key, entry, replace, (session, context)).await?,
+            made_millis,
+        } => entries::put(key, entry, (replace, made_millis), (session, context)).await?,
         CacheRequest::GetEntry { key } => entries::get(key, (session, context)).await?,
         CacheRequest::ListEntries {
             namespace,

@@ -16,11 +16,16 @@ use super::{
     condemned::Condemned,
     error::Trouble,
     key::{self, ChunkKey},
+    ranks::Ranks,
     rocks::Column,
-    row::{self, Fact, StoredEntry, Uses},
+    row::{self, Fact, StoredEntry, Usage, Uses},
     staged::Staged,
 };
-use crate::{clock::Clock, holds::Holds};
+use crate::{
+    clock::Clock,
+    eviction::{Standing, Worth},
+    holds::Holds,
+};
 
 /// A change to the store.
 #[derive(Debug)]
@@ -38,8 +43,9 @@ pub(crate) enum Change {
     PutEntry(Box<PutEntry>),
     /// Delete entries whose keys start so, up to [`DELETED_AT_ONCE_MAX`] of them.
     DeleteEntries { start: Vec<u8> },
-    /// Delete this entry.
-    DeleteEntry { key: Vec<u8> },
+    /// Delete these entries, at most [`DELETED_AT_ONCE_MAX`], with the chunks that only they name, one
+    /// after another until `enough` bytes as stored are free.
+    Evict { victims: Vec<Victim>, enough: u64 },
     /// Note that an entry was read.
     Touch { key: Vec<u8>, at: WallTime },
     /// Count what a dependency cache did.
@@ -67,6 +73,16 @@ pub(crate) struct PutEntry {
     pub(crate) entry: Entry,
     pub(crate) closure: Vec<ChunkKey>,
     pub(crate) replace: bool,
+    /// How long it took to make what the entry names, in milliseconds; zero: not known.
+    pub(crate) made_millis: u64,
+}
+
+/// An entry to evict.
+#[derive(Debug)]
+pub(crate) struct Victim {
+    pub(crate) key: Vec<u8>,
+    /// How it stood when it was chosen: it stays if that has changed.
+    pub(crate) standing: Standing,
 }
 
 /// What came of a change.
@@ -81,12 +97,17 @@ pub(crate) enum Applied {
     Put(PutOutcome),
     /// A chunk of the closure is not there for the entry's team: nothing was changed.
     Missing(Digest),
-    /// How many entries went, whether there may be more, and what the chunks take, in bytes as stored,
-    /// that no entry names any more.
+    /// How many entries went, and whether there may be more.
     Deleted {
         count: u64,
         more: bool,
-        loosened: u64,
+    },
+    /// What was evicted.
+    Evicted {
+        entries: u64,
+        chunks: u64,
+        /// What the chunks took, in bytes.
+        stored: u64,
     },
     /// What was deleted.
     Collected {
@@ -118,7 +139,7 @@ impl Change {
         matches!(
             self,
             Self::DeleteEntries { .. }
-                | Self::DeleteEntry { .. }
+                | Self::Evict { .. }
                 | Self::Collect { .. }
                 | Self::ForgetUses { .. }
                 | Self::SetAside { .. }
@@ -132,6 +153,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) clock: &'a Clock,
     pub(super) holds: &'a Holds,
     pub(super) condemned: &'a Condemned,
+    pub(super) ranks: &'a Ranks,
 }
 
 impl Staged<'_> {
@@ -148,16 +170,10 @@ impl Staged<'_> {
                 self.take_chunk(&team, chunk, value)
             }
             Change::Own { team, chunks } => self.own(&team, &chunks),
-            Change::PutEntry(put) => self.put_entry(*put),
+            Change::PutEntry(put) => self.put_entry(*put, around.ranks),
             Change::DeleteEntries { start } => self.delete_entries(&start),
-            Change::DeleteEntry { key } => {
-                self.delete_entry(&key).map(|loosened| Applied::Deleted {
-                    count: u64::from(loosened.is_some()),
-                    more: false,
-                    loosened: loosened.unwrap_or(0),
-                })
-            }
-            Change::Touch { key, at } => self.touch(key, at),
+            Change::Evict { victims, enough } => self.evict(victims, enough, around),
+            Change::Touch { key, at } => self.touch(key, at, around.ranks),
             Change::Record { record, at } => self.record(&record, at),
             Change::ForgetUses { keys, before } => self.forget_uses(keys, before),
             Change::Collect { chunks } => self.collect(&chunks, around),
@@ -198,7 +214,7 @@ impl Staged<'_> {
         Ok(Applied::Done)
     }
 
-    fn put_entry(&mut self, put: PutEntry) -> Result<Applied, Trouble> {
+    fn put_entry(&mut self, put: PutEntry, ranks: &Ranks) -> Result<Applied, Trouble> {
         for chunk in &put.closure {
             if !self.contains(Column::Owners, &chunk.owner(&put.entry.team))? {
                 return Ok(Applied::Missing(chunk.digest()));
@@ -210,6 +226,7 @@ impl Staged<'_> {
         {
             return Ok(Applied::Put(PutOutcome::Kept));
         }
+        let before = self.read(Column::Used, &put.key, Usage::decode)?;
         self.delete_entry(&put.key)?;
         let mut bytes = 0;
         for chunk in &put.closure {
@@ -218,7 +235,14 @@ impl Staged<'_> {
             self.put_fact(chunk, fact);
             bytes += chunk.size();
         }
-        let used = row::encode_used(put.entry.written);
+        let usage = used_again(
+            before,
+            (put.entry.written, bytes, put.made_millis),
+            |worth| {
+                let standing = before.map(|before| before.standing);
+                Standing::put(worth, ranks.ages(), standing, ranks.is_back(&put.key))
+            },
+        );
         let stored = StoredEntry {
             entry: put.entry,
             chunks: put.closure.len() as u64,
@@ -226,7 +250,7 @@ impl Staged<'_> {
         };
         let closure = row::encode_closure(&put.closure);
         self.put(Column::Closures, put.key.clone(), closure);
-        self.put(Column::Used, put.key.clone(), used);
+        self.put(Column::Used, put.key.clone(), usage.encode());
         self.put(Column::Entries, put.key, stored.encode());
         Ok(Applied::Put(PutOutcome::Stored))
     }
@@ -268,36 +292,24 @@ impl Staged<'_> {
             }
             keys.push(key);
         }
-        let (mut count, mut loosened) = (0, 0);
+        let mut count = 0;
         for key in keys {
-            if let Some(bytes) = self.delete_entry(&key)? {
-                count += 1;
-                loosened += bytes;
-            }
+            count += u64::from(self.delete_entry(&key)?);
         }
-        Ok(Applied::Deleted {
-            count,
-            more,
-            loosened,
-        })
+        Ok(Applied::Deleted { count, more })
     }
 
-    /// Deletes an entry and counts back what it kept; gives what the chunks take, in bytes as stored,
-    /// that only it named. `None`: there was none.
-    fn delete_entry(&mut self, key: &[u8]) -> Result<Option<u64>, Trouble> {
+    /// Deletes an entry and counts back what it kept. Says whether there was one.
+    pub(super) fn delete_entry(&mut self, key: &[u8]) -> Result<bool, Trouble> {
         if !self.contains(Column::Entries, key)? {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut loosened = 0;
         let closure = self.read(Column::Closures, key, row::decode_closure)?;
         for chunk in closure.unwrap_or_default() {
             let Some(mut fact) = self.fact(&chunk)? else {
                 continue;
             };
             fact.references = fact.references.saturating_sub(1);
-            if fact.references == 0 {
-                loosened += fact.stored;
-            }
             if fact.references == 0 && !fact.is_present() {
                 self.delete(Column::Facts, chunk.as_bytes().to_vec());
             } else {
@@ -307,12 +319,17 @@ impl Staged<'_> {
         for column in [Column::Entries, Column::Closures, Column::Used] {
             self.delete(column, key.to_vec());
         }
-        Ok(Some(loosened))
+        Ok(true)
     }
 
-    fn touch(&mut self, key: Vec<u8>, at: WallTime) -> Result<Applied, Trouble> {
-        if self.contains(Column::Entries, &key)? {
-            self.put(Column::Used, key, row::encode_used(at));
+    fn touch(&mut self, key: Vec<u8>, at: WallTime, ranks: &Ranks) -> Result<Applied, Trouble> {
+        if let Some(usage) = self.read(Column::Used, &key, Usage::decode)? {
+            let usage = Usage {
+                used: usage.used.max(at),
+                standing: usage.standing.read(usage.worth, ranks.ages()),
+                ..usage
+            };
+            self.put(Column::Used, key, usage.encode());
         }
         Ok(Applied::Done)
     }
@@ -346,7 +363,7 @@ impl Staged<'_> {
         Ok(Applied::Done)
     }
 
-    fn collect(
+    pub(super) fn collect(
         &mut self,
         chunks: &[ChunkKey],
         around: &Surroundings<'_>,
@@ -386,5 +403,23 @@ impl Staged<'_> {
             self.put_fact(&chunk, Fact { stored: 0, ..fact });
         }
         Ok(Applied::Done)
+    }
+}
+
+/// How an entry is used that comes again, or for the first time, with so many bytes that took so long to
+/// make; `standing` says how it stands. How long it took before counts on, a little less each time: whoever
+/// makes it from what was there is quicker.
+fn used_again(
+    before: Option<Usage>,
+    (used, bytes, made_millis): (WallTime, u64, u64),
+    standing: impl FnOnce(Worth) -> Standing,
+) -> Usage {
+    let before_millis = before.map_or(0, |before| before.worth.made_millis);
+    let made_millis = made_millis.max(before_millis - before_millis / 8);
+    let worth = Worth { bytes, made_millis };
+    Usage {
+        used,
+        worth,
+        standing: standing(worth),
     }
 }

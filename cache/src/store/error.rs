@@ -82,6 +82,12 @@ pub(crate) enum Trouble {
         free: u64,
         needed: u64,
     },
+    /// The budget is used up by what is held: builds go on with it, or were told that it is here. Room
+    /// comes when holds end; nothing is lost.
+    #[error(
+        "the cache's budget of {budget} bytes is used up, and {held} bytes are held; it takes more when holds end"
+    )]
+    Held { budget: u64, held: u64 },
     /// Writing failed before, and the store has not yet been opened again. Trying again later will do.
     #[error("the store has stopped writing after an error, and is about to open itself again")]
     Stopped,

@@ -14,7 +14,7 @@ use super::{
     key::{self, ChunkKey},
     lock,
     rocks::{self, Column, Rocks},
-    row::{self, Fact, StoredEntry, Uses},
+    row::{self, Fact, StoredEntry, Usage, Uses},
 };
 use crate::clock::Clock;
 
@@ -175,10 +175,10 @@ impl Store {
                 continue;
             }
             let used = rocks.get(Column::Used, &row)?;
-            let used = used.as_deref().map(row::decode_used).transpose()?;
+            let usage = used.as_deref().map(Usage::decode).transpose()?;
             let summary = EntrySummary {
                 written: stored.entry.written,
-                used: used.unwrap_or(stored.entry.written),
+                used: usage.map_or(stored.entry.written, |usage| usage.used),
                 bytes: stored.bytes,
                 chunks: stored.chunks,
             };

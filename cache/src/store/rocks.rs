@@ -15,6 +15,8 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
+use super::sizes::Sizes;
+
 /// A table of the database.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Column {
@@ -70,19 +72,10 @@ impl Column {
 
 /// What index and filter blocks may take in memory, in bytes, for all columns together.
 const BLOCK_CACHE_BYTES: usize = 64 << 20;
-/// How many bytes of chunks are gathered before they become a blob file. Blob files are as large, so
-/// that one flush is one file, and garbage can be dropped in pieces of this size.
-pub(super) const CHUNKS_BUFFER_BYTES: usize = 64 << 20;
-/// The same for the small columns.
-const ROWS_BUFFER_BYTES: usize = 16 << 20;
-/// What all buffers may take together, in bytes, before the oldest is flushed.
-const BUFFERS_BYTES_MAX: usize = 192 << 20;
 /// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
 /// pointer to them would be.
 const BLOB_BYTES_MIN: u64 = 512;
-/// How large the write-ahead log gets before the columns that keep it are flushed, in bytes. What a
-/// start has to read again.
-pub(super) const LOG_BYTES_MAX: u64 = 256 << 20;
+const ALL_BUFFERS: &str = "rocksdb.cur-size-all-mem-tables";
 const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
 const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
@@ -111,13 +104,14 @@ impl fmt::Debug for Rocks {
 }
 
 impl Rocks {
-    /// Opens the database in `directory`, or makes one.
-    pub(crate) fn open(directory: &Path) -> Result<Self, rocksdb::Error> {
+    /// Opens the database in `directory`, or makes one, with files and buffers of these sizes.
+    pub(crate) fn open(directory: &Path, sizes: Sizes) -> Result<Self, rocksdb::Error> {
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let columns = Column::ALL.map(|column| {
-            ColumnFamilyDescriptor::new(column.name(), column_options(column, &cache))
+            let options = column_options(column, &cache, sizes);
+            ColumnFamilyDescriptor::new(column.name(), options)
         });
-        let db = DB::open_cf_descriptors(&database_options(), directory, columns)?;
+        let db = DB::open_cf_descriptors(&database_options(sizes), directory, columns)?;
         Ok(Self {
             db,
             directory: directory.to_owned(),
@@ -180,9 +174,7 @@ impl Rocks {
     /// How many bytes are in memory and in the log only: the disk needs room for them once more.
     pub(crate) fn unflushed_bytes(&self) -> u64 {
         let column = self.column(Column::Chunks);
-        let value = self
-            .db
-            .property_int_value_cf(column, "rocksdb.cur-size-all-mem-tables");
+        let value = self.db.property_int_value_cf(column, ALL_BUFFERS);
         // Not knowing it makes one check less strict, and nothing else.
         value.ok().flatten().unwrap_or(0)
     }
@@ -193,6 +185,16 @@ impl Rocks {
             self.db.flush_cf(self.column(column))?;
         }
         Ok(())
+    }
+
+    /// How many bytes of all columns are in memory and in the log only.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        let columns = Column::ALL.iter().map(|&column| {
+            let column = self.column(column);
+            let value = self.db.property_int_value_cf(column, ALL_BUFFERS);
+            value.ok().flatten().unwrap_or(0)
+        });
+        columns.sum()
     }
 
     /// What all but the chunks takes in files that are in use, in bytes.
@@ -314,7 +316,7 @@ pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
     error.kind() == rocksdb::ErrorKind::Corruption
 }
 
-fn database_options() -> Options {
+fn database_options(sizes: Sizes) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -326,8 +328,8 @@ fn database_options() -> Options {
     // A log file that is gone or too short as a whole is damage, too.
     options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_open_files(OPEN_FILES_MAX);
-    options.set_max_total_wal_size(LOG_BYTES_MAX);
-    options.set_db_write_buffer_size(BUFFERS_BYTES_MAX);
+    options.set_max_total_wal_size(sizes.log());
+    options.set_db_write_buffer_size(sizes.buffers());
     // A flush and a compaction.
     options.set_max_background_jobs(2);
     // What is written in the background goes to the disk little by little, so that the syncs of the log
@@ -339,7 +341,7 @@ fn database_options() -> Options {
     options
 }
 
-fn column_options(column: Column, cache: &Cache) -> Options {
+fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     // Ten bits: one lookup in a hundred of a key that is not there reads a block in vain.
@@ -347,12 +349,12 @@ fn column_options(column: Column, cache: &Cache) -> Options {
     blocks.set_format_version(6);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(ROWS_BUFFER_BYTES);
+    options.set_write_buffer_size(sizes.rows_buffer());
     if column == Column::Chunks {
-        options.set_write_buffer_size(CHUNKS_BUFFER_BYTES);
+        options.set_write_buffer_size(sizes.chunks_buffer());
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
-        options.set_blob_file_size(CHUNKS_BUFFER_BYTES as u64);
+        options.set_blob_file_size(sizes.blob_file());
         // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
         // garbage collection each would write a part of all chunks anew. See `reclaim`.
         options.set_enable_blob_gc(false);

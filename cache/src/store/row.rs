@@ -11,6 +11,7 @@ use protocol::{
 };
 
 use super::key::ChunkKey;
+use crate::eviction::{Ages, Standing, Worth};
 
 /// How many distinct chunks the closure of one entry may have: 32 GiB of the smallest chunks that big
 /// files are cut into, four times that of usual ones. Its counts change in one batch, in memory.
@@ -145,18 +146,78 @@ impl Uses {
     }
 }
 
-/// When an entry was last read or written.
-pub(crate) fn encode_used(used: WallTime) -> Vec<u8> {
-    let mut writer = Writer::new(*b"gusd", 1);
-    writer.number(used.0);
+/// How an entry was used, and what it is worth: what eviction looks at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Usage {
+    /// When it was last read or written.
+    pub(crate) used: WallTime,
+    pub(crate) worth: Worth,
+    pub(crate) standing: Standing,
+}
+
+impl Usage {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(*b"gusd", 2);
+        writer.number(self.used.0);
+        writer.number(self.worth.bytes);
+        writer.number(self.worth.made_millis);
+        writer.number(self.standing.rank);
+        writer.byte(self.standing.reads);
+        writer.byte(self.standing.is_proved.into());
+        writer.finish()
+    }
+
+    /// What was written before eviction looked at more than times counts as never read.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = match Reader::new(bytes, *b"gusd", 2) {
+            Err(DecodeError::Version { found: 1, .. }) => {
+                let mut reader = Reader::new(bytes, *b"gusd", 1)?;
+                let used = WallTime(reader.number("last use")?);
+                reader.finish()?;
+                return Ok(Self {
+                    used,
+                    ..Self::default()
+                });
+            }
+            reader => reader?,
+        };
+        let usage = Self {
+            used: WallTime(reader.number("last use")?),
+            worth: Worth {
+                bytes: reader.number("bytes")?,
+                made_millis: reader.number("time to make")?,
+            },
+            standing: Standing {
+                rank: reader.number("rank")?,
+                reads: reader.byte("reads")?,
+                is_proved: match reader.byte("probation")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(reader.refuse("probation")),
+                },
+            },
+        };
+        reader.finish()?;
+        Ok(usage)
+    }
+}
+
+/// How far the queues of eviction have come.
+pub(crate) fn encode_ages(ages: Ages) -> Vec<u8> {
+    let mut writer = Writer::new(*b"gage", 1);
+    writer.number(ages.probation);
+    writer.number(ages.proved);
     writer.finish()
 }
 
-pub(crate) fn decode_used(bytes: &[u8]) -> Result<WallTime, DecodeError> {
-    let mut reader = Reader::new(bytes, *b"gusd", 1)?;
-    let used = WallTime(reader.number("last use")?);
+pub(crate) fn decode_ages(bytes: &[u8]) -> Result<Ages, DecodeError> {
+    let mut reader = Reader::new(bytes, *b"gage", 1)?;
+    let ages = Ages {
+        probation: reader.number("age of the probation")?,
+        proved: reader.number("age of the proved")?,
+    };
     reader.finish()?;
-    Ok(used)
+    Ok(ages)
 }
 
 /// The distinct chunks that an entry keeps, ascending. Kept beside the entry, so that what was counted
@@ -367,8 +428,24 @@ mod tests {
             used: WallTime(1_700_000_000_000),
         };
         let uses = check(&uses, Uses::encode, Uses::decode);
-        let used = WallTime(1_700_000_000_000);
-        let used = check(&used, |&used| encode_used(used), decode_used);
+        let usage = Usage {
+            used: WallTime(1_700_000_000_000),
+            worth: Worth {
+                bytes: 5_000,
+                made_millis: 60_000,
+            },
+            standing: Standing {
+                rank: 1 << 40,
+                reads: 3,
+                is_proved: true,
+            },
+        };
+        let usage = check(&usage, Usage::encode, Usage::decode);
+        let ages = Ages {
+            probation: 5,
+            proved: 6,
+        };
+        let ages = check(&ages, |&ages| encode_ages(ages), decode_ages);
         let mut closure: Vec<_> = [&b"one"[..], b"two", b"three"]
             .iter()
             .map(|bytes| ChunkKey::of(&Digest::of(bytes)).unwrap())
@@ -376,7 +453,7 @@ mod tests {
         closure.sort();
         let closure = check(&closure, |c| encode_closure(c), decode_closure);
         let entry = check(&entry(), StoredEntry::encode, StoredEntry::decode);
-        assert_eq!([fact, totals, uses, used, closure, entry], GOLDEN);
+        assert_eq!([fact, totals, uses, usage, ages, closure, entry], GOLDEN);
     }
 
     #[test]
@@ -388,11 +465,24 @@ mod tests {
         assert_eq!(uses.used, WallTime(0));
     }
 
-    const GOLDEN: [&str; 6] = [
+    #[test]
+    fn times_of_use_from_before_there_was_more_are_read() {
+        let mut old = Writer::new(*b"gusd", 1);
+        old.number(77);
+        let usage = Usage::decode(&old.finish()).unwrap();
+        let expected = Usage {
+            used: WallTime(77),
+            ..Usage::default()
+        };
+        assert_eq!(usage, expected);
+    }
+
+    const GOLDEN: [&str; 7] = [
         "a6ade035f0b72cf84d0ca0f1237d45944a680fffc8634fe026bee73f47c4052c/8",
         "d6c8a17f31bfc0651c826a88f76dc4941545b369c49a254ea3981be0beebebea/10",
         "1daade80303d8454275827bb55c6766e3f6f2b8994b6b3ca20587b03293b8720/17",
-        "b5090bbf7e39649939d07471600469db30be5c789c04bdc0392842ae819d4d25/11",
+        "3527dc4f25fa0042b1fbd672406c4ce808eb41b8c330e6fcec1392612920f4ed/24",
+        "17c41aa32429d7d6b4548de73f866ba9c92d97a39d1e6f35d6cfbe30b5dd111b/7",
         "bd8b99d3b3387137b5d4f9a8b8cd8c7a418a7ddd3df69fba13e8311561077488/105",
         "942f602ca6f0227177a6c088fc3b90cb1e81778ccdabcf11912856788c9d2d6c/692",
     ];

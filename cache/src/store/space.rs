@@ -18,6 +18,8 @@ use super::{
 /// What part of all bytes in blob files is rewritten at a time, as a divisor: so much work is done before
 /// it is seen whether that was enough.
 const PART_DIVISOR: u64 = 4;
+/// What part of all files the rows are, as a divisor, when they are worth rewriting, too.
+const ROWS_DIVISOR: u64 = 64;
 /// How many bytes of the disk rewriting leaves alone: the log goes on meanwhile.
 const RESERVE_BYTES: u64 = 16 << 20;
 const GC_ENABLED: &str = "enable_blob_garbage_collection";
@@ -60,24 +62,27 @@ fn files(directory: &Path) -> io::Result<Vec<(String, u64)>> {
 
 /// Makes the disk give back what deleted chunks took, oldest files first and a part at a time, until the
 /// files in use take at most `enough` bytes, all were looked at, or `stop` is set. All that is alive in a
-/// part is written anew before its files go: a part is no larger than what the disk has left.
+/// part is written anew before its files go: a part is no larger than `part_max` bytes, which the budget
+/// has to spare, and what the disk has left.
 pub(crate) fn reclaim(
     (rocks, directory): (&Rocks, &Path),
-    enough: u64,
+    (enough, part_max): (u64, u64),
     stop: &AtomicBool,
 ) -> Result<(), Trouble> {
-    for column in [Column::Facts, Column::Owners] {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
+    if enough / ROWS_DIVISOR < rocks.rows_bytes()? {
+        for column in [Column::Facts, Column::Owners] {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            rocks.compact(column, &CompactOptions::default());
         }
-        rocks.compact(column, &CompactOptions::default());
     }
     let mut unseen = rocks.blob_files()?;
     let reclaimed = loop {
         if stop.load(Ordering::Relaxed) || unseen == 0 {
             break Ok(());
         }
-        let (part, all) = match next_part(rocks, directory) {
+        let (part, all) = match next_part((rocks, directory), part_max) {
             Ok((0, _)) => break Ok(()),
             Ok(part) => part,
             Err(trouble) => break Err(trouble),
@@ -96,7 +101,7 @@ pub(crate) fn reclaim(
 }
 
 /// How many of the oldest blob files are rewritten next, and how many there are.
-fn next_part(rocks: &Rocks, directory: &Path) -> Result<(u64, u64), Trouble> {
+fn next_part((rocks, directory): (&Rocks, &Path), part_max: u64) -> Result<(u64, u64), Trouble> {
     let disk = |source: io::Error| Trouble::disk(directory, source);
     let count = rocks.blob_files()?;
     let mut blobs: Vec<_> = files(directory)
@@ -115,17 +120,17 @@ fn next_part(rocks: &Rocks, directory: &Path) -> Result<(u64, u64), Trouble> {
     // What is in memory is written first.
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     let free = free.saturating_sub(rocks.unflushed_bytes());
-    Ok((part(&blobs, free), count))
+    Ok((part(&blobs, free, part_max), count))
 }
 
 /// How many of `blobs`, the sizes of files in bytes, are rewritten at once on a disk that has `free` bytes
-/// left: at least one, if there is room for it.
-fn part(blobs: &[u64], free: u64) -> u64 {
+/// left, when no more than `part_max` bytes are to be: at least one, if there is room for it.
+fn part(blobs: &[u64], free: u64, part_max: u64) -> u64 {
     let room = free.saturating_sub(RESERVE_BYTES);
-    let wanted = blobs.iter().sum::<u64>() / PART_DIVISOR;
+    let wanted = part_max.min(blobs.iter().sum::<u64>() / PART_DIVISOR);
     let mut bytes = 0;
     let fitting = blobs.iter().take_while(|&&blob| {
-        let wants_more = bytes < wanted;
+        let wants_more = bytes == 0 || bytes + blob <= wanted;
         bytes += blob;
         wants_more && bytes <= room
     });
@@ -155,12 +160,14 @@ mod tests {
     fn a_part_is_a_quarter_of_the_bytes_and_fits_on_the_disk() {
         const MB: u64 = 1 << 20;
         let even = [64 * MB; 8];
-        assert_eq!(part(&even, 1000 * MB), 2);
-        assert_eq!(part(&even, 100 * MB), 1);
-        assert_eq!(part(&even, 70 * MB), 0);
+        assert_eq!(part(&even, 1000 * MB, u64::MAX), 2);
+        assert_eq!(part(&even, 100 * MB, u64::MAX), 1);
+        assert_eq!(part(&even, 70 * MB, u64::MAX), 0);
+        assert_eq!(part(&even, 1000 * MB, 64 * MB), 1);
+        assert_eq!(part(&even, 1000 * MB, MB), 1);
         let mixed = [64 * MB, 64 * MB, MB, MB, MB, MB, MB, MB];
-        assert_eq!(part(&mixed, 1000 * MB), 1);
-        assert_eq!(part(&[MB], 1000 * MB), 1);
-        assert_eq!(part(&[], 1000 * MB), 0);
+        assert_eq!(part(&mixed, 1000 * MB, u64::MAX), 1);
+        assert_eq!(part(&[MB], 1000 * MB, u64::MAX), 1);
+        assert_eq!(part(&[], 1000 * MB, u64::MAX), 0);
     }
 }

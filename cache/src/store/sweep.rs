@@ -1,50 +1,42 @@
-//! Making room: chunks that nobody needs go, and when the disk's budget is used up, dependency caches
-//! that were not used for long.
+//! Making room: chunks that nobody needs go, and when the budget is used up, entries that are least worth
+//! keeping.
+
+use std::time::Duration;
 
 use protocol::time::WallTime;
 
 use super::{
     Store, Trouble,
-    change::{Applied, Change},
+    change::{Applied, Change, DELETED_AT_ONCE_MAX, Victim},
     disk_usage,
     key::{self, ChunkKey},
-    rocks::{CHUNKS_BUFFER_BYTES, Column, LOG_BYTES_MAX},
-    row::{self, Fact, StoredEntry, Uses},
+    rocks::Column,
+    row::{Fact, Usage, Uses},
     space::{self, DiskUsage},
 };
 use crate::{
     clock::Clock,
-    eviction::{self, Candidate},
+    eviction::{self, Queues, Targets},
 };
 
 /// How many chunks are collected in one batch: some milliseconds of the writer's time.
 const COLLECTED_AT_ONCE: usize = 1024;
-/// Of the budget, how much is free when evicting stops, as a divisor: a quarter. To get the disk back,
-/// all that is alive is written anew; so that is worth it only for much.
-const SLACK_DIVISOR: u64 = 4;
-/// How long the log is at least, in bytes, when a sweep shortens it: doing that more often would make
-/// many small files.
-const FLUSHED_LOG_MIN: u64 = 64 << 20;
-/// How often one sweep looks again whether enough was evicted: new entries may come meanwhile. What is
-/// left over waits for the next sweep.
-const EVICTIONS_AT_ONCE: usize = 4;
-/// Of the limit, how much garbage is worth rewriting files for, as a divisor.
-const GARBAGE_DIVISOR: u64 = 16;
-/// The same, at least, in bytes.
-const GARBAGE_MIN: u64 = 4 << 20;
-/// What the log and the buffer that is being written to a file may take besides all other files, in
-/// bytes; on a disk that is short their place is kept free.
-const UNSORTED_BYTES_MAX: u64 = LOG_BYTES_MAX + CHUNKS_BUFFER_BYTES as u64;
+/// How often one sweep tries to make room, each time by more.
+const TRIES: u32 = 4;
+/// How long a sweep waits for files to go that are not in use any more, and how often it looks: they are
+/// deleted a little later, and while somebody reads from them they stay.
+const LINGER_INTERVAL: Duration = Duration::from_millis(10);
+const LINGER_LOOKS: usize = 50;
 /// How long counts of uses are kept after the last use, in milliseconds: 90 days. Keys that come from
 /// lock files are never used again when these change.
 const USES_AGE_MAX_MILLIS: u64 = 90 * 24 * 3600 * 1000;
-/// How keys of entries start that may be evicted.
-const EVICTABLE: &str = "dependency/";
+/// How the keys of entries start that are not evicted: they belong to builds, and go with these.
+const OF_BUILDS: [&str; 3] = ["source/", "snapshot/", "artifact/"];
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Swept {
-    /// How many dependency caches went.
+    /// How many entries were evicted.
     pub(crate) evicted: u64,
     /// How many chunks went.
     pub(crate) chunks: u64,
@@ -56,14 +48,22 @@ pub(crate) struct Swept {
 #[derive(Clone, Copy, Debug)]
 struct Room {
     used: DiskUsage,
+    /// What counts of it, and of what is only in memory and in the log: that comes to files.
+    counted: u64,
     /// What the files may take, in bytes: the budget, or less if the disk has less.
     limit: u64,
+    /// What of it is kept for what files grow by on their own.
+    reserve: u64,
 }
 
 impl Room {
-    /// Whether the store takes more than its budget, or more than the disk has for it.
-    fn is_over(&self, budget: u64) -> bool {
-        budget < self.used.all || self.limit < self.used.all - self.used.log
+    fn targets(&self, tries: u32) -> Targets {
+        Targets::of(self.limit, self.reserve, tries)
+    }
+
+    /// Whether the files take more than they are to when room has been made.
+    fn is_short(&self) -> bool {
+        self.targets(0).files < self.counted
     }
 }
 
@@ -72,43 +72,52 @@ impl Room {
 struct Loose {
     /// Those that nobody holds.
     chunks: Vec<ChunkKey>,
-    /// What the others take, in bytes.
-    held: u64,
     /// Behind which to go on; `None`: there are no more.
     last: Option<ChunkKey>,
 }
 
 impl Store {
     /// Deletes what no entry names and nobody holds; and while the store takes more than `budget` bytes
-    /// on the disk, or more than the disk has for it, dependency caches, least recently used first.
+    /// on the disk, or more than the disk has for it, entries, those first that are least worth keeping.
     pub(crate) async fn sweep(&self, budget: u64) -> Result<Swept, Trouble> {
         let mut swept = Swept::default();
         self.forget_uses(Clock::wall()).await?;
-        let mut held = self.collect(&mut swept).await?;
+        self.collect(&mut swept).await?;
+        self.make_room(budget, &mut swept).await?;
+        Ok(swept)
+    }
+
+    /// Evicts entries and gets the disk back, until the files take no more than they are to.
+    async fn make_room(&self, budget: u64, swept: &mut Swept) -> Result<(), Trouble> {
         let mut room = self.measure(budget).await?;
-        if room.is_over(budget) && FLUSHED_LOG_MIN <= room.used.log {
+        if room.is_short() && self.shared.sizes.blob_file() * 2 < room.used.log {
             // The log keeps what the files have too.
             self.blocking(|store| Ok(store.shared.rocks()?.flush()?))
                 .await?;
             room = self.measure(budget).await?;
         }
-        if !room.is_over(budget) {
-            return Ok(swept);
-        }
-        let target = room.limit - room.limit / SLACK_DIVISOR;
-        for _ in 0..EVICTIONS_AT_ONCE {
-            let excess = self.kept(held).await?.saturating_sub(target);
-            let evicted = swept.evicted;
-            if excess != 0 {
-                self.evict(excess, &mut swept).await?;
-                held = self.collect(&mut swept).await?;
+        for tries in 0..TRIES {
+            if !room.is_short() {
+                return Ok(());
             }
-            if swept.evicted == evicted {
+            let targets = room.targets(tries);
+            let alive = self.alive().await?;
+            let evicted = swept.evicted;
+            if targets.live < alive {
+                self.evict(alive - targets.evicted, swept).await?;
+            }
+            let reclaimed = self.reclaim(targets.files, room.used.log).await?;
+            room = self.settled(budget).await?;
+            if swept.evicted == evicted && !reclaimed {
                 break;
             }
         }
-        self.reclaim(room.limit).await?;
-        Ok(swept)
+        if room.is_short() {
+            let held = super::lock(&self.shared.totals).stored;
+            tracing::warn!(held, "what is held leaves no room for more");
+            self.shared.gate.exhausted(held);
+        }
+        Ok(())
     }
 
     /// Deletes counts of uses that nothing was added to for long before `now`.
@@ -138,12 +147,27 @@ impl Store {
 
     async fn measure(&self, budget: u64) -> Result<Room, Trouble> {
         let measured = self.blocking(move |store| {
-            let (used, free) = (disk_usage(&store)?, store.shared.free()?);
-            let low_water = store.shared.free_low_water;
-            let disk = eviction::limit(used.all, free, low_water + UNSORTED_BYTES_MAX);
+            let shared = &store.shared;
+            let rocks = shared.rocks()?;
+            shared.measure(&rocks);
+            let buffered = rocks.buffered_bytes();
+            let (used, free) = (disk_usage(&store)?, shared.free()?);
+            let sizes = shared.sizes;
+            // On a disk that is short the place of the log is kept free, and that of what is flushed.
+            let kept_free = shared.free_low_water + sizes.log() + sizes.blob_file();
+            let disk = eviction::limit(used.all, free, kept_free);
+            let (counted, reserve) = match disk < budget {
+                true => (used.all - used.log, 0),
+                false => (
+                    used.all + buffered,
+                    eviction::reserve(budget, sizes.reserve()),
+                ),
+            };
             Ok(Room {
                 used,
+                counted,
                 limit: budget.min(disk),
+                reserve,
             })
         });
         let room = measured.await?;
@@ -152,62 +176,83 @@ impl Store {
         Ok(room)
     }
 
-    /// What the store would take if all that was deleted were off the disk, in bytes. What is only held,
-    /// `held` bytes, goes by itself when the holds end: no reason to evict more.
-    async fn kept(&self, held: u64) -> Result<u64, Trouble> {
-        let rows = self.blocking(|store| Ok(store.shared.rocks()?.rows_bytes()?));
-        let rows = rows.await?;
-        let chunks = super::lock(&self.shared.totals).stored.saturating_sub(held);
-        Ok(chunks + rows)
+    /// Measures when the files are gone that are not in use any more.
+    async fn settled(&self, budget: u64) -> Result<Room, Trouble> {
+        for _ in 0..LINGER_LOOKS {
+            let room = self.measure(budget).await?;
+            let in_use = self.blocking(|store| Ok(store.shared.rocks()?.used_bytes()?));
+            let there = room.used.all - room.used.log;
+            if !room.is_short() || there < in_use.await? + self.shared.sizes.blob_file() {
+                return Ok(room);
+            }
+            tokio::time::sleep(LINGER_INTERVAL).await;
+        }
+        self.measure(budget).await
     }
 
-    /// Gets the disk back from what was deleted: it is there until its files are rewritten.
-    async fn reclaim(&self, limit: u64) -> Result<(), Trouble> {
+    /// What the store would take if all that was deleted were off the disk, in bytes.
+    async fn alive(&self) -> Result<u64, Trouble> {
+        let rows = self.blocking(|store| Ok(store.shared.rocks()?.rows_bytes()?));
+        let rows = rows.await?;
+        Ok(super::lock(&self.shared.totals).stored + rows)
+    }
+
+    /// Gets the disk back from what was deleted: it is there until its files are rewritten. Says whether
+    /// there was anything to get.
+    async fn reclaim(&self, files: u64, log: u64) -> Result<bool, Trouble> {
+        let enough = files.saturating_sub(log);
         self.blocking(move |store| {
             let shared = &store.shared;
             let rocks = shared.rocks()?;
-            let alive = super::lock(&shared.totals).stored + rocks.rows_bytes()?;
-            let there = rocks.used_bytes()? + rocks.unflushed_bytes();
-            if there.saturating_sub(alive) < GARBAGE_MIN.max(limit / GARBAGE_DIVISOR) {
-                return Ok(());
+            let before = rocks.used_bytes()?;
+            if before + rocks.buffered_bytes() <= enough {
+                return Ok(false);
             }
-            // Less than the limit, so that the next chunk does not begin it all again.
-            let enough = limit - limit / (2 * SLACK_DIVISOR);
-            space::reclaim((&rocks, &shared.database), enough, &shared.ending)
+            let database = (&*rocks, shared.database.as_path());
+            let part_max = shared.sizes.rewritten();
+            space::reclaim(database, (enough, part_max), &shared.ending)?;
+            Ok(rocks.used_bytes()? < before)
         })
         .await
     }
 
-    /// Deletes dependency caches until what only they named takes `excess` bytes as stored, or none is
-    /// left.
+    /// Evicts entries until `excess` bytes as stored are free, or none is left that may go.
     async fn evict(&self, excess: u64, swept: &mut Swept) -> Result<(), Trouble> {
-        let candidates = self.blocking(|store| store.candidates()).await?;
+        let mut queues = self.blocking(|store| store.candidates()).await?;
         let mut freed = 0;
-        for key in eviction::order(candidates) {
-            if excess <= freed {
+        while freed < excess {
+            let next = std::iter::from_fn(|| queues.pop());
+            let at_once = usize::try_from(DELETED_AT_ONCE_MAX).expect("it is small");
+            let victims = next.take(at_once);
+            let victims = victims.map(|(key, standing)| Victim { key, standing });
+            let victims: Vec<Victim> = victims.collect();
+            if victims.is_empty() {
                 break;
             }
-            let deleted = self.change(Change::DeleteEntry { key }).await?;
-            if let Applied::Deleted {
-                count, loosened, ..
-            } = deleted
+            let enough = excess - freed;
+            let evicted = self.change(Change::Evict { victims, enough }).await?;
+            if let Applied::Evicted {
+                entries,
+                chunks,
+                stored,
+            } = evicted
             {
-                freed += loosened;
-                swept.evicted += count;
-                metrics::counter!("grange_cache_entries_evicted_total").increment(count);
+                freed += stored;
+                swept.evicted += entries;
+                swept.chunks += chunks;
+                swept.stored += stored;
+                metrics::counter!("grange_cache_entries_evicted_total").increment(entries);
+                metrics::counter!("grange_cache_chunks_collected_total").increment(chunks);
             }
         }
         Ok(())
     }
 
-    /// Deletes what no entry names and nobody holds. Gives the bytes of what no entry names, but
-    /// somebody holds.
-    async fn collect(&self, swept: &mut Swept) -> Result<u64, Trouble> {
+    /// Deletes what no entry names and nobody holds.
+    async fn collect(&self, swept: &mut Swept) -> Result<(), Trouble> {
         let mut after = None;
-        let mut held = 0;
         loop {
             let loose = self.blocking(move |store| store.loose(after)).await?;
-            held += loose.held;
             if !loose.chunks.is_empty() {
                 let chunks = loose.chunks;
                 let collected = self.change(Change::Collect { chunks }).await?;
@@ -218,7 +263,7 @@ impl Store {
                 }
             }
             if loose.last.is_none() {
-                return Ok(held);
+                return Ok(());
             }
             after = loose.last;
         }
@@ -240,7 +285,6 @@ impl Store {
                 continue;
             }
             if self.shared.holds.is_held(chunk.hash(), now) {
-                loose.held += fact.stored;
                 continue;
             }
             loose.chunks.push(chunk);
@@ -252,24 +296,20 @@ impl Store {
         Ok(loose)
     }
 
-    /// All dependency caches.
-    fn candidates(&self) -> Result<Vec<Candidate>, Trouble> {
+    /// All entries that may be evicted.
+    fn candidates(&self) -> Result<Queues<Vec<u8>>, Trouble> {
         let rocks = self.shared.rocks()?;
-        let mut candidates = Vec::new();
-        for row in rocks.rows_from(Column::Entries, &[]) {
+        let mut queues = Queues::new(self.shared.ranks.ages());
+        for row in rocks.rows_from(Column::Used, &[]) {
             let (key, value) = row?;
-            if !key::path_of(&key).is_some_and(|path| path.starts_with(EVICTABLE)) {
-                continue;
+            let is_evictable = key::path_of(&key)
+                .is_some_and(|path| OF_BUILDS.iter().all(|start| !path.starts_with(start)));
+            if is_evictable {
+                let usage = Usage::decode(&value)?;
+                queues.insert(key.into_vec(), usage.standing, usage.worth);
             }
-            let stored = StoredEntry::decode(&value)?;
-            let used = rocks.get(Column::Used, &key)?;
-            let used = used.as_deref().map(row::decode_used).transpose()?;
-            candidates.push(Candidate {
-                key: key.into_vec(),
-                used: used.unwrap_or(stored.entry.written),
-            });
         }
-        Ok(candidates)
+        Ok(queues)
     }
 
     /// Runs what blocks where it may.

@@ -27,6 +27,7 @@ mod damage;
 mod durability;
 mod entries;
 mod full;
+mod garbage;
 mod room;
 
 const HOLD: Duration = Duration::from_secs(600);
@@ -53,6 +54,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 fn open(directory: &Path) -> (Store, WriterThread) {
     Store::open(StoreOptions {
         directory: directory.to_owned(),
+        budget: UNLIMITED,
         free_low_water: 0,
         hold: HOLD,
     })
@@ -175,6 +177,7 @@ async fn put(store: &Store, path: &str, entry: Entry, replace: bool) -> PutOutco
         entry,
         closure,
         replace,
+        made_millis: 0,
     }));
     match store.change(change).await.unwrap() {
         Applied::Put(outcome) => outcome,

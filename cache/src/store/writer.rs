@@ -14,6 +14,7 @@ use super::{
     Shared,
     change::{Applied, Change, Surroundings},
     error::Trouble,
+    gate::Admitted,
     row::Totals,
     staged::Staged,
 };
@@ -37,6 +38,8 @@ const RETIRE_TIME: Duration = Duration::from_secs(4);
 pub(super) struct Queued {
     pub(super) change: Change,
     pub(super) reply: oneshot::Sender<Result<Applied, Trouble>>,
+    /// What the gate has let through for it; `None`: nothing had to be.
+    pub(super) admitted: Option<Admitted>,
 }
 
 /// The state of the writer's thread.
@@ -86,11 +89,20 @@ impl Writer {
             clock: &self.shared.clock,
             holds: &self.shared.holds,
             condemned: &self.shared.condemned,
+            ranks: &self.shared.ranks,
         };
         let mut staged = Staged::new(&rocks, self.totals);
         let mut replies = Vec::with_capacity(group.len());
         let mut probed = false;
-        for Queued { change, reply } in group {
+        // Given back when all of it is in the files, or will not be.
+        let mut admitted = Vec::with_capacity(group.len());
+        for Queued {
+            change,
+            reply,
+            admitted: part,
+        } in group
+        {
+            admitted.push(part);
             probed |= matches!(change, Change::Probe);
             let applied = match &room {
                 Err(full) if !change.makes_room() => Err(full.clone()),
@@ -104,6 +116,8 @@ impl Writer {
             staged.commit()
         };
         self.shared.condemned.acquit();
+        drop(admitted);
+        self.shared.measure_often(&rocks);
         let broken = match committed {
             Ok(totals) => {
                 self.totals = totals;

@@ -59,6 +59,9 @@ pub enum CacheRequest {
         entry: Entry,
         /// Whether an entry that is there already gives way.
         replace: bool,
+        /// How long it took to make what the entry names, in milliseconds: what it saves whoever reads
+        /// it. Zero: not known.
+        made_millis: u64,
     },
     /// Read an entry, if all that it names is there. Answer: [`CacheReply::Entry`].
     GetEntry {

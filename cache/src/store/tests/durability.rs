@@ -59,6 +59,7 @@ async fn a_torn_tail_of_the_log_is_cut_and_other_damage_stops_the_start() {
     fs::write(&path, &log).unwrap();
     let opened = Store::open(StoreOptions {
         directory: damaged.path().to_owned(),
+        budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
     });
@@ -72,6 +73,7 @@ async fn a_store_of_a_newer_version_is_refused_and_both_versions_are_named() {
     fs::write(image.path().join("version"), "7\n").unwrap();
     let opened = Store::open(StoreOptions {
         directory: image.path().to_owned(),
+        budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
     });

@@ -43,6 +43,7 @@ async fn an_entry_needs_all_its_chunks_and_gives_nothing_without_them() {
             entry,
             closure,
             replace: true,
+            made_millis: 0,
         }));
         let applied = fixture.store.change(change).await.unwrap();
         assert_eq!(applied, Applied::Missing(missing));

@@ -55,6 +55,7 @@ impl Drop for Mount {
 fn open(mount: &Mount, free_low_water: u64) -> (Store, WriterThread) {
     Store::open(StoreOptions {
         directory: mount.path().join("cache"),
+        budget: u64::MAX,
         free_low_water,
         hold: HOLD,
     })
