@@ -10,6 +10,7 @@ pub(super) const CRATES: &[&str] = &[
     "protocol",
     "buildspec",
     "scheduler",
+    "report",
     "transport",
     "cache",
     "coordinator",
