@@ -16,6 +16,8 @@ pub mod random;
 pub mod simulation;
 pub mod wait;
 
+use std::path::PathBuf;
+
 /// Says that a test cannot be run on this machine, and why; it counts as passed.
 pub fn skip(why: &str) {
     tell(&format!("skipped: {why}"));
@@ -31,10 +33,20 @@ pub fn tell(text: &str) {
 }
 
 /// Whether slow tests are to run: `GRANGE_SLOW_TESTS=1`.
+pub fn slow_tests() -> bool {
+    variable("GRANGE_SLOW_TESTS").is_some_and(|value| value == "1")
+}
+
+/// The directory with real buildspecs, which are not in the repository: `GRANGE_CORPUS`; `None` if it is
+/// not set.
+pub fn corpus() -> Option<PathBuf> {
+    variable("GRANGE_CORPUS").map(PathBuf::from)
+}
+
 #[expect(
     clippy::disallowed_methods,
-    reason = "the one variable that tests read"
+    reason = "the one place where tests read the environment"
 )]
-pub fn slow_tests() -> bool {
-    std::env::var("GRANGE_SLOW_TESTS").is_ok_and(|value| value == "1")
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

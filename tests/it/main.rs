@@ -10,6 +10,7 @@ mod building;
 mod builds;
 mod caching;
 mod cli;
+mod corpus;
 mod home;
 mod hostile;
 mod isolation;
