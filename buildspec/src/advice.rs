@@ -106,12 +106,12 @@ fn all_keys(level: &Level) -> Option<String> {
 
 /// Where `text`, which should be a mapping, is `KEY:value` without a space, the repair.
 pub(crate) fn missing_space(text: &str) -> Option<String> {
-    let (key, value) = text.split_once(':')?;
+    let (key, value) = text.lines().next()?.split_once(':')?;
     let is_key = !key.is_empty()
         && key
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-    let is_pair = is_key && !value.is_empty() && !value.starts_with("//") && !text.contains('\n');
+    let is_pair = is_key && !value.is_empty() && !value.starts_with("//");
     is_pair.then(|| {
         format!(
             "write a space after the colon: {}",

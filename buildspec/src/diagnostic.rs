@@ -62,6 +62,8 @@ pub struct Diagnostic {
     pub message: String,
     /// How to put it right; `None` if nobody knows.
     pub hint: Option<String>,
+    /// What CodeBuild says of it; `None` if that is not known, or nothing.
+    pub codebuild: Option<String>,
 }
 
 impl Diagnostic {
@@ -72,6 +74,7 @@ impl Diagnostic {
             place,
             message: message.into(),
             hint: None,
+            codebuild: None,
         }
     }
 
@@ -88,6 +91,15 @@ impl Diagnostic {
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// The same, with CodeBuild's own words.
+    #[must_use]
+    pub fn with_codebuild(self, says: impl Into<String>) -> Self {
+        Self {
+            codebuild: Some(says.into()),
             ..self
         }
     }
@@ -140,6 +152,7 @@ pub fn render(text: &str, path: &str, diagnostic: &Diagnostic) -> String {
         place,
         message,
         hint,
+        codebuild,
     } = diagnostic;
     let number = place.line.to_string();
     let margin = " ".repeat(number.len());
@@ -165,6 +178,9 @@ pub fn render(text: &str, path: &str, diagnostic: &Diagnostic) -> String {
     }
     if let Some(hint) = hint {
         shown += &format!("{margin} = hint: {hint}\n");
+    }
+    if let Some(says) = codebuild {
+        shown += &format!("{margin} = CodeBuild says: {says}\n");
     }
     shown
 }

@@ -6,15 +6,31 @@
 /// What becomes of a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Support {
-    /// The parser reads it.
+    /// The parser reads it, and the farm acts on it.
     Read,
+    /// The parser reads and checks it; the farm does not act on it yet, and says so: with what happens
+    /// instead.
+    Later(&'static str),
     /// CodeBuild knows it; the build runs without it, and says so: with what it does instead.
     Ignored(&'static str),
     /// CodeBuild knows it and it changes nothing here; nothing is said.
     Pointless,
 }
 
-use Support::{Ignored, Pointless, Read};
+use Support::{Ignored, Later, Pointless, Read};
+
+/// What happens instead of `run-as`.
+const NO_USERS: &str = "commands run as the user that the worker's isolation gives them";
+/// What happens instead of `reports`.
+const NO_REPORTS: &str = "test reports are not collected";
+/// What happens instead of asking for a machine.
+const ANY_WORKER: &str = "the task runs on any worker";
+/// What happens instead of asking for a system.
+const OWN_SYSTEM: &str = "the task runs on the worker's own system";
+/// What happens instead of asking for rights.
+const OWN_RIGHTS: &str = "the task has the rights that the worker's isolation gives it";
+/// What happens instead of a debug session.
+const NO_SESSIONS: &str = "there are no debug sessions";
 
 /// The keys of one level.
 #[derive(Debug)]
@@ -51,11 +67,8 @@ pub(crate) const TOP: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Ignored("test reports are not collected")),
-        (
-            "run-as",
-            Ignored("commands run as the user that the worker's isolation gives them"),
-        ),
+        ("reports", Later(NO_REPORTS)),
+        ("run-as", Later(NO_USERS)),
         ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
@@ -72,11 +85,8 @@ pub(crate) const TOP_0_1: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Ignored("test reports are not collected")),
-        (
-            "run-as",
-            Ignored("commands run as the user that the worker's isolation gives them"),
-        ),
+        ("reports", Later(NO_REPORTS)),
+        ("run-as", Later(NO_USERS)),
         ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
@@ -92,11 +102,11 @@ pub(crate) const ENV: Level = Level {
         ("secrets-manager", Read),
         (
             "exported-variables",
-            Ignored("there is no pipeline to export them to"),
+            Later("there is no pipeline to export them to"),
         ),
         (
             "git-credential-helper",
-            Ignored("git is run as it is set up on the worker"),
+            Later("git is run as it is set up on the worker"),
         ),
     ],
 };
@@ -110,6 +120,13 @@ pub(crate) const ENVIRONMENT_VARIABLES: Level = Level {
         ("variables", Read),
         ("parameter-store", Read),
     ],
+};
+
+/// `proxy`.
+pub(crate) const PROXY: Level = Level {
+    name: "in `proxy`",
+    path: "proxy",
+    keys: &[("upload-artifacts", Read), ("logs", Read)],
 };
 
 /// `phases`.
@@ -132,18 +149,15 @@ pub(crate) const PHASE: Level = Level {
         ("commands", Read),
         ("finally", Read),
         ("on-failure", Read),
-        (
-            "run-as",
-            Ignored("commands run as the user that the worker's isolation gives them"),
-        ),
+        ("run-as", Later(NO_USERS)),
         (
             "runtime-versions",
-            Ignored("the build runs with what the worker has installed"),
+            Later("the build runs with what the worker has installed"),
         ),
     ],
 };
 
-/// `artifacts`, and each of its `secondary-artifacts`.
+/// `artifacts`.
 pub(crate) const ARTIFACTS: Level = Level {
     name: "in `artifacts`",
     path: "artifacts",
@@ -155,10 +169,29 @@ pub(crate) const ARTIFACTS: Level = Level {
         ("exclude-paths", Read),
         (
             "secondary-artifacts",
-            Ignored("only the primary artifact is published"),
+            Later("only the primary artifact is published"),
         ),
-        ("enable-symlinks", Ignored("it is about ZIP archives in S3")),
+        (
+            "enable-symlinks",
+            Later("artifacts are published as files, and not as ZIP archives"),
+        ),
         ("s3-prefix", Ignored("artifacts do not go to S3")),
+        ("type", Pointless),
+    ],
+};
+
+/// One of `secondary-artifacts`.
+pub(crate) const SECONDARY_ARTIFACT: Level = Level {
+    name: "in a secondary artifact",
+    path: "artifacts.secondary-artifacts.<id>",
+    keys: &[
+        ("files", Read),
+        ("name", Read),
+        ("base-directory", Read),
+        ("discard-paths", Read),
+        ("exclude-paths", Read),
+        ("enable-symlinks", Pointless),
+        ("s3-prefix", Pointless),
         ("type", Pointless),
     ],
 };
@@ -171,7 +204,7 @@ pub(crate) const CACHE: Level = Level {
         ("paths", Read),
         ("key", Read),
         ("action", Read),
-        ("fallback-keys", Ignored("only `key` is looked up")),
+        ("fallback-keys", Later("only `key` is looked up")),
     ],
 };
 
@@ -197,7 +230,7 @@ pub(crate) const LIST_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Ignored("there are no debug sessions")),
+        ("debug-session", Later(NO_SESSIONS)),
     ],
 };
 
@@ -210,7 +243,7 @@ pub(crate) const GRAPH_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Ignored("there are no debug sessions")),
+        ("debug-session", Later(NO_SESSIONS)),
         ("depend-on", Read),
     ],
 };
@@ -221,29 +254,62 @@ pub(crate) const TASK_ENV: Level = Level {
     path: "batch.build-list.env",
     keys: &[
         ("variables", Read),
-        ("compute-type", Ignored("the task runs on any worker")),
-        ("fleet", Ignored("the task runs on any worker")),
-        ("image", Ignored("the task runs on the worker's own system")),
-        (
-            "privileged-mode",
-            Ignored("the task has the rights that the worker's isolation gives it"),
-        ),
-        ("type", Ignored("the task runs on the worker's own system")),
+        ("compute-type", Later(ANY_WORKER)),
+        ("fleet", Later(ANY_WORKER)),
+        ("image", Later(OWN_SYSTEM)),
+        ("privileged-mode", Later(OWN_RIGHTS)),
+        ("type", Later(OWN_SYSTEM)),
     ],
 };
 
-/// Why keys of `reports` are not acted on.
-const NO_REPORTS: &str = "test reports are not collected";
+/// `build-matrix`.
+pub(crate) const MATRIX: Level = Level {
+    name: "in `build-matrix`",
+    path: "batch.build-matrix",
+    keys: &[("static", Read), ("dynamic", Read)],
+};
+
+/// What all builds of a matrix have.
+pub(crate) const MATRIX_STATIC: Level = Level {
+    name: "in `build-matrix.static`",
+    path: "batch.build-matrix.static",
+    keys: &[("ignore-failure", Read), ("env", Read)],
+};
+
+/// What tells the builds of a matrix apart.
+pub(crate) const MATRIX_DYNAMIC: Level = Level {
+    name: "in `build-matrix.dynamic`",
+    path: "batch.build-matrix.dynamic",
+    keys: &[("buildspec", Read), ("env", Read)],
+};
+
+/// The `env` of what tells the builds of a matrix apart.
+pub(crate) const MATRIX_DYNAMIC_ENV: Level = Level {
+    name: "in `build-matrix.dynamic.env`",
+    path: "batch.build-matrix.dynamic.env",
+    keys: &[
+        ("variables", Read),
+        ("compute-type", Later(ANY_WORKER)),
+        ("image", Later(OWN_SYSTEM)),
+    ],
+};
+
+/// `build-fanout`.
+pub(crate) const FANOUT: Level = Level {
+    name: "in `build-fanout`",
+    path: "batch.build-fanout",
+    keys: &[("parallelism", Read), ("ignore-failure", Read)],
+};
 
 /// A report group.
 pub(crate) const REPORT: Level = Level {
     name: "in a report group",
     path: "reports.<group>",
     keys: &[
-        ("files", Ignored(NO_REPORTS)),
-        ("file-format", Ignored(NO_REPORTS)),
-        ("base-directory", Ignored(NO_REPORTS)),
-        ("discard-paths", Ignored(NO_REPORTS)),
+        ("files", Read),
+        ("file-format", Read),
+        ("base-directory", Read),
+        ("discard-paths", Read),
     ],
 };
 
@@ -259,4 +325,6 @@ pub(crate) const LEVELS: &[&Level] = &[
     &GRAPH_TASK,
     &TASK_ENV,
     &REPORT,
+    &FANOUT,
+    &MATRIX,
 ];

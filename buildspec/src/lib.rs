@@ -19,9 +19,10 @@ pub use crate::{
     diagnostic::{Diagnostic, Place, Severity, render},
     input::{InputError, text_of},
     parse::{Parsed, parse},
-    plan::{PlanError, PlanRequest, TaskMistake, plan},
+    plan::{PlanError, PlanRequest, TaskMistake, plan, same_work},
     spec::{
-        Batch, BatchTask, BuildSpec, Cache, CacheAction, OnFailure, PhaseSpec, Phases, Secret,
-        SecretStore, Tasks, Version,
+        Artifacts, Batch, BatchTask, BuildSpec, Cache, CacheAction, Fanout, Matrix, OnFailure,
+        PhaseSpec, Phases, Proxy, Published, ReportFormat, ReportGroup, Secret, SecretName,
+        SecretNameError, SecretStore, TaskEnvironment, Tasks, Version, WindowsShell,
     },
 };

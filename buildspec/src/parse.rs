@@ -3,11 +3,11 @@
 //! Errors are what CodeBuild rejects, and what would run something else than CodeBuild; what it accepts
 //! but is surely a mistake is a warning.
 
+mod artifacts;
 mod batch;
+mod env;
 mod phases;
-mod sections;
-
-use protocol::job::Shell;
+mod reports;
 
 use crate::{
     diagnostic::{Diagnostic, Place, Severity, quoted},
@@ -79,24 +79,33 @@ fn read_spec<'a>(reader: &mut Reader<'a>, root: &'a Node) -> Option<BuildSpec> {
         _ => &TOP,
     };
     let fields = reader.fields(root, "buildspec", level);
-    let env = sections::env(reader, &fields);
+    let env = env::env(reader, &fields);
+    let run_as = reader.some_text(fields.get("run-as"), "`run-as`");
+    let proxy = env::proxy(reader, fields.get("proxy"));
     let phases = phases::phases(reader, fields.get("phases"));
+    let reports = reports::reports(reader, fields.get("reports"));
     let artifacts = fields
         .get("artifacts")
-        .and_then(|node| sections::artifacts(reader, node));
+        .and_then(|node| artifacts::artifacts(reader, node));
     let cache = fields
         .get("cache")
-        .and_then(|node| sections::cache(reader, node));
+        .and_then(|node| artifacts::cache(reader, node));
     let batch = fields
         .get("batch")
         .and_then(|node| batch::batch(reader, node));
     check_runs_something(reader, &fields);
     Some(BuildSpec {
         version: version?,
+        run_as,
         shell: env.shell,
+        windows_shell: env.windows_shell,
         variables: env.variables,
         secrets: env.secrets,
+        exported_variables: env.exported,
+        git_credential_helper: env.git_credential_helper,
+        proxy,
         phases,
+        reports,
         artifacts,
         cache,
         batch,
@@ -110,7 +119,9 @@ fn read_version(reader: &mut Reader<'_>, root: &Node) -> Option<Version> {
     let Some(entry) = entries.iter().find(|entry| entry.key == "version") else {
         let message = "buildspec has no `version`";
         reader.say(
-            Diagnostic::error(Place::START, message).with_hint("add `version: 0.2` at the top"),
+            Diagnostic::error(Place::START, message)
+                .with_hint("add `version: 0.2` at the top")
+                .with_codebuild("YAML_FILE_ERROR: wrong number of container tags, expected 1"),
         );
         return None;
     };
@@ -136,16 +147,6 @@ fn check_runs_something(reader: &mut Reader<'_>, fields: &Fields<'_>) {
         reader.say(Diagnostic::error(Place::START, message).with_hint(hint));
     }
 }
-
-/// The shells that people name, and which they are.
-const SHELLS: &[(&str, Shell)] = &[
-    ("sh", Shell::Sh),
-    ("/bin/sh", Shell::Sh),
-    ("/usr/bin/sh", Shell::Sh),
-    ("bash", Shell::Bash),
-    ("/bin/bash", Shell::Bash),
-    ("/usr/bin/bash", Shell::Bash),
-];
 
 #[cfg(test)]
 mod tests;

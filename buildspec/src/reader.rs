@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX};
 
 use crate::{
-    advice::{in_quotes, missing_space, unknown_key},
+    advice::{in_quotes, missing_space, nearest, unknown_key},
     diagnostic::{Diagnostic, Place, Severity, quoted},
     keys::{Level, Support},
     yaml::{Content, Entry, Node},
@@ -115,17 +115,30 @@ impl<'a> Reader<'a> {
 
     /// The known keys of a mapping on `level`; the others get a remark.
     pub(crate) fn fields(&mut self, node: &'a Node, what: &str, level: &Level) -> Fields<'a> {
-        let entries = self.entries(node, what);
+        let as_key = match &node.content {
+            Content::Scalar { text, .. } if !node.is_null() && missing_space(text).is_none() => {
+                nearest(text, level.names())
+            }
+            _ => None,
+        };
+        let entries = match as_key {
+            None => self.entries(node, what),
+            Some(key) => {
+                let message = format!("{what} has to be a mapping, not {}", node.kind());
+                let hint = format!("write `{key}:`, with the colon, and its value after it");
+                self.say(Diagnostic::error(node.place, message).with_hint(hint));
+                &[]
+            }
+        };
         for entry in entries {
             match level.support(&entry.key) {
-                Some(Support::Ignored(instead))
-                    if self.ignored.insert((level.path, entry.key.clone())) =>
-                {
-                    let message =
-                        format!("`{}` {} is not acted on: {instead}", entry.key, level.name);
-                    self.say(Diagnostic::warning(entry.place, message));
+                Some(Support::Ignored(instead)) => {
+                    self.unheeded(level, entry, ("is not acted on", instead));
                 }
-                Some(Support::Read | Support::Pointless | Support::Ignored(_)) => {}
+                Some(Support::Later(instead)) => {
+                    self.unheeded(level, entry, ("is not carried out yet", instead));
+                }
+                Some(Support::Read | Support::Pointless) => {}
                 // Looking for the nearest known key takes time, so not for what is dropped anyway.
                 None if self.diagnostics.len() >= DIAGNOSTICS_MAX => self.dropped.0 += 1,
                 None => self.say(unknown_key(level, entry)),
@@ -136,6 +149,14 @@ impl<'a> Reader<'a> {
                 .iter()
                 .filter(|entry| level.support(&entry.key).is_some())
                 .collect(),
+        }
+    }
+
+    /// Says once that a key, which is read, changes nothing, and what happens instead.
+    fn unheeded(&mut self, level: &Level, entry: &Entry, (how, instead): (&str, &str)) {
+        if self.ignored.insert((level.path, entry.key.clone())) {
+            let message = format!("`{}` {} {how}: {instead}", entry.key, level.name);
+            self.say(Diagnostic::warning(entry.place, message));
         }
     }
 
@@ -185,6 +206,33 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A whole number of at least one; `None` with an error if it is none.
+    pub(crate) fn count(&mut self, node: &Node, what: &str) -> Option<u32> {
+        let text = self.text(node, what)?;
+        let count = text.trim().parse().ok().filter(|&count| count > 0);
+        if count.is_none() {
+            let message = format!(
+                "{what} has to be a whole number from 1 on, not {}",
+                quoted(&text)
+            );
+            self.error(node.place, message);
+        }
+        count
+    }
+
+    /// Warns of a `text` that is none of `words`, of which there is one for each `kind` of thing.
+    pub(crate) fn expect_word(&mut self, (text, place): (&str, Place), kind: &str, words: &[&str]) {
+        if words.contains(&text) || text.contains('$') {
+            return;
+        }
+        let message = format!("{} is no {kind} that CodeBuild has", quoted(text));
+        let hint = match nearest(text, words.iter().copied()) {
+            Some(word) => format!("did you mean `{word}`?"),
+            None => format!("there are {}", words.join(", ")),
+        };
+        self.say(Diagnostic::warning(place, message).with_hint(hint));
+    }
+
     /// A list of texts, or one text in place of a list of one. Nothing in it does not count.
     pub(crate) fn texts(&mut self, node: Option<&Node>, what: &str) -> Vec<(String, Place)> {
         let Some(node) = node.filter(|node| !node.is_null()) else {
@@ -207,8 +255,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// The commands of a list. CodeBuild's text for a wrong one is "Expected `Commands[i]` to be of string
-    /// type: found subkeys instead".
+    /// The commands of a list.
     pub(crate) fn commands(&mut self, node: Option<&Node>, what: &str) -> Vec<String> {
         let Some(node) = node.filter(|node| !node.is_null()) else {
             return Vec::new();
@@ -258,7 +305,18 @@ impl<'a> Reader<'a> {
             .skip(node.place.column.saturating_sub(1))
             .collect();
         let hint = in_quotes("-", command.trim());
-        self.say(Diagnostic::error(node.place, message).with_hint(hint));
+        let line = node.place.line;
+        let says = format!(
+            "YAML_FILE_ERROR: Expected Commands[{}] to be of string type: found subkeys instead at line \
+             {line}, value of the key tag on line {} might be empty",
+            number - 1,
+            line.saturating_sub(1)
+        );
+        let mistake = Diagnostic::error(node.place, message).with_hint(hint);
+        self.say(match node.content {
+            Content::Map(_) => mistake.with_codebuild(says),
+            _ => mistake,
+        });
         None
     }
 
@@ -289,6 +347,7 @@ impl<'a> Reader<'a> {
                 self.error(entry.place, message);
                 continue;
             }
+            self.check_self_reference(entry, &value);
             variables.insert(entry.key.clone(), value);
         }
         if variables.len() as u64 > VARIABLES_MAX {
@@ -299,6 +358,29 @@ impl<'a> Reader<'a> {
             self.error(node.place, message);
         }
         variables
+    }
+
+    /// Warns of a value that seems to expect its variable to have had another before.
+    fn check_self_reference(&mut self, entry: &Entry, value: &str) {
+        let name = &entry.key;
+        let after = value
+            .find(&format!("${name}"))
+            .map(|at| at + 1 + name.len());
+        let ends = after.is_some_and(|at| {
+            let next = value[at..].chars().next();
+            !next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
+        });
+        if ends || value.contains(&format!("${{{name}}}")) {
+            let shown = quoted(name);
+            let message = format!(
+                "variable {shown} names itself, and values are taken as they are: nothing in it is expanded"
+            );
+            let hint = format!(
+                "set it in a command: {}",
+                quoted(&format!("- export {name}=\"{value}\""))
+            );
+            self.say(Diagnostic::warning(entry.value.place, message).with_hint(hint));
+        }
     }
 
     /// Says what is wrong with the name of a variable.

@@ -1,9 +1,23 @@
 //! What a buildspec says, typed and checked.
 
+mod batch;
+mod report;
+mod secret;
+
 use std::collections::BTreeMap;
 
-use protocol::{artifact::ArtifactsSpec, build::Phase, cache_spec::CacheSpec, job::Shell};
+use protocol::{
+    artifact::ArtifactsSpec,
+    build::Phase,
+    cache_spec::CacheSpec,
+    job::{Retry, Shell},
+};
 
+pub use self::{
+    batch::{Batch, BatchTask, Fanout, Matrix, TaskEnvironment, Tasks},
+    report::{ReportFormat, ReportGroup},
+    secret::{Secret, SecretName, SecretNameError, SecretStore},
+};
 use crate::diagnostic::Place;
 
 /// A buildspec without mistakes.
@@ -11,16 +25,29 @@ use crate::diagnostic::Place;
 pub struct BuildSpec {
     /// The version of the language.
     pub version: Version,
+    /// The user that runs all commands of which their phase does not say another; `None`: who runs the
+    /// build.
+    pub run_as: Option<String>,
     /// The shell that runs all commands.
     pub shell: Shell,
+    /// A shell of Windows that runs all commands in place of `shell`; `None`: it is none of Windows.
+    pub windows_shell: Option<WindowsShell>,
     /// `env.variables`. Values are literal: nothing in them is expanded.
     pub variables: BTreeMap<String, String>,
     /// The variables whose values the file does not have, by name.
     pub secrets: BTreeMap<String, Secret>,
+    /// `env.exported-variables`: the names of variables that are told to whoever started the build.
+    pub exported_variables: Vec<String>,
+    /// Whether git may use the credentials that the source was fetched with.
+    pub git_credential_helper: bool,
+    /// What goes through a proxy.
+    pub proxy: Proxy,
     /// The phases; `None` for a file that is there for its `batch` section.
     pub phases: Option<Phases>,
+    /// The groups of test reports, by name or ARN, which may hold variables.
+    pub reports: BTreeMap<String, ReportGroup>,
     /// What to publish; `None`: nothing.
-    pub artifacts: Option<ArtifactsSpec>,
+    pub artifacts: Option<Artifacts>,
     /// What to keep for the next build; `None`: nothing.
     pub cache: Option<Cache>,
     /// The `batch` section; `None` if there is none.
@@ -36,34 +63,22 @@ pub enum Version {
     V0_2,
 }
 
-/// A variable whose value is kept elsewhere.
+/// A shell that no worker has.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Secret {
-    /// Who keeps it.
-    pub store: SecretStore,
-    /// The name of the value there, as written.
-    pub reference: String,
-    /// Where the file names it.
+pub struct WindowsShell {
+    /// Its name, as written.
+    pub name: String,
+    /// Where it is named.
     pub place: Place,
 }
 
-/// Who keeps a secret.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SecretStore {
-    /// `env.parameter-store`.
-    ParameterStore,
-    /// `env.secrets-manager`.
-    SecretsManager,
-}
-
-impl SecretStore {
-    /// The key in `env`.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::ParameterStore => "parameter-store",
-            Self::SecretsManager => "secrets-manager",
-        }
-    }
+/// The `proxy` section.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Proxy {
+    /// Whether artifacts are uploaded through the proxy.
+    pub upload_artifacts: bool,
+    /// Whether logs are sent through the proxy.
+    pub logs: bool,
 }
 
 /// The four phases that have commands. What the file leaves out has none.
@@ -100,10 +115,14 @@ pub struct PhaseSpec {
     pub finally: Vec<String>,
     /// What follows a failure.
     pub on_failure: OnFailure,
+    /// The user that runs the commands; `None`: the one of the file.
+    pub run_as: Option<String>,
+    /// The versions of runtimes to install, by runtime; of `install` only.
+    pub runtime_versions: BTreeMap<String, String>,
 }
 
 /// What follows when a phase fails.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum OnFailure {
     /// What CodeBuild's transition table says: only `build` and `post_build` are followed by the next.
     #[default]
@@ -112,13 +131,37 @@ pub enum OnFailure {
     Abort,
     /// `CONTINUE`: the next phase.
     Continue,
+    /// `RETRY…`: the phase again.
+    Retry(Retry),
+}
+
+/// The `artifacts` section.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Artifacts {
+    /// What the build itself publishes.
+    pub primary: Published,
+    /// What else it publishes, by identifier.
+    pub secondary: BTreeMap<String, Published>,
+}
+
+/// One artifact.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Published {
+    /// Which files, under which name.
+    pub spec: ArtifactsSpec,
+    /// Whether symbolic links in it stay what they are.
+    pub enable_symlinks: bool,
+    /// What goes before its key in S3; `None`: nothing.
+    pub s3_prefix: Option<String>,
 }
 
 /// The `cache` section.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cache {
-    /// What, and under which key; there is at least one path.
+    /// What, and under which key. Without paths nothing is kept.
     pub spec: CacheSpec,
+    /// Beginnings of keys to look for, in order, if there is no entry under the key.
+    pub fallback_keys: Vec<String>,
     /// Whether a build reads it, writes it, or both.
     pub action: CacheAction,
 }
@@ -133,43 +176,4 @@ pub enum CacheAction {
     Restore,
     /// Only saves it.
     Save,
-}
-
-/// The `batch` section.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Batch {
-    /// Whether the first task that fails stops the others.
-    pub fast_fail: bool,
-    /// What to run.
-    pub tasks: Tasks,
-}
-
-/// The four forms that a batch can have.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Tasks {
-    /// `build-list`: tasks that need nothing of each other.
-    List(Vec<BatchTask>),
-    /// `build-graph`: tasks that may depend on each other.
-    Graph(Vec<BatchTask>),
-    /// `build-matrix`, with the place of the key. It is known and cannot be planned.
-    Matrix(Place),
-    /// `build-fanout`, with the place of the key. It is known and cannot be planned.
-    Fanout(Place),
-}
-
-/// One task of a `build-list` or `build-graph`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct BatchTask {
-    /// What other tasks and people call it. May be another task's too: that is for the plan to refuse.
-    pub identifier: String,
-    /// Where the identifier is.
-    pub place: Place,
-    /// The tasks that have to end first, each with its place; of a `build-graph` only.
-    pub depend_on: Vec<(String, Place)>,
-    /// Whether the batch can succeed although this task did not.
-    pub ignore_failure: bool,
-    /// Variables that go over those of the file.
-    pub variables: BTreeMap<String, String>,
-    /// A buildspec of its own, with its place; `None`: this one.
-    pub buildspec: Option<(String, Place)>,
 }

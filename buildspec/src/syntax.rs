@@ -113,7 +113,9 @@ impl<'a> Line<'a> {
             };
             let message = "this line is indented with a tab, and YAML takes only spaces";
             return Some(
-                Diagnostic::error(place, message).with_hint("put spaces in place of the tab"),
+                Diagnostic::error(place, message)
+                    .with_hint("put spaces in place of the tab")
+                    .with_codebuild(no_token(self.number)),
             );
         }
         let first = self.value.chars().next()?;
@@ -126,7 +128,10 @@ impl<'a> Line<'a> {
                     format!("`{first}`")
                 };
                 let message = format!("no value in YAML can start with {sign}");
-                Some(self.to_be_quoted(&message))
+                Some(
+                    self.to_be_quoted(&message)
+                        .with_codebuild(no_token(self.number)),
+                )
             }
             '[' | '{' => self.after_bracket(first),
             '"' | '\'' => self.after_quote(first),
@@ -243,6 +248,11 @@ impl<'a> Line<'a> {
                     starts further right than the key";
         Some(Diagnostic::error(self.text_place(), message).with_hint(hint))
     }
+}
+
+/// What CodeBuild says of a character that nothing starts with.
+fn no_token(line: usize) -> String {
+    format!("YAML_FILE_ERROR: found character that cannot start any token at line {line}")
 }
 
 /// A line that is indented deeper than the one above it, which has its value already.

@@ -12,9 +12,11 @@ use crate::{
     job::Task,
 };
 
-/// How many jobs a build may have: the six phases of the largest batch that CodeBuild's default quota
-/// allows (100 builds), ten times over.
-pub const JOBS_MAX: usize = 6_000;
+/// How many tasks a batch may have: ten times the largest that CodeBuild's default quota allows (100 builds).
+pub const TASKS_MAX: usize = 1_000;
+
+/// How many jobs a build may have: the six phases of each task of the largest batch.
+pub const JOBS_MAX: usize = 6 * TASKS_MAX;
 
 /// A set of outcomes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -83,6 +85,18 @@ pub struct UnitNode {
     pub identifier: Option<String>,
     /// Whether the build can succeed although this unit did not.
     pub ignore_failure: bool,
+    /// Which part of the tests it runs, if it is one of a `build-fanout`.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+}
+
+/// One of several equal units that have the tests among them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Shard {
+    /// Which one, from 0.
+    pub index: u32,
+    /// How many there are.
+    pub count: u32,
 }
 
 /// The jobs of a build. Every edge leads to a lower index, so there are no cycles.
@@ -146,7 +160,10 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
         }
         Task::Commands(phase) => {
             let commands = phase.commands.iter().chain(&phase.finally);
-            Box::new(commands.chain(texts_of_cache(phase.save_cache.as_ref())))
+            let commands = commands.chain(&phase.run_as);
+            let patterns = phase.retry.iter().map(|retry| &retry.pattern);
+            let own = commands.chain(patterns);
+            Box::new(own.chain(texts_of_cache(phase.save_cache.as_ref())))
         }
         Task::UploadArtifacts { artifacts, .. } => Box::new(artifacts.iter().flat_map(|spec| {
             let patterns = spec.files.iter().chain(&spec.exclude_paths);

@@ -84,6 +84,34 @@ pub struct PhaseCommands {
     pub state: ShellState,
     /// What to save when the phase is over and no phase has failed; `None`: nothing.
     pub save_cache: Option<CacheSpec>,
+    /// The user that runs them; `None`: who runs the build.
+    #[serde(default)]
+    pub run_as: Option<String>,
+    /// When to run the phase again after it failed; `None`: never.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+}
+
+/// That a phase which failed runs again: `on-failure: RETRY…`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Retry {
+    /// How often, at most [`RETRIES_MAX`].
+    pub count: u32,
+    /// The regular expression that the message of the failure has to match.
+    pub pattern: String,
+}
+
+/// How often a phase can be run again: CodeBuild's limit.
+pub const RETRIES_MAX: u32 = 100;
+
+impl Default for Retry {
+    /// Up to three times, whatever the message: what `RETRY` means alone.
+    fn default() -> Self {
+        Self {
+            count: 3,
+            pattern: ".*".to_owned(),
+        }
+    }
 }
 
 impl PhaseCommands {

@@ -21,6 +21,7 @@ pub(super) fn submission(build: u128, team: u32, units: u32) -> Submission {
     let unit = |unit| UnitNode {
         identifier: Some(format!("unit_{unit}")),
         ignore_failure: false,
+        shard: None,
     };
     let job = |unit| JobNode {
         unit,

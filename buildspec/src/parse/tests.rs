@@ -1,10 +1,11 @@
 //! Tests of reading: what a file becomes, and what is said about it.
 
-use protocol::{artifact::ArtifactsSpec, cache_spec::CacheSpec};
+use protocol::{artifact::ArtifactsSpec, cache_spec::CacheSpec, job::Shell};
 
 use super::*;
 use crate::spec::{BatchTask, CacheAction, OnFailure, SecretStore, Tasks};
 
+mod language;
 mod mistakes;
 mod robustness;
 
@@ -107,7 +108,7 @@ batch:
         base_directory: Some("dist".to_owned()),
         discard_paths: true,
     };
-    assert_eq!(spec.artifacts, Some(artifacts));
+    assert_eq!(spec.artifacts.unwrap().primary.spec, artifacts);
     let cache = spec.cache.unwrap();
     let of_cache = CacheSpec {
         key: Some("k-$X".to_owned()),
@@ -241,7 +242,7 @@ artifacts:
         (spec.variables["A"].as_str(), spec.variables["B"].as_str()),
         ("1", "2")
     );
-    assert_eq!(spec.artifacts.unwrap().files, ["out"]);
+    assert_eq!(spec.artifacts.unwrap().primary.spec.files, ["out"]);
 }
 
 #[test]
@@ -268,7 +269,7 @@ artifacts:
     let phases = spec.phases.unwrap();
     assert_eq!(phases.build.commands, ["a", "b"]);
     assert_eq!(phases.pre_build.commands, [""; 0]);
-    let artifacts = spec.artifacts.unwrap();
+    let artifacts = spec.artifacts.unwrap().primary.spec;
     assert_eq!(
         (artifacts.files, artifacts.base_directory),
         (strings(&["**/*"]), None)
@@ -280,7 +281,8 @@ fn flags_are_read_in_every_spelling_of_yes_and_no() {
     let flag = |written: &str| {
         let text = with_commands("      - a\n")
             + &format!("artifacts:\n  files: a\n  discard-paths: {written}\n");
-        clean_spec_of(&text).artifacts.unwrap().discard_paths
+        let artifacts = clean_spec_of(&text).artifacts.unwrap();
+        artifacts.primary.spec.discard_paths
     };
     for written in ["yes", "true", "Yes", "TRUE", "on", "'yes'", "\"true\""] {
         assert!(flag(written), "{written}");

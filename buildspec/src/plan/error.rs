@@ -22,13 +22,26 @@ pub enum PlanError {
     /// A batch task runs the phases of the file, which has none: write some.
     #[error("buildspec has no `phases` for the tasks of its `batch`")]
     NoPhases,
-    /// The batch has a form that cannot be run: write the tasks out as a list or a graph.
-    #[error("`batch.{key}` cannot be run")]
-    Form {
-        /// The key of the form.
-        key: &'static str,
-        /// Where it is.
+    /// The shell is one of Windows: no worker has it.
+    #[error(
+        "`env.shell` is {}, a shell of Windows, and the farm's workers run Linux",
+        quoted(shell)
+    )]
+    Windows {
+        /// The shell, as written.
+        shell: String,
+        /// Where it is named.
         place: Place,
+    },
+    /// The buildspec that a task has of its own cannot be run: see there.
+    #[error("{}: {error}", quoted(path))]
+    OfTask {
+        /// The path of that buildspec, as the task names it.
+        path: String,
+        /// Where the task names it.
+        place: Place,
+        /// Why; its places are in that buildspec.
+        error: Box<Self>,
     },
     /// Values of variables are kept where the farm does not look: give them with the request.
     #[error("variables have their values elsewhere: {}", names(secrets))]
@@ -36,7 +49,8 @@ pub enum PlanError {
         /// Names and references, at least one.
         secrets: Vec<(String, Secret)>,
     },
-    /// Tasks run a buildspec of their own: put what they do into this file.
+    /// Tasks run buildspecs of their own that the request does not have: give them with it, or put what
+    /// they do into this file.
     #[error(
         "batch tasks have buildspecs of their own, and can only run the file they are in: {}",
         task_names(tasks)
@@ -132,10 +146,18 @@ impl PlanError {
             Self::OnlyBatch => whole("run it with `--batch`"),
             Self::NoBatch => whole("run it without `--batch`, or add `batch.build-list`"),
             Self::NoPhases => whole("add the `phases` that every task runs"),
-            Self::Form { place, .. } => {
-                let hint =
-                    "write the tasks out in `batch.build-list`, each with its `env.variables`";
+            Self::Windows { place, .. } => {
+                let hint = "use `bash`, or leave it out for `/bin/sh`";
                 vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]
+            }
+            Self::OfTask { path, place, error } => {
+                let there = error.diagnostics().into_iter();
+                let here = there.map(|remark| Diagnostic {
+                    message: format!("{} at {}: {}", quoted(path), remark.place, remark.message),
+                    place: *place,
+                    ..remark
+                });
+                here.collect()
             }
             Self::Secrets { secrets } => secrets.iter().map(secret_diagnostic).collect(),
             Self::TaskBuildspecs { tasks } => {

@@ -42,6 +42,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
     let request = PlanRequest {
         variables: args.variables.iter().cloned().collect(),
         batch: args.batch,
+        ..PlanRequest::default()
     };
     match buildspec::plan(&spec, &request) {
         Ok(_) => Ok(text),

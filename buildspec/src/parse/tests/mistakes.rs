@@ -11,6 +11,7 @@ fn report(diagnostics: &[Diagnostic]) -> String {
         place,
         message,
         hint,
+        codebuild,
     } in diagnostics
     {
         let severity = severity.as_str();
@@ -20,6 +21,9 @@ fn report(diagnostics: &[Diagnostic]) -> String {
         );
         if let Some(hint) = hint {
             report += &format!("    {hint}\n");
+        }
+        if let Some(says) = codebuild {
+            report += &format!("    CodeBuild: {says}\n");
         }
     }
     report
@@ -64,18 +68,19 @@ artifacts:
         "\
 error 1:10+3 `version` has to be 0.1 or 0.2, not `0.3`
     it is the version of the buildspec language; `version: 0.2` is the current one
-error 3:10+10 `env.shell` is `powershell`, and the farm's workers run Linux
-    use `bash`, or leave it out for `/bin/sh`
+warning 3:10+10 `env.shell` is `powershell`, a shell of Windows, and the farm's workers run Linux
+    on the farm it cannot run; on Linux, use `bash`
 error 4:14+0 `env.variables` has to be a mapping, not a list
     take the `- ` away
 error 6:3+5 phase `build` has no `commands`
     add `commands:` with a list, or take the phase out
 warning 7:5+7 unknown key `comands` in a phase
     did you mean `commands`?
-error 9:17+5 `phases.build.on-failure` has to be `ABORT` or `CONTINUE`, not `abort`
-    leave it out for the usual: only `build` is followed by the next phase when it fails
+error 9:17+5 `phases.build.on-failure` has to be `ABORT`, `CONTINUE` or `RETRY`, not `abort`
+    write it in capitals: `ABORT`
 error 12:9+0 command 1 of `phases.post_build.commands` is read as a mapping, because of the `: ` in it
     put it in quotes: `- 'echo Status: done'`
+    CodeBuild: YAML_FILE_ERROR: Expected Commands[0] to be of string type: found subkeys instead at line 12, value of the key tag on line 11 might be empty
 error 14:3+0 `artifacts` has no `files`, so there is nothing to publish
     add `files:` with patterns; `'**/*'` is everything
 error 14:18+5 `artifacts.discard-paths` has to be `yes` or `no`, not `maybe`
@@ -127,10 +132,12 @@ fn commands_that_are_no_texts_are_shown_in_quotes() {
         "\
 error 5:9+0 command 1 of `phases.build.commands` is read as a mapping, because of the `: ` in it
     put it in quotes: `- 'echo \"Target: x\"'`
+    CodeBuild: YAML_FILE_ERROR: Expected Commands[0] to be of string type: found subkeys instead at line 5, value of the key tag on line 4 might be empty
 error 7:9+0 command 3 of `phases.build.commands` is read as a list, because of the `[` or `- ` it starts with
     put it in quotes: `- '[ -z a ]'`
 error 8:9+0 command 4 of `phases.build.commands` is read as a mapping, because of the `: ` in it
     write `- |`, and on the next line, indented, `echo it's: \"x\"`
+    CodeBuild: YAML_FILE_ERROR: Expected Commands[3] to be of string type: found subkeys instead at line 8, value of the key tag on line 7 might be empty
 ",
     );
     check_commands(
@@ -222,8 +229,8 @@ fn a_missing_space_after_a_colon_is_named() {
     check(
         "version: 0.2\nphases:\n  install:\n    runtime-versions:\n      python:3.8\n  post_build:\n    commands:.\nenv:\n  variables:\n    A:1\n",
         "\
-warning 4:5+16 `runtime-versions` in a phase is not acted on: the build runs with what the worker has installed
-warning 5:7+10 `phases.install.runtime-versions` has to be a mapping, not a text
+warning 4:5+16 `runtime-versions` in a phase is not carried out yet: the build runs with what the worker has installed
+error 5:7+10 `phases.install.runtime-versions` has to be a mapping, not a text
     write a space after the colon: `python: 3.8`
 error 7:5+10 phase `post_build` has to be a mapping, not a text
     write a space after the colon: `commands: .`
@@ -253,11 +260,11 @@ reports:
   unit: {files: [a]}
 ",
         "\
-warning 2:1+6 `run-as` at the top level is not acted on: commands run as the user that the worker's isolation gives them
-warning 5:5+16 `runtime-versions` in a phase is not acted on: the build runs with what the worker has installed
-warning 7:17+7 `phases.build.on-failure`: `RETRY-2` is not acted on: the phase runs once
-warning 8:5+6 `run-as` in a phase is not acted on: commands run as the user that the worker's isolation gives them
-warning 13:1+7 `reports` at the top level is not acted on: test reports are not collected
+warning 2:1+6 `run-as` at the top level is not carried out yet: commands run as the user that the worker's isolation gives them
+warning 5:5+16 `runtime-versions` in a phase is not carried out yet: the build runs with what the worker has installed
+warning 7:17+7 `phases.build.on-failure`: `RETRY-2` is not carried out yet: the phase runs once
+warning 8:5+6 `run-as` in a phase is not carried out yet: commands run as the user that the worker's isolation gives them
+warning 13:1+7 `reports` at the top level is not carried out yet: test reports are not collected
 ",
     );
 }
@@ -276,7 +283,7 @@ error 2:7+0 `phases` has no phase, so there is nothing to run
     check("version: 0.2\nphases:\n", no_phase);
     check(
         "phases:\n  build:\n    commands: [a]\n",
-        "error 1:1+0 buildspec has no `version`\n    add `version: 0.2` at the top\n",
+        "error 1:1+0 buildspec has no `version`\n    add `version: 0.2` at the top\n    CodeBuild: YAML_FILE_ERROR: wrong number of container tags, expected 1\n",
     );
     check(
         "- a\n",
