@@ -204,7 +204,7 @@ pub(crate) const CACHE: Level = Level {
         ("paths", Read),
         ("key", Read),
         ("action", Read),
-        ("fallback-keys", Later("only `key` is looked up")),
+        ("fallback-keys", Read),
     ],
 };
 

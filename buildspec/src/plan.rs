@@ -35,6 +35,8 @@ pub struct PlanRequest {
     pub batch: bool,
     /// The buildspecs that batch tasks have of their own, by path as the tasks name it. Others do not count.
     pub buildspecs: BTreeMap<String, BuildSpec>,
+    /// Whether units restore and save no dependency caches.
+    pub no_cache: bool,
 }
 
 /// What a unit runs.
@@ -42,6 +44,8 @@ pub struct PlanRequest {
 struct Running<'a> {
     spec: &'a BuildSpec,
     phases: &'a Phases,
+    /// Whether it may use dependency caches.
+    caches: bool,
 }
 
 /// Plans a build of `spec`.
@@ -75,7 +79,11 @@ fn plan_build(
         errors.push(PlanError::OnlyBatch);
         return None;
     };
-    let running = Running { spec, phases };
+    let running = Running {
+        spec,
+        phases,
+        caches: !request.no_cache,
+    };
     let task = BatchTask::default();
     errors.extend(check_size([(&task, running)].into_iter(), request).err());
     if !errors.is_empty() {
@@ -223,6 +231,7 @@ fn running<'a>(
         running.extend(of_task.phases.as_ref().map(|phases| Running {
             spec: of_task,
             phases,
+            caches: !request.no_cache,
         }));
     }
     if !missing.is_empty() {

@@ -158,10 +158,8 @@ pub struct Published {
 /// The `cache` section.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cache {
-    /// What, and under which key. Without paths nothing is kept.
+    /// What, and under which key.
     pub spec: CacheSpec,
-    /// Beginnings of keys to look for, in order, if there is no entry under the key.
-    pub fallback_keys: Vec<String>,
     /// Whether a build reads it, writes it, or both.
     pub action: CacheAction,
 }

@@ -251,6 +251,9 @@ pub(crate) struct BuildArgs {
         value_parser = clap::value_parser!(i8).range(i64::from(PRIORITY_MIN)..=i64::from(PRIORITY_MAX))
     )]
     pub(crate) priority: i8,
+    /// Restore and save no dependency caches.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Leave `.git` at home.
     #[arg(long)]
     pub(crate) no_git: bool,

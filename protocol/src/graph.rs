@@ -146,7 +146,10 @@ const fn text_bytes(text: &str) -> usize {
 
 fn texts_of_cache(cache: Option<&CacheSpec>) -> impl Iterator<Item = &String> {
     let cache = cache.into_iter();
-    cache.flat_map(|cache| cache.paths.iter().chain(&cache.key))
+    cache.flat_map(|cache| {
+        let keys = cache.key.iter().chain(&cache.fallback_keys);
+        cache.paths.iter().chain(keys)
+    })
 }
 
 /// All texts of a task.

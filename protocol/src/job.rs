@@ -8,7 +8,7 @@ use crate::{
     artifact::ArtifactsSpec,
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, PhaseContext},
-    cache_spec::CacheSpec,
+    cache_spec::{CacheSpec, UnaskedCache},
     time::WallTime,
 };
 
@@ -57,6 +57,9 @@ pub enum Task {
         variables: BTreeMap<String, String>,
         /// What to restore; `None`: nothing.
         cache: Option<CacheSpec>,
+        /// Whether to restore what the lock files of the source select; `None`: no.
+        #[serde(default)]
+        unasked: Option<UnaskedCache>,
         /// The shell that expands the cache key.
         shell: Shell,
     },
@@ -84,6 +87,9 @@ pub struct PhaseCommands {
     pub state: ShellState,
     /// What to save when the phase is over and no phase has failed; `None`: nothing.
     pub save_cache: Option<CacheSpec>,
+    /// Whether to save, under the same conditions, what the lock files of the source select; `None`: no.
+    #[serde(default)]
+    pub save_unasked: Option<UnaskedCache>,
     /// The user that runs them; `None`: who runs the build.
     #[serde(default)]
     pub run_as: Option<String>,
@@ -117,7 +123,10 @@ impl Default for Retry {
 impl PhaseCommands {
     /// Whether there is nothing to do, so that no isolation has to be set up.
     pub const fn is_empty(&self) -> bool {
-        self.commands.is_empty() && self.finally.is_empty() && self.save_cache.is_none()
+        self.commands.is_empty()
+            && self.finally.is_empty()
+            && self.save_cache.is_none()
+            && self.save_unasked.is_none()
     }
 }
 
@@ -142,6 +151,8 @@ pub struct CacheUse {
 pub enum CacheUseKind {
     /// An entry was there and was restored.
     Restored,
+    /// None was there under the key; one was restored whose key a fallback key begins.
+    RestoredByFallback,
     /// No entry was there, or it could not be restored.
     Missed,
     /// An entry was saved.

@@ -26,4 +26,5 @@ mod sandbox;
 mod simulation;
 mod survival;
 mod tidy;
+mod unasked;
 mod up;

@@ -15,6 +15,7 @@ mod ground;
 mod layers;
 pub mod leases;
 mod link;
+mod lock_files;
 mod log;
 mod options;
 mod patterns;

@@ -170,8 +170,12 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
         Task::DownloadSource {
             variables,
             cache,
+            unasked,
             shell,
-        } => download_source::run(work, ground, variables, (cache.as_ref(), *shell)).await,
+        } => {
+            let cached = (cache.as_ref(), *unasked, *shell);
+            download_source::run(work, ground, variables, cached).await
+        }
         Task::Commands(commands) => commands::run(work, ground, commands).await,
         Task::UploadArtifacts { artifacts, shell } => {
             upload_artifacts::run(work, ground, (artifacts.as_ref(), *shell)).await

@@ -100,25 +100,22 @@ pub(super) fn patterns(reader: &mut Reader<'_>, node: Option<&Node>, what: &str)
 /// Reads `cache`; `None` if it names no paths.
 pub(super) fn cache<'a>(reader: &mut Reader<'a>, node: &'a Node) -> Option<Cache> {
     let fields = reader.fields(node, "`cache`", &CACHE);
-    let spec = CacheSpec {
+    let mut spec = CacheSpec {
+        fallback_keys: Vec::new(),
         key: reader.some_text(fields.get("key"), "`cache.key`"),
         paths: patterns(reader, fields.get("paths"), "`cache.paths`"),
     };
-    let fallback_keys = fallback_keys(reader, fields.get("fallback-keys"), &spec);
+    spec.fallback_keys = fallback_keys(reader, fields.get("fallback-keys"), &spec);
     let action = cache_action(reader, fields.get("action"));
     if !matches!(node.content, Content::Map(_)) && !node.is_null() {
         return None;
     }
     if spec.paths.is_empty() {
-        let message = "`cache` has no `paths`, so nothing is cached";
+        let message = "`cache` has no `paths`: what lock files select is cached";
         reader.say(Diagnostic::warning(node.place, message));
         return None;
     }
-    Some(Cache {
-        spec,
-        fallback_keys,
-        action,
-    })
+    Some(Cache { spec, action })
 }
 
 fn fallback_keys(reader: &mut Reader<'_>, node: Option<&Node>, spec: &CacheSpec) -> Vec<String> {

@@ -111,6 +111,7 @@ batch:
     assert_eq!(spec.artifacts.unwrap().primary.spec, artifacts);
     let cache = spec.cache.unwrap();
     let of_cache = CacheSpec {
+        fallback_keys: Vec::new(),
         key: Some("k-$X".to_owned()),
         paths: strings(&["/root/.m2/**/*"]),
     };

@@ -49,7 +49,7 @@ pub(super) fn check_size<'a>(
 }
 
 /// What each unit carries that runs this.
-fn spec_bytes(Running { spec, phases }: Running<'_>) -> usize {
+fn spec_bytes(Running { spec, phases, .. }: Running<'_>) -> usize {
     let commands: usize = phases
         .in_order()
         .iter()
@@ -61,7 +61,10 @@ fn spec_bytes(Running { spec, phases }: Running<'_>) -> usize {
         spec.files.iter().chain(&spec.exclude_paths)
     });
     let artifacts: usize = artifacts.map(|text| text_bytes(text)).sum();
-    let cache = spec.cache.iter().flat_map(|cache| &cache.spec.paths);
+    let cache = spec.cache.iter().flat_map(|cache| {
+        let keys = cache.spec.key.iter().chain(&cache.spec.fallback_keys);
+        cache.spec.paths.iter().chain(keys)
+    });
     // It is restored in one job and saved in another.
     let cache: usize = cache.map(|text| 2 * text_bytes(text)).sum();
     commands + artifacts + cache + variable_bytes(&spec.variables)

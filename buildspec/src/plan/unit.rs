@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use protocol::{
     build::Phase,
-    cache_spec::CacheSpec,
+    cache_spec::{CacheSpec, UnaskedCache},
     graph::{Edge, JobGraph, JobNode, OutcomeSet},
     job::{PhaseCommands, ShellState, Task},
 };
 
 use super::Running;
-use crate::spec::{BuildSpec, CacheAction, OnFailure, PhaseSpec, Version};
+use crate::spec::{CacheAction, OnFailure, PhaseSpec, Version};
 
 /// How many jobs a unit has.
 pub(super) const JOBS_PER_UNIT: usize = 6;
@@ -23,23 +23,26 @@ struct PlannedPhase {
 }
 
 /// The six phases of a unit, in order.
-fn unit_tasks(
-    Running { spec, phases }: Running<'_>,
-    variables: BTreeMap<String, String>,
-) -> Vec<PlannedPhase> {
+fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<PlannedPhase> {
+    let Running { spec, phases, .. } = running;
+    let cached = Cached(running);
     let mut planned = Vec::with_capacity(JOBS_PER_UNIT);
     planned.push(PlannedPhase {
         phase: Phase::DownloadSource,
         task: Task::DownloadSource {
             variables,
-            cache: cache_for(spec, CacheAction::Restore),
+            cache: cached.asked(CacheAction::Restore),
+            unasked: cached.unasked(),
             shell: spec.shell,
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
     for (phase, section) in phases.in_order() {
         let save_cache = (phase == Phase::PostBuild)
-            .then(|| cache_for(spec, CacheAction::Save))
+            .then(|| cached.asked(CacheAction::Save))
+            .flatten();
+        let save_unasked = (phase == Phase::PostBuild)
+            .then(|| cached.unasked())
             .flatten();
         planned.push(PlannedPhase {
             phase,
@@ -52,6 +55,7 @@ fn unit_tasks(
                     Version::V0_2 => ShellState::Carried,
                 },
                 save_cache,
+                save_unasked,
                 run_as: section.run_as.as_ref().or(spec.run_as.as_ref()).cloned(),
                 retry: match &section.on_failure {
                     OnFailure::Retry(retry) => Some(retry.clone()),
@@ -72,11 +76,46 @@ fn unit_tasks(
     planned
 }
 
-/// The cache, if the file has one that is to be used for `action`.
-fn cache_for(spec: &BuildSpec, action: CacheAction) -> Option<CacheSpec> {
-    let cache = spec.cache.as_ref()?;
-    let wanted = cache.action == CacheAction::Both || cache.action == action;
-    wanted.then(|| cache.spec.clone())
+/// What a unit keeps for the next one.
+struct Cached<'a>(Running<'a>);
+
+impl Cached<'_> {
+    /// The cache that the file asks for, if it has one that is to be used for `action`.
+    fn asked(&self, action: CacheAction) -> Option<CacheSpec> {
+        let Running { spec, caches, .. } = self.0;
+        let cache = spec.cache.as_ref()?;
+        let wanted = cache.action == CacheAction::Both || cache.action == action;
+        (caches && wanted).then(|| cache.spec.clone())
+    }
+
+    /// How to choose one where it asks for none.
+    fn unasked(&self) -> Option<UnaskedCache> {
+        let Running {
+            spec,
+            phases,
+            caches,
+        } = self.0;
+        if !caches || spec.cache.is_some() {
+            return None;
+        }
+        let mut sections = phases.in_order().into_iter();
+        let npm_ci =
+            sections.any(|(_, section)| section.commands.iter().any(|text| runs_npm_ci(text)));
+        Some(UnaskedCache { npm_ci })
+    }
+}
+
+/// Whether a command says `npm ci`, in whatever it does else.
+fn runs_npm_ci(command: &str) -> bool {
+    let mut words =
+        command.split(|char: char| char.is_whitespace() || ";&|(){}`\"'".contains(char));
+    let mut after_npm = false;
+    words.any(|word| {
+        let found = after_npm && matches!(word, "ci" | "clean-install");
+        // Options may stand between.
+        after_npm = word == "npm" || after_npm && word.starts_with('-');
+        found
+    })
 }
 
 /// In which outcomes of `phase` the next one may follow.
@@ -125,4 +164,30 @@ pub(super) fn add_unit(
 /// An index into units or jobs.
 pub(super) fn index(at: usize) -> u32 {
     u32::try_from(at).expect("units and jobs are limited to JOBS_MAX")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn npm_ci_is_found_in_commands_as_people_write_them() {
+        for yes in [
+            "npm ci",
+            "cd app && npm ci",
+            "npm --prefix app ci || npm --quiet ci",
+            "(npm clean-install)",
+            "cmp a b || { npm ci && touch x; }",
+        ] {
+            assert!(runs_npm_ci(yes), "{yes}");
+        }
+        for no in [
+            "npm install",
+            "npm run ci",
+            "npm test; ci/run",
+            "make npm-ci",
+        ] {
+            assert!(!runs_npm_ci(no), "{no}");
+        }
+    }
 }

@@ -339,7 +339,7 @@ impl Staged<'_> {
         let uses = self.read(Column::Uses, &key, Uses::decode)?;
         let mut uses = uses.unwrap_or_default();
         match record.what.what {
-            CacheUseKind::Restored => {
+            CacheUseKind::Restored | CacheUseKind::RestoredByFallback => {
                 uses.restored += 1;
                 uses.bytes_restored = uses.bytes_restored.saturating_add(record.what.bytes);
                 uses.restore_millis = uses.restore_millis.saturating_add(record.what.millis);

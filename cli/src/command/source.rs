@@ -42,6 +42,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
     let request = PlanRequest {
         variables: args.variables.iter().cloned().collect(),
         batch: args.batch,
+        no_cache: args.no_cache,
         ..PlanRequest::default()
     };
     match buildspec::plan(&spec, &request) {
@@ -123,6 +124,7 @@ pub(crate) fn submission(
         variables: args.variables.iter().cloned().collect(),
         batch: args.batch,
         reruns: args.reruns.iter().copied().collect(),
+        no_cache: args.no_cache,
         priority: args.priority,
     }
 }

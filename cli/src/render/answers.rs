@@ -119,6 +119,7 @@ fn status_of_unit(unit: &UnitDetail) -> String {
 const fn cache_use(what: CacheUseKind) -> &'static str {
     match what {
         CacheUseKind::Restored => "restored",
+        CacheUseKind::RestoredByFallback => "restored by fallback",
         CacheUseKind::Missed => "not there",
         CacheUseKind::Saved => "saved",
         CacheUseKind::Kept => "kept as it was",

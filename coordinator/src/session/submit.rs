@@ -253,6 +253,7 @@ async fn plan(build: &SubmitBuild, farm: &Farm) -> Result<JobGraph, Refusal> {
     let request = PlanRequest {
         variables: build.variables.clone(),
         batch: build.batch,
+        no_cache: build.no_cache,
         ..PlanRequest::default()
     };
     let planned = spawn_blocking(move || {

@@ -327,6 +327,7 @@ impl TestClient {
             variables: BTreeMap::new(),
             batch: false,
             reruns: BTreeMap::new(),
+            no_cache: false,
             priority: 0,
         }
     }

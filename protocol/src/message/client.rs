@@ -170,6 +170,8 @@ pub struct SubmitBuild {
     /// Which phases may run again after their first command has started, where that is not
     /// [what holds anyway](Rerun::of).
     pub reruns: BTreeMap<Phase, Rerun>,
+    /// Whether to restore and save no dependency caches.
+    pub no_cache: bool,
     /// How urgent the build is among those of its team, from [`PRIORITY_MIN`] to [`PRIORITY_MAX`];
     /// greater is more urgent, and 0 is ordinary.
     pub priority: i8,

@@ -178,6 +178,7 @@ fn task(phase: Phase) -> Task {
         Phase::DownloadSource => Task::DownloadSource {
             variables: BTreeMap::new(),
             cache: None,
+            unasked: None,
             shell: Shell::Sh,
         },
         Phase::UploadArtifacts => Task::UploadArtifacts {

@@ -1,6 +1,6 @@
 //! Which files a `cache` section means.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use cache::{
     globs::{CachedPaths, GlobError, View, find_cached},
@@ -27,6 +27,16 @@ pub(super) fn patterns(
 ) -> Vec<String> {
     let read = |written: &String| rooted(written, variables, root);
     written.iter().map(read).collect()
+}
+
+/// Whether a pattern means a directory that the worker's own root has something in: a build sees that, and
+/// nobody has asked for it to be kept. Blocking.
+pub(super) fn is_of_worker(pattern: &str) -> bool {
+    let directory = pattern
+        .strip_suffix("/**/*")
+        .filter(|path| path.starts_with('/'));
+    let entries = directory.and_then(|path| fs::read_dir(path).ok());
+    entries.is_some_and(|mut entries| entries.next().is_some())
 }
 
 /// Looks the patterns up below `view`. Blocking.
@@ -59,12 +69,24 @@ pub(super) fn look_up(view: &Path, patterns: &[String]) -> Result<CachePaths, Gl
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs};
+    use std::collections::BTreeSet;
 
     use protocol::path::TreePath;
 
     use super::*;
     use crate::ground::SOURCE;
+
+    #[test]
+    fn what_the_worker_has_itself_is_told_from_what_a_build_made() {
+        let own = tempfile::tempdir().unwrap();
+        let pattern = |name: &str| format!("{}/{name}/**/*", own.path().display());
+        fs::create_dir_all(own.path().join("registry/index")).unwrap();
+        fs::create_dir(own.path().join("empty")).unwrap();
+        assert!(is_of_worker(&pattern("registry")));
+        assert!(!is_of_worker(&pattern("empty")));
+        assert!(!is_of_worker(&pattern("none")));
+        assert!(!is_of_worker("src/**/*"), "beside the source");
+    }
 
     #[test]
     fn what_is_to_be_cached_is_found_below_source_and_home_and_what_is_missing_is_said() {

@@ -22,7 +22,7 @@ use protocol::{
 };
 use tracing::warn;
 
-use super::{PhaseEnd, Work, hard_links, newest, save, state};
+use super::{PhaseEnd, Work, hard_links, newest, restore, save, state};
 use crate::{
     agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
@@ -42,14 +42,20 @@ pub(super) async fn run(
     phase: &PhaseCommands,
 ) -> Result<PhaseEnd, Fault> {
     let nothing_to_run = phase.commands.is_empty() && phase.finally.is_empty();
-    let saves = phase.save_cache.is_some() && work.assignment.succeeding;
-    if nothing_to_run && !saves {
-        return Ok(PhaseEnd {
-            snapshot: state::unchanged(work),
-            ..PhaseEnd::new(Verdict::succeeded())
-        });
+    let succeeding = work.assignment.succeeding;
+    let asked = phase.save_cache.as_ref().filter(|_| succeeding);
+    let how = phase.save_unasked.filter(|_| succeeding);
+    if nothing_to_run && asked.is_none() && how.is_none() {
+        return Ok(unchanged(work));
     }
     let mut snapshot = state::load(work, ground).await?;
+    let unasked = match how {
+        Some(how) => save::unasked(work, &snapshot, how).await?,
+        None => None,
+    };
+    if nothing_to_run && asked.is_none() && unasked.is_none() {
+        return Ok(unchanged(work));
+    }
     work.open(ground, &snapshot, (phase.shell, phase.state))
         .await?;
     let verdict = run_commands(work, phase).await?;
@@ -57,11 +63,10 @@ pub(super) async fn run(
     let carried = work.scene.carried().await?;
     state::carry(&mut snapshot, carried);
 
-    let saving = match &phase.save_cache {
-        Some(spec) if saves && verdict.outcome == Outcome::Succeeded => {
-            save::prepare(work, spec).await?
-        }
-        _ => None,
+    let saving = match asked {
+        _ if verdict.outcome != Outcome::Succeeded => None,
+        Some(spec) => restore::expand_keys(work, spec).await?,
+        None => unasked,
     };
     work.scene.quiesce(work.log).await?;
     let mut cache_uses = Vec::new();
@@ -79,6 +84,14 @@ pub(super) async fn run(
         ended: Some(ended),
         ..PhaseEnd::new(verdict)
     })
+}
+
+/// The end of a phase in which there was nothing to do.
+fn unchanged(work: &Work<'_>) -> PhaseEnd {
+    PhaseEnd {
+        snapshot: state::unchanged(work),
+        ..PhaseEnd::new(Verdict::succeeded())
+    }
 }
 
 async fn run_commands(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verdict, Fault> {

@@ -12,8 +12,8 @@ use cache::{
 use protocol::{
     attributes::Attributes,
     blob::TreeRef,
-    cache_spec::CacheSpec,
-    job::{CacheUse, Shell, ShellState},
+    cache_spec::{CacheSpec, UnaskedCache},
+    job::{Shell, ShellState},
     message::work::JobInput,
     snapshot::{Layer, Snapshot},
     tree::Tree,
@@ -21,7 +21,7 @@ use protocol::{
 
 use super::{
     PhaseEnd, Work, as_bytes,
-    restore::{self, Held, Restored},
+    restore::{self, Held, Keyed, Restored},
     source_path, state, unpacked,
 };
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     fault::{Fault, blocking},
     ground::{Ground, SOURCE},
     layers::remove,
+    lock_files::select,
     report::Chain,
     source_times::stamp,
     units,
@@ -40,7 +41,7 @@ pub(super) async fn run(
     work: &mut Work<'_>,
     ground: &Ground,
     variables: &BTreeMap<String, String>,
-    (cache, shell): (Option<&CacheSpec>, Shell),
+    (cache, unasked, shell): (Option<&CacheSpec>, Option<UnaskedCache>, Shell),
 ) -> Result<PhaseEnd, Fault> {
     let JobInput::Source(source) = &work.assignment.input else {
         return Err(Fault::new("find the source", "the assignment names none"));
@@ -72,18 +73,19 @@ pub(super) async fn run(
     work.say(&format!("Moving to directory {}", directory.display()))
         .await?;
     let mut cache_uses = Vec::new();
-    let restored = match cache {
+    let keyed = match cache {
         None => {
             work.say("Cache is not defined in the buildspec").await?;
-            None
+            select_unasked(work, &outline.0, unasked).await?
         }
-        Some(spec) => {
-            let looked = look_up(work, ground, (&snapshot, &ground_layer), (spec, shell)).await?;
-            let (restored, cache_use) = looked.unzip();
-            cache_uses.extend(cache_use);
-            restored.flatten()
-        }
+        Some(spec) => find_keys(work, ground, (&snapshot, &ground_layer), (spec, shell)).await?,
     };
+    let mut restored = None;
+    if let Some(keyed) = keyed {
+        let (found, cache_use) = restore::run(work, ground, &keyed).await?;
+        restored = found;
+        cache_uses.push(cache_use);
+    }
     ground_layer
         .put(work, ground, restored.as_ref(), &mut snapshot)
         .await?;
@@ -145,25 +147,42 @@ impl Source<'_> {
     }
 }
 
-/// Finds the dependency cache; `None`: its key cannot be used.
-async fn look_up(
+/// The dependency cache that the lock files of the source select, if it is wanted; the log says what they
+/// select.
+async fn select_unasked(
+    work: &Work<'_>,
+    source: &Tree,
+    unasked: Option<UnaskedCache>,
+) -> Result<Option<Keyed>, Fault> {
+    let selected = unasked.and_then(|how| select(source, &work.site.base, how));
+    let Some(selected) = selected else {
+        return Ok(None);
+    };
+    for line in &selected.said {
+        work.say(&format!("Cached unasked, by lock file {line}"))
+            .await?;
+    }
+    Ok(Some(selected.into()))
+}
+
+/// The keys of the dependency cache that the buildspec asks for; `None`: they cannot be used.
+async fn find_keys(
     work: &mut Work<'_>,
     ground: &Ground,
     (snapshot, source): (&Snapshot, &Source<'_>),
     (spec, shell): (&CacheSpec, Shell),
-) -> Result<Option<(Option<Restored>, CacheUse)>, Fault> {
+) -> Result<Option<Keyed>, Fault> {
     if restore::needs_shell(spec) {
-        // The key may ask the source, which is there without its final times for that.
+        // A key may ask the source, which is there without its final times for that.
         let mut snapshot = snapshot.clone();
         source.put(work, ground, None, &mut snapshot).await?;
         work.open(ground, &snapshot, (shell, ShellState::Carried))
             .await?;
     }
-    let key = restore::expand_key(work, spec).await;
+    let keyed = restore::expand_keys(work, spec).await;
     work.scene.finish().await?;
     clear(work).await?;
-    let Some(key) = key? else { return Ok(None) };
-    restore::run(work, ground, spec, key).await.map(Some)
+    keyed
 }
 
 /// Removes what the sandbox that expanded the key has written.

@@ -2,6 +2,8 @@
 //!
 //! Problems with the cache never fail a build; the log says them.
 
+use std::cmp::Reverse;
+
 use cache::{
     client::CacheClient,
     download::{fetch_outline, fetch_tree},
@@ -18,8 +20,12 @@ use tracing::debug;
 
 use super::{Work, millis, newest};
 use crate::{
-    clock, fault::Fault, ground::Ground, report::Chain, sandbox::Expansion, source_times::Outline,
+    clock, fault::Fault, ground::Ground, lock_files::Selected, report::Chain, sandbox::Expansion,
+    source_times::Outline,
 };
+
+/// How many of the entries that a fallback key begins are asked for: one that is listed may be incomplete.
+const FALLBACKS_TRIED: usize = 3;
 
 /// A dependency cache that is at hand, and what the source has to know of it.
 #[derive(Debug)]
@@ -46,25 +52,88 @@ pub(super) enum Held {
     },
 }
 
+/// A dependency cache whose keys are known.
+#[derive(Clone, Debug)]
+pub(super) struct Keyed {
+    /// Which files.
+    pub(super) spec: CacheSpec,
+    /// After expansion; empty for a project's only entry.
+    pub(super) key: String,
+    /// How keys begin of entries that do as well, after expansion.
+    fallbacks: Vec<String>,
+    /// Whether the buildspec asks for it.
+    pub(super) is_asked: bool,
+}
+
+impl From<Selected> for Keyed {
+    fn from(selected: Selected) -> Self {
+        Self {
+            spec: selected.spec,
+            key: selected.key,
+            fallbacks: vec![selected.fallback],
+            is_asked: false,
+        }
+    }
+}
+
 /// Whether a shell has to look at a key.
 pub(super) fn needs_shell(spec: &CacheSpec) -> bool {
     let special = |key: &String| key.contains(['$', '`', '\\']);
-    spec.key.as_ref().is_some_and(special)
+    spec.key.iter().chain(&spec.fallback_keys).any(special)
 }
 
-/// The key after expansion, empty for a project's only entry; `None` if it cannot be used, and the log
-/// says why. If [`needs_shell`], the sandbox runs.
+/// The cache with its keys after expansion; `None` if its key cannot be used, and the log says why. If
+/// [`needs_shell`], the sandbox runs.
 ///
 /// # Errors
 ///
 /// If the sandbox or the log fails.
-pub(super) async fn expand_key(
+pub(super) async fn expand_keys(
     work: &mut Work<'_>,
     spec: &CacheSpec,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<Keyed>, Fault> {
     let Some(written) = &spec.key else {
-        return Ok(Some(String::new()));
+        return Ok(Some(Keyed {
+            spec: spec.clone(),
+            key: String::new(),
+            fallbacks: Vec::new(),
+            is_asked: true,
+        }));
     };
+    let key = match expand(work, spec, written).await? {
+        Ok(key) => key,
+        Err(why) => {
+            let text = format!("The cache is not used: the expansion of its key `{written}` {why}");
+            work.say(&text).await?;
+            return Ok(None);
+        }
+    };
+    let mut fallbacks = Vec::with_capacity(spec.fallback_keys.len());
+    for written in &spec.fallback_keys {
+        match expand(work, spec, written).await? {
+            Ok(fallback) => fallbacks.push(fallback),
+            Err(why) => {
+                let text = format!(
+                    "A fallback key of the cache is not used: the expansion of `{written}` {why}"
+                );
+                work.say(&text).await?;
+            }
+        }
+    }
+    Ok(Some(Keyed {
+        spec: spec.clone(),
+        key,
+        fallbacks,
+        is_asked: true,
+    }))
+}
+
+/// A key after expansion; or why it cannot be used.
+async fn expand(
+    work: &mut Work<'_>,
+    spec: &CacheSpec,
+    written: &str,
+) -> Result<Result<String, String>, Fault> {
     let expanded = if needs_shell(spec) {
         match work.scene.expand(written, work.log).await? {
             Expansion::Word(word) => String::from_utf8(word).map_err(|_| "is not UTF-8".to_owned()),
@@ -73,16 +142,9 @@ pub(super) async fn expand_key(
             Expansion::TimedOut => Err("took too long".to_owned()),
         }
     } else {
-        Ok(written.clone())
+        Ok(written.to_owned())
     };
-    match expanded.and_then(|key| check_key(work, spec, key)) {
-        Ok(key) => Ok(Some(key)),
-        Err(why) => {
-            let text = format!("The cache is not used: the expansion of its key `{written}` {why}");
-            work.say(&text).await?;
-            Ok(None)
-        }
-    }
+    Ok(expanded.and_then(|key| check_key(work, spec, key)))
 }
 
 fn check_key(work: &Work<'_>, spec: &CacheSpec, key: String) -> Result<String, String> {
@@ -109,7 +171,7 @@ pub(super) fn shown(key: &str) -> String {
     }
 }
 
-/// Brings the dependency cache under an expanded `key` here, if there is one.
+/// Brings a dependency cache here, if there is one.
 ///
 /// # Errors
 ///
@@ -117,26 +179,34 @@ pub(super) fn shown(key: &str) -> String {
 pub(super) async fn run(
     work: &Work<'_>,
     ground: &Ground,
-    spec: &CacheSpec,
-    key: String,
+    keyed: &Keyed,
 ) -> Result<(Option<Restored>, CacheUse), Fault> {
     let started = clock::boot();
-    let restored = restore(work, ground, spec, &key).await;
+    let restored = restore(work, ground, keyed).await;
     let millis = millis(clock::boot().since(started));
     let mut what = CacheUse {
-        key,
+        key: keyed.key.clone(),
         what: CacheUseKind::Missed,
         bytes: 0,
         bytes_moved: 0,
         millis,
     };
-    let key = shown(&what.key);
+    let key = shown(&keyed.key);
     let (text, restored) = match restored {
-        Ok(Some((restored, bytes, moved))) => {
-            what.what = CacheUseKind::Restored;
+        Ok(Some((found, restored, (bytes, moved)))) => {
             (what.bytes, what.bytes_moved) = (bytes, moved);
+            let which = match found {
+                None => {
+                    what.what = CacheUseKind::Restored;
+                    key
+                }
+                Some(other) => {
+                    what.what = CacheUseKind::RestoredByFallback;
+                    format!("`{other}`, as there is none {key}")
+                }
+            };
             let text =
-                format!("Restored cache {key}: {bytes} bytes, {moved} moved, in {millis} ms");
+                format!("Restored cache {which}: {bytes} bytes, {moved} moved, in {millis} ms");
             (text, Some(restored))
         }
         Ok(None) => (format!("There is no cache {key} yet"), None),
@@ -150,28 +220,21 @@ pub(super) async fn run(
     Ok((restored, what))
 }
 
-/// Gives what was restored, its bytes, and how many of them were moved.
+/// Gives the key of what was restored where that is another than was asked for, what it is, its bytes, and
+/// how many of them were moved.
 async fn restore(
     work: &Work<'_>,
     ground: &Ground,
-    spec: &CacheSpec,
-    key: &str,
-) -> Result<Option<(Restored, u64, u64)>, Fault> {
-    let path = keys::dependency(&work.assignment.project, spec, key);
-    let entry_key = work.key(path);
-    let request = async |client: CacheClient| client.get_entry(entry_key.clone()).await;
-    let entry = work.cache.with("look up the cache", request).await?;
-    let Some(Entry {
-        trees, outlines, ..
-    }) = entry
-    else {
+    keyed: &Keyed,
+) -> Result<Option<(Option<String>, Restored, (u64, u64))>, Fault> {
+    let Some((other, entry)) = find(work, keyed).await? else {
         return Ok(None);
     };
-    let Some(tree) = trees.into_iter().next() else {
+    let Some(tree) = entry.trees.into_iter().next() else {
         return Ok(None);
     };
     let mut made_from = Vec::new();
-    for outline in &outlines {
+    for outline in &entry.outlines {
         let request = async |client: CacheClient| fetch_outline(&client, outline).await;
         let outline = work
             .cache
@@ -179,17 +242,13 @@ async fn restore(
             .await?;
         made_from.push(outline);
     }
-    Ok(Some(match ground {
+    let (held, newest, bytes) = match ground {
         Ground::Namespace => {
             let layer = Layer { at: None, tree };
             let (unpacked, transfer) = work.layer(&layer).await?;
             let facts = unpacked.facts();
-            let restored = Restored {
-                held: Held::Layer(layer),
-                made_from,
-                newest: facts.newest,
-            };
-            (restored, facts.bytes, transfer.bytes_moved)
+            let bytes = (facts.bytes, transfer.bytes_moved);
+            (Held::Layer(layer), facts.newest, bytes)
         }
         Ground::Host { .. } => {
             let request = async |client: CacheClient| fetch_tree(&client, &tree).await;
@@ -197,14 +256,46 @@ async fn restore(
             let contents = Box::new(Contents::from(contents));
             let newest = newest(&contents.attributes);
             let bytes = contents.tree.bytes();
-            let restored = Restored {
-                held: Held::Contents { tree, contents },
-                made_from,
-                newest,
-            };
-            (restored, bytes, bytes)
+            (Held::Contents { tree, contents }, newest, (bytes, bytes))
         }
-    }))
+    };
+    let restored = Restored {
+        held,
+        made_from,
+        newest,
+    };
+    Ok(Some((other, restored, bytes)))
+}
+
+/// The entry under the key or else, with its key, the newest that a fallback key begins.
+async fn find(work: &Work<'_>, keyed: &Keyed) -> Result<Option<(Option<String>, Entry)>, Fault> {
+    let project = &work.assignment.project;
+    let path = |key: &str| keys::dependency(project, &keyed.spec, key);
+    if let Some(entry) = entry(work, path(&keyed.key)).await? {
+        return Ok(Some((None, entry)));
+    }
+    let before = path("").len();
+    for fallback in &keyed.fallbacks {
+        let prefix = path(fallback);
+        let namespace = &work.assignment.namespace;
+        let request = async |client: CacheClient| client.list_entries(namespace, &prefix).await;
+        let mut begun = work.cache.with("look through the cache", request).await?;
+        begun.sort_by_key(|(_, entry)| Reverse(entry.written));
+        for (path, _) in begun.into_iter().take(FALLBACKS_TRIED) {
+            let other = path.get(before..).unwrap_or_default().to_owned();
+            if let Some(entry) = entry(work, path).await? {
+                return Ok(Some((Some(other), entry)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The entry under a path, if all of it is there.
+pub(super) async fn entry(work: &Work<'_>, path: String) -> Result<Option<Entry>, Fault> {
+    let key = work.key(path);
+    let request = async |client: CacheClient| client.get_entry(key.clone()).await;
+    work.cache.with("look up the cache", request).await
 }
 
 /// Has the cache count what was done. That it does not is no reason for anything.

@@ -7,46 +7,74 @@ use std::path::PathBuf;
 use cache::{
     capture::{CaptureError, Captured, Dialect, capture},
     client::CacheClient,
+    download::fetch_outline,
     selection::Selection,
 };
 use protocol::{
     blob::TreeRef,
-    cache_spec::CacheSpec,
+    cache_spec::UnaskedCache,
     digest::Digest,
     job::{CacheUse, CacheUseKind},
     message::cache::{Entry, PutOutcome, keys},
     snapshot::Snapshot,
 };
 
-use super::{Work, cache_paths, commands::upload, millis, restore, source_path};
+use super::{
+    Work, cache_paths,
+    commands::upload,
+    millis,
+    restore::{self, Keyed},
+    source_path,
+};
 use crate::{
     clock,
     fault::{Fault, blocking},
     ground::Ground,
+    lock_files::select,
     report::Chain,
 };
 
-/// What is to be saved, and under which key.
-#[derive(Debug)]
-pub(super) struct Saving<'a> {
-    spec: &'a CacheSpec,
-    /// After expansion; empty for a project's only entry.
-    key: String,
-}
-
-/// Finds out under which key to save, while the sandbox still runs commands. `None`: nowhere; the log
-/// says why.
+/// Finds out what to save without being asked to: what the lock files of the source select, unless that is
+/// there already. `None`: nothing; the log says why if there are such files.
 ///
 /// # Errors
 ///
-/// If the sandbox or the log fails.
-pub(super) async fn prepare<'a>(
-    work: &mut Work<'_>,
-    spec: &'a CacheSpec,
-) -> Result<Option<Saving<'a>>, Fault> {
-    let key = restore::expand_key(work, spec).await?;
-    Ok(key.map(|key| Saving { spec, key }))
+/// If the log cannot be written.
+pub(super) async fn unasked(
+    work: &Work<'_>,
+    snapshot: &Snapshot,
+    how: UnaskedCache,
+) -> Result<Option<Keyed>, Fault> {
+    let looked = async {
+        let Some(source) = source_of(snapshot) else {
+            return Ok(None);
+        };
+        let request = async |client: CacheClient| fetch_outline(&client, &source).await;
+        let (tree, _) = work.cache.with("fetch the source", request).await?;
+        let Some(keyed) = select(&tree, &work.site.base, how).map(Keyed::from) else {
+            return Ok(None);
+        };
+        let path = keys::dependency(&work.assignment.project, &keyed.spec, &keyed.key);
+        let there = restore::entry(work, path).await?;
+        Ok::<_, Fault>(Some((keyed, there.is_some())))
+    };
+    let text = match looked.await {
+        Ok(None) => return Ok(None),
+        Ok(Some((keyed, false))) => return Ok(Some(keyed)),
+        Ok(Some((keyed, true))) => {
+            format!(
+                "Cache {} needs no saving: {THERE}",
+                restore::shown(&keyed.key)
+            )
+        }
+        Err(fault) => format!("Nothing is cached unasked: {}", Chain(&fault)),
+    };
+    work.say(&text).await?;
+    Ok(None)
 }
+
+/// Why an entry under a key is not saved again.
+const THERE: &str = "an entry is there under this key, and is never replaced";
 
 /// Saves what is there under the paths, unless that is what the entry holds already. The sandbox is
 /// quiet.
@@ -58,7 +86,7 @@ pub(super) async fn run(
     work: &mut Work<'_>,
     ground: &Ground,
     snapshot: &Snapshot,
-    saving: Saving<'_>,
+    saving: Keyed,
 ) -> Result<Option<CacheUse>, Fault> {
     let started = clock::boot();
     let saved = save(work, ground, snapshot, &saving).await;
@@ -113,20 +141,15 @@ async fn save(
     work: &mut Work<'_>,
     ground: &Ground,
     snapshot: &Snapshot,
-    saving: &Saving<'_>,
+    saving: &Keyed,
 ) -> Result<Saved, Fault> {
-    let Saving { spec, key } = saving;
+    let Keyed { spec, key, .. } = saving;
     let path = keys::dependency(&work.assignment.project, spec, key);
-    let entry_key = work.key(path.clone());
-    let request = async |client: CacheClient| client.get_entry(entry_key.clone()).await;
-    let there = work.cache.with("look up the cache", request).await?;
+    let there = restore::entry(work, path.clone()).await?;
     if spec.key.is_some() && there.is_some() {
-        return Ok(kept(
-            0,
-            "an entry is there under this key, and is never replaced",
-        ));
+        return Ok(kept(0, THERE));
     }
-    let (captured, again) = capture_paths(work, ground, snapshot, spec).await?;
+    let (captured, again) = capture_paths(work, ground, snapshot, saving).await?;
     if captured.tree.entries().is_empty() {
         return Ok(kept(0, "there is nothing at its paths"));
     }
@@ -160,7 +183,7 @@ async fn capture_paths(
     work: &mut Work<'_>,
     ground: &Ground,
     snapshot: &Snapshot,
-    spec: &CacheSpec,
+    saving: &Keyed,
 ) -> Result<
     (
         Captured,
@@ -170,16 +193,23 @@ async fn capture_paths(
 > {
     let root = root_of(work, ground)?;
     let variables = work.variables(snapshot);
-    let patterns = cache_paths::patterns(&spec.paths, &variables, ground.root_text());
+    let patterns = cache_paths::patterns(&saving.spec.paths, &variables, ground.root_text());
+    let sees_own = !saving.is_asked && matches!(ground, Ground::Namespace);
     let found = {
         let root = root.clone();
         blocking("look up the paths of the cache", move || {
+            let mut patterns = patterns;
+            if sees_own {
+                patterns.retain(|pattern| !cache_paths::is_of_worker(pattern));
+            }
             cache_paths::look_up(&root, &patterns)
         })
         .await?
     };
-    for line in &found.said {
-        work.say(line).await?;
+    if saving.is_asked {
+        for line in &found.said {
+            work.say(line).await?;
+        }
     }
     let selection: Selection = found.selection;
     let again = move || capture(&root, &selection, Dialect::Plain);

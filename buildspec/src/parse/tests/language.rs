@@ -105,7 +105,7 @@ cache:
         (Some("docs-$X"), true)
     );
     assert_eq!(docs.exclude_paths, ["*.tmp"]);
-    assert_eq!(spec.cache.unwrap().fallback_keys, ["k-", "j-"]);
+    assert_eq!(spec.cache.unwrap().spec.fallback_keys, ["k-", "j-"]);
 }
 
 #[test]
