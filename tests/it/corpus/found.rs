@@ -8,7 +8,7 @@ use buildspec::{
 use protocol::job::Shell;
 
 /// What a warning says of a key that is right and has no effect here.
-const NOT_ACTED_ON: &str = " is not acted on";
+const NOT_ACTED_ON: [&str; 2] = [" is not acted on", " is not carried out yet"];
 
 /// A diagnostic, in the order of the file.
 #[derive(Debug)]
@@ -84,12 +84,13 @@ impl Found {
             remarks.sort_by_key(|remark| (remark.line, remark.column));
             remarks
         };
-        let mut warnings = of(Severity::Warning);
-        let not_acted_on = warnings
+        let (farms, warnings): (Vec<_>, Vec<_>) = of(Severity::Warning)
+            .into_iter()
+            .partition(|remark| not_acted_on(&remark.text).is_some());
+        let not_acted_on = farms
             .iter()
-            .filter_map(|remark| Some(remark.text.split_once(NOT_ACTED_ON)?.0.to_owned()))
+            .filter_map(|remark| not_acted_on(&remark.text))
             .collect();
-        warnings.retain(|remark| !remark.text.contains(NOT_ACTED_ON));
         Self {
             errors: of(Severity::Error),
             warnings,
@@ -97,6 +98,12 @@ impl Found {
             facts: parsed.spec.as_ref().map(facts),
         }
     }
+}
+
+/// What a warning says is not acted on; `None` if it says something else.
+fn not_acted_on(text: &str) -> Option<String> {
+    let mut ends = NOT_ACTED_ON.iter();
+    ends.find_map(|end| Some(text.split_once(end)?.0.to_owned()))
 }
 
 fn remark(diagnostic: &Diagnostic) -> Remark {
@@ -142,13 +149,13 @@ fn facts(spec: &BuildSpec) -> Facts {
         finally: counted(|phase| phase.finally.len()),
         on_failure: phases
             .iter()
-            .filter_map(|(name, phase)| Some((name.clone(), on_failure(phase.on_failure)?)))
+            .filter_map(|(name, phase)| Some((name.clone(), on_failure(&phase.on_failure)?)))
             .collect(),
-        runtimes: None,
+        runtimes: Some(runtimes(&phases)),
         variables: spec.variables.keys().cloned().collect(),
         parameter_store: secrets(SecretStore::ParameterStore),
         secrets_manager: secrets(SecretStore::SecretsManager),
-        exported: None,
+        exported: Some(sorted(spec.exported_variables.clone())),
         shell: match spec.shell {
             Shell::Sh => "/bin/sh",
             Shell::Bash => "bash",
@@ -156,29 +163,46 @@ fn facts(spec: &BuildSpec) -> Facts {
         artifacts: spec
             .artifacts
             .as_ref()
-            .map(|artifacts| artifacts.files.len()),
-        secondary: None,
+            .map(|artifacts| artifacts.primary.spec.files.len()),
+        secondary: Some(spec.artifacts.as_ref().map_or_else(Vec::new, |artifacts| {
+            artifacts.secondary.keys().cloned().collect()
+        })),
         cache_paths: spec.cache.as_ref().map(|cache| cache.spec.paths.len()),
-        reports: None,
+        reports: Some(spec.reports.keys().cloned().collect()),
         batch: spec.batch.as_ref().map(batch),
     }
 }
 
 /// As a file has it; `None` if it has nothing.
-fn on_failure(on_failure: OnFailure) -> Option<String> {
+fn on_failure(on_failure: &OnFailure) -> Option<String> {
     match on_failure {
         OnFailure::Transition => None,
         OnFailure::Abort => Some("ABORT".to_owned()),
         OnFailure::Continue => Some("CONTINUE".to_owned()),
+        OnFailure::Retry(retry) => Some(format!("RETRY-{}-{}", retry.count, retry.pattern)),
     }
 }
 
 fn batch(batch: &Batch) -> FoundBatch {
-    let (kind, tasks) = match &batch.tasks {
-        Tasks::List(tasks) => ("build-list", Some(tasks.len())),
-        Tasks::Graph(tasks) => ("build-graph", Some(tasks.len())),
-        Tasks::Matrix(_) => ("build-matrix", None),
-        Tasks::Fanout(_) => ("build-fanout", None),
+    let kind = match &batch.tasks {
+        Tasks::List(_) => "build-list",
+        Tasks::Graph(_) => "build-graph",
+        Tasks::Matrix(_) => "build-matrix",
+        Tasks::Fanout(_) => "build-fanout",
     };
+    let tasks = Some(batch.tasks.count());
     FoundBatch { kind, tasks }
+}
+
+/// Of all phases.
+fn runtimes(phases: &[(String, &PhaseSpec)]) -> BTreeMap<String, String> {
+    let versions = phases.iter().flat_map(|(_, phase)| &phase.runtime_versions);
+    versions
+        .map(|(name, version)| (name.clone(), version.clone()))
+        .collect()
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
 }
