@@ -11,6 +11,7 @@ mod error;
 mod evict;
 mod gate;
 pub(crate) mod key;
+mod left;
 mod ranks;
 mod read;
 mod rocks;
@@ -132,7 +133,8 @@ impl Store {
             ranks,
             free_low_water: options.free_low_water,
             clock: Clock::start(),
-            holds: Holds::new(options.hold),
+            holds: left::take(&options.directory, options.hold),
+            directory: options.directory,
             condemned: Condemned::default(),
             totals: Mutex::new(totals),
             ending: AtomicBool::new(false),
@@ -164,9 +166,9 @@ impl Store {
     ///
     /// The change may be made or not.
     pub(crate) async fn change(&self, change: Change) -> Result<Applied, Trouble> {
-        let admitted = match change.makes_room() {
-            true => None,
-            false => Some(self.shared.gate.admit(change.bytes()).await?),
+        let admitted = match change.brings_content() {
+            true => Some(self.shared.gate.admit(change.bytes()).await?),
+            false => None,
         };
         let (reply, answer) = oneshot::channel();
         let queued = Queued {
@@ -248,6 +250,7 @@ impl Store {
 struct Shared {
     slot: Slot,
     database: PathBuf,
+    directory: PathBuf,
     sizes: Sizes,
     gate: Arc<Gate>,
     ranks: Ranks,
@@ -335,6 +338,11 @@ impl Shared {
     fn set_stopped(&self, reason: Option<String>) {
         self.is_stopped.store(reason.is_some(), Ordering::Relaxed);
         *lock(&self.stopped) = reason;
+    }
+
+    /// Leaves the holds for the next start.
+    fn leave_holds(&self) {
+        left::leave(&self.directory, &self.holds, &self.clock);
     }
 
     /// Closes the database and opens it again; gives its sums.

@@ -66,7 +66,7 @@ impl Measure {
 }
 
 /// Replays `trace` through a cache of `capacity` bytes. What is larger than all of it is not kept.
-pub fn replay(trace: &[Access], capacity: u64, policy: &mut impl Policy<u64>) -> Tally {
+pub fn replay(trace: &[Access], capacity: u64, policy: &mut dyn Policy<u64>) -> Tally {
     let mut tally = Tally::default();
     let mut there = BTreeMap::new();
     let mut used = 0;

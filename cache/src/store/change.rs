@@ -134,6 +134,12 @@ impl Change {
         }
     }
 
+    /// Whether it brings what the budget has to have room for. Rows that come with reads, and counts, are
+    /// small, and are taken when nothing else is.
+    pub(super) const fn brings_content(&self) -> bool {
+        matches!(self, Self::PutChunk { .. } | Self::PutEntry(_))
+    }
+
     /// Whether it makes room, so that it is done on a full disk too.
     pub(super) const fn makes_room(&self) -> bool {
         matches!(

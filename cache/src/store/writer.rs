@@ -75,6 +75,7 @@ impl Writer {
         if !self.shared.slot.close(RETIRE_TIME, &self.shared.clock) {
             warn!("the store ends while chunks are still being read from it");
         }
+        self.shared.leave_holds();
     }
 
     /// Writes a group of changes, and answers each when the disk has all of them.
