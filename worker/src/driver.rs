@@ -126,6 +126,9 @@ pub(crate) async fn drive(
         let place = (place, (&begin, &restoring));
         let performed = perform(&site, &assignment, place, &mut orders).await;
         let ended_at = clock::wall();
+        let ran = Duration::from_millis(ended_at.0.saturating_sub(started.0));
+        let unit = (assignment.job.build, assignment.unit);
+        site.spent.add(unit, assignment.phase, ran);
         log.close();
         let end = match performed {
             Performed::Ended(end) => end,

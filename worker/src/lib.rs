@@ -29,6 +29,7 @@ mod scene;
 mod session;
 mod site;
 mod source_times;
+mod spent;
 mod units;
 
 pub use directory::DirectoryError;

@@ -294,6 +294,23 @@ impl Work<'_> {
         (blobs, trees, outlines): (Vec<Blob>, Vec<TreeRef>, Vec<TreeRef>),
         replace: bool,
     ) -> Result<PutOutcome, Fault> {
+        self.put_made_entry(path, (blobs, trees, outlines), (replace, 0))
+            .await
+    }
+
+    /// How long the unit's phases have run here so far, in milliseconds; zero: elsewhere.
+    fn spent_millis(&self) -> u64 {
+        let assignment = self.assignment;
+        self.site.spent.take(assignment.job.build, assignment.unit)
+    }
+
+    /// As [`put_entry`](Self::put_entry); it took so many milliseconds to make what the entry names.
+    async fn put_made_entry(
+        &self,
+        path: String,
+        (blobs, trees, outlines): (Vec<Blob>, Vec<TreeRef>, Vec<TreeRef>),
+        (replace, made_millis): (bool, u64),
+    ) -> Result<PutOutcome, Fault> {
         let key = self.key(path);
         let entry = Entry {
             blobs,
@@ -304,8 +321,12 @@ impl Work<'_> {
             team: self.assignment.team.clone(),
             written: WallTime::default(),
         };
-        let request =
-            async |client: CacheClient| client.put_entry(key.clone(), entry.clone(), replace).await;
+        let request = async |client: CacheClient| {
+            let (key, entry) = (key.clone(), entry.clone());
+            client
+                .put_made_entry(key, entry, replace, made_millis)
+                .await
+        };
         self.cache
             .with("write an entry of the cache", request)
             .await

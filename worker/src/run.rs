@@ -23,6 +23,7 @@ use crate::{
     sandbox::{Probe, probe},
     session::Session,
     site::Site,
+    spent::Spent,
     units::{self, Units},
 };
 
@@ -122,6 +123,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         places: Places::default(),
         units: Units::default(),
         layers,
+        spent: Spent::default(),
         cache,
         slots: Semaphore::new(usize::try_from(options.slots.max(1)).unwrap_or(1)),
     };

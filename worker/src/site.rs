@@ -6,7 +6,8 @@ use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places, units::Units,
+    cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places, spent::Spent,
+    units::Units,
 };
 
 /// What all attempts of a worker share.
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) layers: Layers,
     /// The way to the cache.
     pub(crate) cache: CacheLink,
+    /// How long units have run here.
+    pub(crate) spent: Spent,
     /// One permit for each attempt that may run at once.
     pub(crate) slots: Semaphore,
 }

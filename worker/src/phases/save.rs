@@ -166,7 +166,10 @@ async fn save(
     }
     let (tree, transfer) = upload(work, captured, again).await?;
     let named = (Vec::new(), vec![tree], outlines);
-    let put = work.put_entry(path, named, spec.key.is_none()).await?;
+    let made_millis = work.spent_millis();
+    let put = work
+        .put_made_entry(path, named, (spec.key.is_none(), made_millis))
+        .await?;
     Ok(match put {
         PutOutcome::Stored => Saved {
             what: CacheUseKind::Saved,
