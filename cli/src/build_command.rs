@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// Why files could not be hashed.
 #[derive(Debug, thiserror::Error)]
-enum HashError {
+pub(crate) enum HashError {
     /// Nothing was named.
     #[error("no pattern was given; usage: codebuild-hash-files PATTERN…")]
     NoPattern,
@@ -131,7 +131,12 @@ fn hash_file(path: &Path) -> io::Result<Digest> {
     }
 }
 
-fn globs(patterns: &[String]) -> Result<GlobSet, HashError> {
+/// The patterns as one set.
+///
+/// # Errors
+///
+/// If there are none, or one makes no sense.
+pub(crate) fn globs(patterns: &[String]) -> Result<GlobSet, HashError> {
     if patterns.is_empty() {
         return Err(HashError::NoPattern);
     }

@@ -2,6 +2,7 @@
 //! [`render`].
 
 mod artifacts;
+mod bench;
 mod build;
 mod follow;
 mod members;
@@ -15,7 +16,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
+    args::{BenchCommand, BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
     error::CommandError,
     places::Places,
     render,
@@ -86,6 +87,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Member(MemberCommand::Revoke { member, farm }) => {
             members::revoke(member, &farm, context).await?;
         }
+        Command::Bench(BenchCommand::Hits(args)) => bench::hits(args).await?,
         Command::Config(args) => render::settings(context, args.read.json)?,
         Command::Completions { shell } => {
             let mut text = Vec::new();

@@ -13,6 +13,7 @@ mod embedded;
 mod error;
 mod farm;
 mod farm_plan;
+mod history;
 mod identity;
 mod options;
 mod places;

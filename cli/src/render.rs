@@ -3,6 +3,7 @@
 
 mod answers;
 pub(crate) mod bar;
+mod bench;
 mod members;
 pub(crate) mod out;
 mod table;
@@ -26,6 +27,7 @@ use serde_json::json;
 
 pub(crate) use self::{
     answers::{artifacts, builds, cache_stats, status, workers},
+    bench::hits,
     members::{members, tokens},
 };
 use crate::{
