@@ -3,13 +3,14 @@
 //!
 //! Each part is a file of its own: a function that gives rows.
 
+mod eviction;
 mod process;
 mod reads;
 
 use anyhow::Result;
 use clap::ValueEnum;
 
-pub(crate) use self::process::play;
+pub(crate) use self::process::{CachePlan, Process, Role, credentials, found, play, runtime, team};
 use crate::report::Row;
 
 /// What can be measured.
@@ -17,6 +18,8 @@ use crate::report::Row;
 pub(crate) enum Part {
     /// Chunks out, beside a bare pump and peers
     Reads,
+    /// A gigabyte of budget, ten written
+    Eviction,
 }
 
 /// Measures one part, or all of them, with so many pairs for each figure.
@@ -33,6 +36,7 @@ pub(crate) fn measure(part: Option<Part>, pairs: u32) -> Result<Vec<Row>> {
     for part in parts {
         rows.extend(match part {
             Part::Reads => reads::measure(pairs)?,
+            Part::Eviction => eviction::measure(pairs)?,
         });
     }
     Ok(rows)

@@ -6,7 +6,9 @@
 mod batch;
 mod cache;
 mod clock;
+mod entries;
 mod farm;
+mod hits;
 mod noise;
 mod report;
 mod scheduler;
@@ -54,6 +56,18 @@ enum Benchmark {
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(2..))]
         pairs: u32,
     },
+    /// How often the cache has what a build looks up, by the size of the cache
+    Hits {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many commits the history has.
+        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(100..))]
+        commits: u32,
+        /// Write `hits.md` and `hits.svg` to this directory.
+        #[arg(long)]
+        documents: Option<std::path::PathBuf>,
+    },
     /// A process of a benchmark: plays a role, in JSON
     #[command(hide = true)]
     Role {
@@ -77,6 +91,14 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
         Benchmark::Cache { json, part, pairs } => {
             report::print(&cache::measure(part, pairs)?, json)
+        }
+        Benchmark::Hits {
+            json,
+            commits,
+            documents,
+        } => {
+            let commits = usize::try_from(commits)?;
+            report::print(&hits::measure(commits, documents.as_deref())?, json)
         }
         Benchmark::Role { role } => cache::play(&role),
         Benchmark::Batch { json, pairs } => report::print(&batch::measure(pairs)?, json),

@@ -25,11 +25,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::reads;
+use super::{eviction, reads};
 use crate::{clock::wall, report::say};
 
 /// The team of all clients.
 const TEAM: &str = "bench";
+/// How long holds last, unless a benchmark says otherwise.
+const HOLD: Duration = Duration::from_secs(600);
 /// How long the certificates of a benchmark last.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -38,6 +40,10 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(crate) enum Role {
     /// Serves a cache; says its address.
     Cache(CachePlan),
+    /// Serves a cache whose holds are short; says its address.
+    ShortHolds { plan: CachePlan, hold_millis: u64 },
+    /// A client that puts and looks up entries, or holds some; says what came of it.
+    Entries(eviction::Load),
     /// Serves bytes from memory; says its address.
     Pump {
         /// The farm's directory.
@@ -65,24 +71,29 @@ pub(crate) struct CachePlan {
 /// If it cannot be played.
 pub(crate) fn play(role: &str) -> Result<()> {
     match serde_json::from_str(role)? {
-        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan)),
+        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD)),
+        Role::ShortHolds { plan, hold_millis } => {
+            let hold = Duration::from_millis(hold_millis);
+            runtime()?.block_on(serve_cache(plan, hold))
+        }
+        Role::Entries(load) => runtime()?.block_on(eviction::play(load)),
         Role::Pump { farm } => runtime()?.block_on(reads::serve_pump(&farm)),
         Role::Load(load) => say(&runtime()?.block_on(reads::load(load))?),
     }
 }
 
 /// The runtime that `grange` has, too.
-fn runtime() -> Result<Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     Ok(Builder::new_multi_thread().enable_all().build()?)
 }
 
-async fn serve_cache(plan: CachePlan) -> Result<()> {
+async fn serve_cache(plan: CachePlan, hold: Duration) -> Result<()> {
     let options = server::Options {
         listen: ([127, 0, 0, 1], 0).into(),
         directory: plan.directory,
         budget: plan.budget,
         free_low_water: 1 << 30,
-        hold: Duration::from_secs(600),
+        hold,
         metrics_listen: None,
     };
     let (ready, listens) = oneshot::channel();
@@ -111,7 +122,7 @@ async fn serve_cache(plan: CachePlan) -> Result<()> {
 pub(crate) fn found(directory: &Path) -> Result<()> {
     let authority = Authority::create()?;
     let grant_key = GrantSigner::create().public_key();
-    for role in [Member::Cache, Member::Admin] {
+    for role in [Member::Cache, Member::Admin, Member::Coordinator] {
         let identity = Identity {
             team: team(),
             role,
