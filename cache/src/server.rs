@@ -110,6 +110,9 @@ struct Context {
     write_room: Arc<Semaphore>,
     digests: Semaphore,
     closures: Semaphore,
+    /// Besides `closures`, for entries that are put: these may wait for room in the budget, and who only
+    /// reads does not.
+    puts: Semaphore,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -119,6 +122,12 @@ impl Context {
     async fn reserve_digests(&self, count: usize) -> SemaphorePermit<'_> {
         let permits = u32::try_from(count).expect("the count is checked");
         let room = self.digests.acquire_many(permits).await;
+        room.expect("the semaphore is never closed")
+    }
+
+    /// Waits for room to put an entry.
+    async fn reserve_put(&self) -> SemaphorePermit<'_> {
+        let room = self.puts.acquire().await;
         room.expect("the semaphore is never closed")
     }
 
@@ -235,6 +244,7 @@ async fn serve(
         write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
         digests: Semaphore::new(DIGESTS_AT_ONCE),
         closures: Semaphore::new(CLOSURES_AT_ONCE),
+        puts: Semaphore::new(CLOSURES_AT_ONCE),
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;

@@ -301,7 +301,9 @@ impl Work<'_> {
     /// How long the unit's phases have run here so far, in milliseconds; zero: elsewhere.
     fn spent_millis(&self) -> u64 {
         let assignment = self.assignment;
-        self.site.spent.take(assignment.job.build, assignment.unit)
+        self.site
+            .spent
+            .so_far(assignment.job.build, assignment.unit)
     }
 
     /// As [`put_entry`](Self::put_entry); it took so many milliseconds to make what the entry names.

@@ -25,8 +25,8 @@ use crate::{
 
 /// What the store may take, in bytes.
 const BUDGET: u64 = 1_000_000_000;
-/// How much is written, in segments, each by two processes.
-const SEGMENTS: u64 = 10;
+/// How much is written in a segment, by two processes. There are three more than pairs, ten as a rule: two
+/// fill the store, the last one is not compared.
 const SEGMENT_BYTES: u64 = 1_000_000_000;
 /// How much is written to a cache that has room, to compare.
 const FREE_BYTES: u64 = 250_000_000;
@@ -34,14 +34,14 @@ const FREE_BYTES: u64 = 250_000_000;
 const FULL_AFTER: u64 = 2;
 /// How many builds have holds, how long these last, and how often they are renewed.
 const BUILDS: u64 = 32;
-const HOLD: Duration = Duration::from_secs(4);
+const HOLD: Duration = Duration::from_secs(8);
 const RENEW: Duration = Duration::from_millis(500);
 /// How often it is looked what the files take.
 const LOOK: Duration = Duration::from_millis(10);
 /// What share of the budget is to be in use.
 const LIVE_SHARE: f64 = 60.0;
 
-/// Measures all of it; the speed in so many pairs, eight at most.
+/// Measures all of it; the speed in so many pairs.
 ///
 /// # Errors
 ///
@@ -57,6 +57,7 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
         address,
         builds: BUILDS,
         renew_millis: u64::try_from(RENEW.as_millis())?,
+        hold_millis: u64::try_from(HOLD.as_millis())?,
         until: until.clone(),
     }))?;
     let store = farm.join("cache");
@@ -94,7 +95,7 @@ type Written = (Vec<(f64, f64)>, Vec<load::Use>, u64);
 
 fn write_all((farm, address): (&Path, SocketAddr), pairs: u32) -> Result<Written> {
     let (mut speeds, mut uses, mut refused) = (Vec::new(), Vec::new(), 0);
-    for segment in 0..SEGMENTS {
+    for segment in 0..=FULL_AFTER + u64::from(pairs) {
         let (speed, wrote) = write_segment((farm, address), segment, SEGMENT_BYTES)?;
         for wrote in wrote {
             refused += wrote.refused;
@@ -200,8 +201,9 @@ fn of_the_disk(looked: &Looked, held: &Held, refused: u64) -> Vec<Row> {
             (megabytes(held.lost * 1_000_000), ""),
             Some(0.0),
             format!(
-                "{BUILDS} builds, renewed {} times, at most {} ms apart, holds of {} ms",
+                "{BUILDS} builds, renewed {} times ({} of these too late), at most {} ms apart, holds of {} ms",
                 held.renewals,
+                held.late,
                 held.longest_millis,
                 HOLD.as_millis()
             ),
@@ -327,11 +329,13 @@ pub(crate) async fn play(load: Load) -> Result<()> {
             address,
             builds,
             renew_millis,
+            hold_millis,
             until,
         } => {
             ensure!(0 < builds, "somebody has to hold something");
             let renew = Duration::from_millis(renew_millis);
-            crate::report::say(&hold((farm, address), builds, renew, until).await?)
+            let times = (renew, Duration::from_millis(hold_millis));
+            crate::report::say(&hold((farm, address), builds, times, until).await?)
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) async fn put(
     let now = Clock::wall();
     (entry.team, entry.trust) = session.access().write(&key, &entry, now)?;
     entry.written = now;
-    let _room = context.reserve_closure().await;
+    let _room = context.reserve_put().await;
     let (entry, closure) = context
         .store
         .blocking(move |store| {

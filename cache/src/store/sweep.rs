@@ -21,8 +21,9 @@ use crate::{
 
 /// How many chunks are collected in one batch: some milliseconds of the writer's time.
 const COLLECTED_AT_ONCE: usize = 1024;
-/// How often one sweep tries to make room, each time by more.
-const TRIES: u32 = 4;
+/// How often one sweep evicts and rewrites, one after the other. Each try that finds too little garbage
+/// evicts a sixteenth more, so this is down to a third of what is alive.
+const ROUNDS: u32 = 16;
 /// How long a sweep waits for files to go that are not in use any more, and how often it looks: they are
 /// deleted a little later, and while somebody reads from them they stay.
 const LINGER_INTERVAL: Duration = Duration::from_millis(10);
@@ -96,28 +97,41 @@ impl Store {
                 .await?;
             room = self.measure(budget).await?;
         }
-        for tries in 0..TRIES {
+        let mut tries = 0;
+        // What is left over waits for the next sweep: new chunks come meanwhile.
+        for _ in 0..ROUNDS {
             if !room.is_short() {
-                return Ok(());
+                break;
             }
             let targets = room.targets(tries);
             let alive = self.alive().await?;
+            let is_too_much = targets.live < alive;
             let evicted = swept.evicted;
-            if targets.live < alive {
+            if is_too_much {
                 self.evict(alive - targets.evicted, swept).await?;
             }
             let reclaimed = self.reclaim(targets.files, room.used.log).await?;
             room = self.settled(budget).await?;
-            if swept.evicted == evicted && !reclaimed {
+            if reclaimed {
+                continue;
+            }
+            if is_too_much && swept.evicted == evicted {
+                self.give_up(&room);
                 break;
             }
+            // There is not enough garbage: more has to go.
+            tries += 1;
         }
+        Ok(())
+    }
+
+    /// Nothing more can go, and nothing can be got back.
+    fn give_up(&self, room: &Room) {
         if room.is_short() {
             let held = super::lock(&self.shared.totals).stored;
             tracing::warn!(held, "what is held leaves no room for more");
             self.shared.gate.exhausted(held);
         }
-        Ok(())
     }
 
     /// Deletes counts of uses that nothing was added to for long before `now`.

@@ -56,6 +56,7 @@ pub(crate) enum Load {
         address: SocketAddr,
         builds: u64,
         renew_millis: u64,
+        hold_millis: u64,
         until: PathBuf,
     },
 }
@@ -87,6 +88,9 @@ pub(crate) struct Held {
     pub(crate) renewals: u64,
     /// How many chunks and entries were not there when their holds were renewed, or wrong at the end.
     pub(crate) lost: u64,
+    /// How often they were renewed only when they had ended, on a machine that is too busy: then what they
+    /// were of was written again.
+    pub(crate) late: u64,
     /// The longest time between two renewals, in milliseconds: a busy machine may make it longer than a
     /// hold.
     pub(crate) longest_millis: u64,
@@ -173,7 +177,47 @@ pub(crate) async fn write(
     })
 }
 
-/// Holds what builds have until it is to end.
+/// What builds hold.
+struct Holders {
+    shelf: Shelf,
+    builds: u64,
+    /// Of chunks that are uploaded and in no entry yet.
+    digests: Vec<Digest>,
+}
+
+impl Holders {
+    fn path(build: u64) -> String {
+        format!("dependency/held/{build}")
+    }
+
+    /// Writes what builds have, if it is not there.
+    async fn bring(&mut self) -> Result<()> {
+        self.digests.clear();
+        for build in 0..self.builds {
+            let first = HELD + (build << 8);
+            let seeds = first..first + HELD_CHUNKS;
+            let chunks: Vec<_> = seeds.map(|seed| self.shelf.chunk(seed)).collect();
+            self.digests.extend(chunks.iter().map(|chunk| chunk.digest));
+            self.shelf.write(chunks).await?;
+            // And an entry that the build has looked up.
+            let seeds: Vec<u64> = (first + HELD_CHUNKS..first + 2 * HELD_CHUNKS).collect();
+            self.shelf.put(&Self::path(build), &seeds, 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Renews all holds; gives how many of them were of nothing.
+    async fn renew(&self) -> Result<u64> {
+        let mut lost = self.shelf.client.find_missing(&self.digests).await?.len() as u64;
+        for build in 0..self.builds {
+            lost += u64::from(self.shelf.get(&Self::path(build)).await?.is_none());
+        }
+        Ok(lost)
+    }
+}
+
+/// Holds what builds have until it is to end, and renews the holds after the first of the two times; they
+/// last for the second.
 ///
 /// # Errors
 ///
@@ -181,47 +225,47 @@ pub(crate) async fn write(
 pub(crate) async fn hold(
     (farm, address): (PathBuf, SocketAddr),
     builds: u64,
-    renew: Duration,
+    (renew, hold): (Duration, Duration),
     until: PathBuf,
 ) -> Result<Held> {
-    let shelf = Shelf::dial(&farm, address, CHUNK_BYTES).await?;
+    let mut holders = Holders {
+        shelf: Shelf::dial(&farm, address, CHUNK_BYTES).await?,
+        builds,
+        digests: Vec::new(),
+    };
     let mut held = Held::default();
-    let mut digests = Vec::new();
-    let mut paths = Vec::new();
-    for build in 0..builds {
-        let first = HELD + (build << 8);
-        // Chunks that are uploaded and in no entry yet.
-        let chunks: Vec<_> = (first..first + HELD_CHUNKS)
-            .map(|s| shelf.chunk(s))
-            .collect();
-        digests.extend(chunks.iter().map(|chunk| chunk.digest));
-        shelf.write(chunks).await?;
-        // And an entry that the build has looked up.
-        let path = format!("dependency/held/{build}");
-        let seeds: Vec<u64> = (first + HELD_CHUNKS..first + 2 * HELD_CHUNKS).collect();
-        shelf.put(&path, &seeds, 1).await?;
-        paths.push(path);
-    }
+    holders.bring().await?;
+    // From before the first of all holds was taken to after the last of them was renewed.
+    let mut watch = Stopwatch::start();
+    holders.renew().await?;
     while !fs::exists(&until)? {
-        let watch = Stopwatch::start();
-        held.lost += shelf.client.find_missing(&digests).await?.len() as u64;
-        for path in &paths {
-            held.lost += u64::from(shelf.get(path).await?.is_none());
-        }
-        held.live.push(shelf.client.stats().await?.bytes_stored);
-        held.renewals += 1;
         tokio::time::sleep(renew).await;
-        let took = u64::try_from(watch.elapsed().as_millis())?;
-        held.longest_millis = held.longest_millis.max(took);
+        let next = Stopwatch::start();
+        let lost = holders.renew().await?;
+        let apart = watch.elapsed();
+        held.longest_millis = held.longest_millis.max(u64::try_from(apart.as_millis())?);
+        held.renewals += 1;
+        watch = next;
+        if apart < hold {
+            held.lost += lost;
+        } else {
+            held.late += 1;
+            holders.bring().await?;
+            watch = Stopwatch::start();
+            holders.renew().await?;
+        }
+        held.live
+            .push(holders.shelf.client.stats().await?.bytes_stored);
     }
-    for path in &paths {
-        let Some(entry) = shelf.get(path).await? else {
-            held.lost += 1;
-            continue;
-        };
-        digests.extend(entry.blobs.iter().map(|blob| blob.digest));
+    let mut digests = holders.digests.clone();
+    for build in 0..builds {
+        let entry = holders.shelf.get(&Holders::path(build)).await?;
+        let blobs = entry.into_iter().flat_map(|entry| entry.blobs);
+        digests.extend(blobs.map(|blob| blob.digest));
     }
-    held.lost += shelf.damaged(&digests).await as u64;
+    if watch.elapsed() < hold {
+        held.lost += holders.shelf.damaged(&digests).await as u64;
+    }
     Ok(held)
 }
 
