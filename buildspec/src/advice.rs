@@ -1,8 +1,8 @@
 //! What an unknown key was probably meant to be: a misspelt one, or one of another level.
 
 use crate::{
-    diagnostic::{Diagnostic, quoted},
-    keys::{LEVELS, Level},
+    diagnostic::{Diagnostic, Severity, quoted},
+    keys::{LEVELS, Level, PHASES},
     yaml::{Content, Entry},
 };
 
@@ -37,7 +37,14 @@ pub(crate) fn unknown_key(level: &Level, entry: &Entry) -> Diagnostic {
         ""
     };
     let message = format!("unknown key {} {}{result}", quoted(&entry.key), level.name);
+    // Of all levels it is only this one whose names CodeBuild insists on.
+    let severity = if level.path == PHASES.path {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
     Diagnostic {
+        severity,
         hint: advice(level, entry),
         ..Diagnostic::warning(entry.place, message)
     }

@@ -9,7 +9,7 @@ use protocol::snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX};
 use crate::{
     advice::{in_quotes, missing_space, nearest, unknown_key},
     diagnostic::{Diagnostic, Place, Severity, quoted},
-    keys::{Level, Support},
+    keys::{Level, PHASES, Support},
     yaml::{Content, Entry, Node},
 };
 
@@ -140,7 +140,10 @@ impl<'a> Reader<'a> {
                 }
                 Some(Support::Read | Support::Pointless) => {}
                 // Looking for the nearest known key takes time, so not for what is dropped anyway.
-                None if self.diagnostics.len() >= DIAGNOSTICS_MAX => self.dropped.0 += 1,
+                None if self.diagnostics.len() >= DIAGNOSTICS_MAX => {
+                    self.dropped.0 += 1;
+                    self.dropped.1 |= level.path == PHASES.path;
+                }
                 None => self.say(unknown_key(level, entry)),
             }
         }
@@ -256,16 +259,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The commands of a list.
-    pub(crate) fn commands(&mut self, node: Option<&Node>, what: &str) -> Vec<String> {
-        let Some(node) = node.filter(|node| !node.is_null()) else {
+    pub(crate) fn commands(&mut self, entry: Option<&Entry>, what: &str) -> Vec<String> {
+        let Some(entry) = entry.filter(|entry| !entry.value.is_null()) else {
             return Vec::new();
         };
+        let node = &entry.value;
         let nodes = match &node.content {
             Content::List(nodes) => nodes.as_slice(),
             Content::Scalar { .. } => {
                 let message = format!("{what} should be a list; this is taken as one command");
                 self.say(
-                    Diagnostic::warning(node.place, message)
+                    Diagnostic::warning(entry.place, message)
                         .with_hint("write `- ` before each command"),
                 );
                 std::slice::from_ref(node)

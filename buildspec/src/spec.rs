@@ -34,7 +34,7 @@ pub struct BuildSpec {
     pub windows_shell: Option<WindowsShell>,
     /// `env.variables`. Values are literal: nothing in them is expanded.
     pub variables: BTreeMap<String, String>,
-    /// The variables whose values the file does not have, by name.
+    /// The variables whose values the file does not have, by name; these go over `variables`.
     pub secrets: BTreeMap<String, Secret>,
     /// `env.exported-variables`: the names of variables that are told to whoever started the build.
     pub exported_variables: Vec<String>,

@@ -124,7 +124,7 @@ fn read_secrets<'a>(
             continue;
         };
         // Where both name a variable, CodeBuild's order is unknown; the secret is what it asks for.
-        let twice = env.variables.remove(&entry.key).is_some();
+        let twice = env.variables.contains_key(&entry.key);
         if env.secrets.insert(entry.key.clone(), secret).is_some() || twice {
             let message = format!(
                 "variable {} has its value in two places; the one in {what} counts",

@@ -70,8 +70,8 @@ fn phase_spec<'a>(reader: &mut Reader<'a>, entry: &'a Entry) -> PhaseSpec {
         runtimes_of(reader, runtimes, &in_phase("runtime-versions"))
     });
     PhaseSpec {
-        commands: reader.commands(fields.get("commands"), &in_phase("commands")),
-        finally: reader.commands(fields.get("finally"), &in_phase("finally")),
+        commands: reader.commands(fields.entry("commands"), &in_phase("commands")),
+        finally: reader.commands(fields.entry("finally"), &in_phase("finally")),
         on_failure: on_failure(reader, fields.get("on-failure"), &in_phase("on-failure")),
         run_as: reader.some_text(fields.get("run-as"), &in_phase("run-as")),
         runtime_versions: runtime_versions.unwrap_or_default(),

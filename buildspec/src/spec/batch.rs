@@ -1,6 +1,9 @@
 //! The `batch` section: the tasks that it names, or stands for.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::diagnostic::Place;
 
@@ -43,6 +46,19 @@ impl Tasks {
             Self::List(tasks) | Self::Graph(tasks) => Cow::Borrowed(tasks),
             Self::Matrix(matrix) => Cow::Owned(matrix.tasks()),
             Self::Fanout(fanout) => Cow::Owned(fanout.tasks()),
+        }
+    }
+
+    /// The buildspecs that tasks have of their own, by path as they name it.
+    pub fn buildspecs(&self) -> BTreeSet<String> {
+        let own = |task: &BatchTask| task.buildspec.as_ref().map(|(path, _)| path.clone());
+        match self {
+            Self::List(tasks) | Self::Graph(tasks) => tasks.iter().filter_map(own).collect(),
+            Self::Matrix(matrix) => {
+                let paths = matrix.buildspecs.iter().map(|(path, _)| path.clone());
+                paths.collect()
+            }
+            Self::Fanout(_) => BTreeSet::new(),
         }
     }
 }

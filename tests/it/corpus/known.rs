@@ -1,28 +1,7 @@
 //! Where the parser is known to disagree with the table.
 
 /// Files, each with the reason. Each of them has to disagree: one that is mended has to leave this list.
-pub(super) const KNOWN: &[(&str, &str)] = &[
-    (
-        "020.yml",
-        "the warning is at the first line of the block, not at the line of its key",
-    ),
-    (
-        "058.yml",
-        "an unknown phase is warned about, where CodeBuild refuses it",
-    ),
-    (
-        "066.yml",
-        "an unknown phase is warned about, where CodeBuild refuses it",
-    ),
-    (
-        "102.yml",
-        "an unknown phase is warned about, where CodeBuild refuses it",
-    ),
-    (
-        "104.yml",
-        "of a name in two sources only the last is kept, and nothing is said",
-    ),
-];
+pub(super) const KNOWN: &[(&str, &str)] = &[];
 
 /// What the parser says it does not act on, in the corpus. The table judges files,
 /// not the farm, so these warnings are in none of its rows; one that is no longer said, or said of something

@@ -150,7 +150,7 @@ error 5:7+0 `phases.build.commands` has to be a list of commands, not a mapping
     check_commands(
         "      make all\n",
         "\
-warning 5:7+8 `phases.build.commands` should be a list; this is taken as one command
+warning 4:5+8 `phases.build.commands` should be a list; this is taken as one command
     write `- ` before each command
 ",
     );
@@ -188,9 +188,9 @@ warning 3:1+10 unknown key `post_build` at the top level, so its commands do not
     `post_build` belongs deeper, at `phases.post_build`
 warning 5:1+12 unknown key `build-matrix` at the top level
     `build-matrix` belongs deeper, at `batch.build-matrix`
-warning 7:3+9 unknown key `pre-build` in `phases`, so its commands do not run
+error 7:3+9 unknown key `pre-build` in `phases`, so its commands do not run
     write it `pre_build`
-warning 9:3+7 unknown key `reports` in `phases`
+error 9:3+7 unknown key `reports` in `phases`
     `reports` belongs at the top level: indent it like `version`
 warning 12:5+5 unknown key `files` in a phase
     `files` belongs elsewhere, at `artifacts.files`
@@ -211,7 +211,7 @@ fn a_key_that_is_like_no_other_gets_the_choice() {
     check(
         "version: 0.2\nphases:\n  deploy:\n    commands: [a]\n  build:\n    commands: [a]\n",
         "\
-warning 3:3+6 unknown key `deploy` in `phases`, so its commands do not run
+error 3:3+6 unknown key `deploy` in `phases`, so its commands do not run
     known in `phases`: `install`, `pre_build`, `build`, `post_build`
 ",
     );
