@@ -250,6 +250,7 @@ mod tests {
     #[test]
     fn a_key_changes_with_the_files_that_it_names_and_with_no_other() {
         let spec = CacheSpec {
+            fallback_keys: Vec::new(),
             key: Some("npm-$(codebuild-hash-files package-lock.json)-1".to_owned()),
             paths: vec![],
         };

@@ -167,8 +167,10 @@ fn settings_of_up_say_where_its_parts_keep_their_data() {
         "--config",
         config.to_str().unwrap(),
     ]);
-    let workers = home.run(&["workers", "--farm", up.address()]);
-    assert!(workers.stdout.contains("mole-1"), "{}", workers.stdout);
+    wait::until_true("the worker is there", || {
+        let workers = home.run(&["workers", "--farm", up.address()]);
+        workers.stdout.contains("mole-1")
+    });
     assert!(place("c/coordinator/journal").exists());
     assert!(place("k/store").exists());
     assert!(place("w/worker-1/layers").exists());

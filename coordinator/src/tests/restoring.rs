@@ -34,6 +34,10 @@ async fn who_follows_a_build_hears_of_its_restores_from_the_worker_that_runs_it(
     };
     let reply = stream.request::<_, ClientReply>(&watch).await.unwrap();
     assert!(matches!(reply, Ok(ClientReply::Watching(_))), "{reply:?}");
+    // What the watcher is shown first it is shown when it listens.
+    let shown = stream.receive.message::<WatchEvent>();
+    let shown = timeout(PATIENCE, shown).await.unwrap().unwrap();
+    assert!(matches!(shown, Some(WatchEvent::Phase { .. })), "{shown:?}");
     let at = |bytes_done| RestoreProgress {
         bytes_done,
         bytes_total: 100,

@@ -278,7 +278,8 @@ async fn a_server_of_another_version_is_named_with_both() {
             .contains("speaks protocol 99 (grange 9.9.9)"),
         "{error}"
     );
-    assert!(error.to_string().contains("speaks protocol 1 "), "{error}");
+    let ours = format!("speaks protocol {} ", protocol::version::PROTOCOL);
+    assert!(error.to_string().contains(&ours), "{error}");
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn nonsense_instead_of_a_hello_ends_the_connection() {
         ),
         (
             "undecodable",
-            framed(&[1, 255, 255, 255]),
+            framed(&[u8::try_from(version::PROTOCOL).unwrap(), 255, 255, 255]),
             "frame holds no such message",
         ),
         ("empty frame", framed(b""), "frame holds no such message"),
