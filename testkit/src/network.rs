@@ -18,6 +18,7 @@ impl Network {
     ///
     /// If something fails half-way.
     pub fn of(hosts: &[&str]) -> Option<Self> {
+        remove_left();
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let network = Self {
@@ -137,6 +138,29 @@ impl Drop for Network {
     }
 }
 
+/// Removes the hosts of test processes that were killed before they could.
+fn remove_left() {
+    let names = std::fs::read_dir("/run/netns").into_iter().flatten();
+    let names = names
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| is_left(name, is_alive)) {
+        // Another process may be about to remove it, too.
+        let _gone = try_ip(&["netns", "delete", &name]);
+    }
+}
+
+/// Whether a namespace was made here by a process that is gone.
+fn is_left(name: &str, is_alive: impl Fn(u32) -> bool) -> bool {
+    let of = name.strip_prefix("grange-");
+    let maker = of.and_then(|of| of.split_once('-')?.0.parse().ok());
+    maker.is_some_and(|maker| !is_alive(maker))
+}
+
+fn is_alive(pid: u32) -> bool {
+    std::path::Path::new("/proc").join(pid.to_string()).exists()
+}
+
 fn port(index: usize) -> String {
     format!("port{index}")
 }
@@ -149,4 +173,19 @@ fn ip(arguments: &[&str]) {
 fn try_ip(arguments: &[&str]) -> bool {
     let output = Command::new("ip").args(arguments).output();
     output.is_ok_and(|output| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaces_of_processes_that_are_gone_are_left_over() {
+        let is_alive = |pid| pid == 7;
+        assert!(is_left("grange-8-0-client", is_alive));
+        assert!(!is_left("grange-7-0-client", is_alive));
+        for other in ["grange", "grange-x-0-client", "cni-8-0", "8-0-client"] {
+            assert!(!is_left(other, is_alive), "{other}");
+        }
+    }
 }
