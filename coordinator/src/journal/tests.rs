@@ -1,9 +1,6 @@
 //! The journal as a whole: what was appended comes back, whatever happens to the files' end.
 
-use std::{
-    fs::{self, File},
-    os::unix::fs::PermissionsExt as _,
-};
+use std::fs::{self, File};
 
 use super::*;
 use crate::disk;
@@ -269,20 +266,69 @@ fn a_record_that_is_not_understood_stops_the_start() {
     ));
 }
 
+/// Files of which one may not be read, as the superuser never sees it.
+#[derive(Debug)]
+struct Forbidden(Files, String);
+
+impl Storage for Forbidden {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        if name == self.1 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.0.read(name)
+    }
+
+    fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.create(name, bytes)
+    }
+
+    fn write_at(&mut self, name: &str, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_at(name, bytes, offset)
+    }
+
+    fn cut(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.0.cut(name, length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.0.sync(name)
+    }
+
+    fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.replace(name, bytes)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+}
+
 #[test]
-fn a_file_that_may_not_be_read_is_named() {
+fn a_file_that_may_not_be_read_is_named_with_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     let path = sample(home.path());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    // The superuser may read everything: then there is nothing to see.
-    if File::open(&path).is_ok() {
-        return;
+    let whole = fs::read(&path).unwrap();
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let forbidden = Forbidden(Files::open(home.path()).unwrap(), name);
+    let refused = Journal::open_on(Box::new(forbidden), &mut |_| Ok(()));
+    let message = refused.unwrap_err().to_string();
+    for part in [
+        "no permission",
+        path.to_str().unwrap(),
+        "byte 0",
+        "change its owner",
+    ] {
+        assert!(message.contains(part), "{message}");
     }
-    let message = open(home.path()).unwrap_err().to_string();
-    assert!(
-        message.contains("no permission") && message.contains(path.to_str().unwrap()),
-        "{message}"
-    );
+    assert_eq!(fs::read(&path).unwrap(), whole);
 }
 
 #[test]
