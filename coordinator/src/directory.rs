@@ -121,15 +121,19 @@ fn check_version(directory: &Path) -> Result<(), DirectoryError> {
                 path: directory.to_owned(),
                 found,
             }),
-            Ok(_) => Ok(()),
+            Ok(VERSION) => Ok(()),
+            Ok(_) => write_version(&path),
             Err(_) => Err(DirectoryError::Version { path, found }),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            replace(&path, format!("{VERSION}\n").as_bytes())
-                .map_err(|source| failed("write", &path, source))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => write_version(&path),
         Err(source) => Err(failed("read", &path, source)),
     }
+}
+
+/// Says from here on that programs of older versions may not understand what is kept.
+fn write_version(path: &Path) -> Result<(), DirectoryError> {
+    let text = format!("{VERSION}\n");
+    replace(path, text.as_bytes()).map_err(|source| failed("write", path, source))
 }
 
 /// Makes the directory at `path`, and those above it, for this user only and durably.
@@ -237,5 +241,14 @@ mod tests {
         replace(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_older_directory_is_of_this_version_from_its_first_start_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("version");
+        fs::write(&version, "0\n").unwrap();
+        drop(Directory::open(folder.path()).unwrap());
+        assert_eq!(fs::read_to_string(version).unwrap(), "1\n");
     }
 }

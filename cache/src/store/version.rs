@@ -1,7 +1,7 @@
 //! The version of what is kept in a cache's directory, in a file beside the database: it is read before
 //! the database is opened, because a newer one may have columns that this program does not know.
 
-use std::{fs, io, io::Write as _, path::Path};
+use std::{cmp::Ordering, fs, io, io::Write as _, path::Path};
 
 use super::error::OpenStoreError;
 
@@ -26,14 +26,18 @@ pub(super) fn check(directory: &Path) -> Result<(), OpenStoreError> {
             path,
         });
     };
-    if VERSION < version {
-        return Err(OpenStoreError::Newer {
+    match version.cmp(&VERSION) {
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(OpenStoreError::Newer {
             directory: directory.to_owned(),
             found: version,
             known: VERSION,
-        });
+        }),
+        // Programs of older versions may not understand what this one writes.
+        Ordering::Less => {
+            write(directory, &path).map_err(|source| OpenStoreError::Directory { path, source })
+        }
     }
-    Ok(())
 }
 
 /// Writes the version so that it is there as a whole or not at all.
@@ -45,4 +49,18 @@ fn write(directory: &Path, path: &Path) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_store_is_of_this_version_from_its_first_start_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("version");
+        fs::write(&version, "0\n").unwrap();
+        check(folder.path()).unwrap();
+        assert_eq!(fs::read_to_string(version).unwrap(), format!("{VERSION}\n"));
+    }
 }
