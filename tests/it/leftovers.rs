@@ -1,7 +1,11 @@
 //! Many builds in a row leave nothing behind: no process, mount, directory or open file, and the
 //! services' memory is as after the first ones.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::Path,
+};
 
 use testkit::{
     farm::{Farm, FarmPlan},
@@ -72,6 +76,8 @@ fn check_nothing_left(farm: &Farm, mark: &str) {
     let mounts: Vec<_> = table.lines().filter(|line| line.contains(below)).collect();
     assert!(mounts.is_empty(), "{mounts:?}");
     for index in 0..2 {
+        let keepers = farm.worker_directory(index).join("keepers");
+        wait::until_true("no keeper is left", || is_unlocked(&keepers));
         for name in ["attempts", "units"] {
             let directory = farm.worker_directory(index).join(name);
             wait::until_true("the worker has cleaned up", || {
@@ -79,6 +85,11 @@ fn check_nothing_left(farm: &Farm, mark: &str) {
             });
         }
     }
+}
+
+/// Whether nobody holds the lock that keepers hold as long as they live.
+fn is_unlocked(lock: &Path) -> bool {
+    File::open(lock).is_ok_and(|lock| lock.try_lock().is_ok())
 }
 
 /// A round of builds: most end by themselves, some are stopped, one loses its worker, and, if it is to,
