@@ -45,6 +45,21 @@ pub enum RefusalCode {
     Internal,
 }
 
+impl RefusalCode {
+    /// The name, as metrics have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::NotFound => "not_found",
+            Self::FailedPrecondition => "failed_precondition",
+            Self::ResourceExhausted => "resource_exhausted",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 impl Refusal {
     /// A refusal that trying again by itself will not change.
     pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {

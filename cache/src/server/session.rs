@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::counter;
 use protocol::{
     access::{Identity, Revocation, Role},
     message::{
@@ -96,13 +97,19 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
     };
     let greeting = match greeting {
         Ok(greeting) => greeting,
-        Err(error) => return debug!(error = %chain(&error), "handshake failed"),
+        Err(error) => {
+            counter!("grange_cache_handshakes_failed_total").increment(1);
+            return debug!(error = %chain(&error), "handshake failed");
+        }
     };
     let mut revoked = context.revoked.subscribe();
     let known = Arc::clone(&revoked.borrow_and_update());
     let (identity, issued) = match admit(&greeting, &known) {
         Ok(identity) => identity,
-        Err(refusal) => return greeting.refuse(refusal).await,
+        Err(refusal) => {
+            count_refused(refusal.code);
+            return greeting.refuse(refusal).await;
+        }
     };
     let (remote, program) = (greeting.remote, greeting.program.clone());
     let connection = match greeting.welcome(None).await {
@@ -183,7 +190,10 @@ async fn answer(mut stream: Stream, session: &Session, context: &Context) {
     let answer = match timeout(STALL_TIME, stream.receive.message()).await {
         Err(_elapsed) => Err(invalid("the request did not arrive in time")),
         // The client has gone, or has sent what makes no sense; then transport has ended the connection.
-        Ok(Err(error)) => return debug!(error = %chain(&error), "request not received"),
+        Ok(Err(error)) => {
+            counter!("grange_cache_requests_broken_total").increment(1);
+            return debug!(error = %chain(&error), "request not received");
+        }
         Ok(Ok(None)) => return,
         Ok(Ok(Some(request))) => {
             dispatch(request, receiving, &mut stream, (session, context)).await
@@ -191,6 +201,7 @@ async fn answer(mut stream: Stream, session: &Session, context: &Context) {
     };
     if let Err(refusal) = &answer {
         debug!(?refusal, "request refused");
+        count_refused(refusal.code);
         // What the client still sends is not read.
         stream.receive.stop();
     }
@@ -204,6 +215,11 @@ async fn answer(mut stream: Stream, session: &Session, context: &Context) {
         Ok(Err(error)) => debug!(error = %chain(&error), "answer not sent"),
         Err(_elapsed) => stream.send.reset(),
     }
+}
+
+/// Counts what was refused: forged or expired grants, what somebody may not do, what makes no sense.
+fn count_refused(code: RefusalCode) {
+    counter!("grange_cache_requests_refused_total", "code" => code.as_str()).increment(1);
 }
 
 /// Does what a request says. `None`: the answer has been sent.

@@ -69,6 +69,9 @@ pub(crate) async fn run(mut stream: Stream, start: LogStart, worker: &WorkerName
     // Closed however this ends: the connection may end it in the middle.
     let _open = farm.log_writer.opened(key);
     if let Err(error) = take(&mut stream, key, farm).await {
+        if let LogSessionError::Append { .. } = error {
+            metrics::counter!("grange_log_streams_refused_total").increment(1);
+        }
         debug!(job = %start.job, attempt = start.attempt, error = %Chain(&error), "log stream ended early");
         give_up(&mut stream);
     }
