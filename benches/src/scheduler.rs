@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use ::scheduler::{Config, Decision, Event, Fact, Now, Scheduler, SessionId};
 use anyhow::{Result, ensure};
+use coordinator::record;
 use protocol::lease::LeaseId;
 
 use crate::{
@@ -58,9 +59,43 @@ pub(crate) fn measure(runs: u32) -> Result<Vec<Row>> {
             note: "of all events: submissions, joins, results".to_owned(),
         },
     ];
+    rows.extend(measure_state()?);
     rows.extend(fairness::measure()?);
     rows.push(recovery::measure()?);
     Ok(rows)
+}
+
+/// Takes an image of the state while all jobs are queued, as a coordinator does between two decisions, and
+/// encodes it, which it does beside them.
+fn measure_state() -> Result<[Row; 2]> {
+    let mut scheduler = Scheduler::new(Config::default());
+    for build in 0..JOBS / UNITS {
+        let submission = submission(build.into(), build % TEAMS, UNITS);
+        scheduler.apply(Now::default(), Event::Submit(Box::new(submission)));
+    }
+    let (imaged, image) = time(|| scheduler.ledger().image());
+    let (encoded, state) = time(|| record::encode_state(&image));
+    let row = |name: &str, took, note: String| Row {
+        name: format!("{name}, {JOBS} jobs"),
+        value: millis(took),
+        unit: "ms",
+        ceiling: None,
+        ratio: None,
+        note,
+    };
+    let bytes = state?.len();
+    Ok([
+        row(
+            "an image of the state",
+            imaged,
+            "between two decisions".to_owned(),
+        ),
+        row(
+            "encoding it",
+            encoded,
+            format!("{bytes} bytes, beside the decisions"),
+        ),
+    ])
 }
 
 /// Queues all jobs, lets all workers join, and lets each assignment end as soon as it was made. Gives

@@ -10,7 +10,7 @@ use protocol::{
     access::{Revocation, SignedGrant},
     digest::Digest,
     message::{
-        Refusal,
+        Refusal, RefusalCode,
         cache::{
             CacheReply, CacheRequest, DIGESTS_MAX, Entry, EntryKey, EntrySummary, PutOutcome,
             Stats, UseKey, UseRecord, UseStats,
@@ -65,6 +65,17 @@ pub enum CacheError {
         /// What is wrong with it.
         source: DecodeChunkError,
     },
+}
+
+impl CacheError {
+    /// Whether the cache has not what was asked for, and will not have it before somebody makes it again.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::MissingChunk { .. } | Self::Corrupt { .. } => true,
+            Self::Refused { source, .. } => source.code == RefusalCode::FailedPrecondition,
+            Self::Stream { .. } | Self::Answer { .. } => false,
+        }
+    }
 }
 
 /// A connection to the cache, in the name of a team. Cheap to clone; clones share the connection.

@@ -61,6 +61,13 @@ pub enum FetchError {
     Cache(#[from] CacheError),
 }
 
+impl FetchError {
+    /// As [`CacheError::is_missing`].
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Cache(error) if error.is_missing())
+    }
+}
+
 /// Fetches a run of bytes of at most `limit` bytes, and verifies it.
 ///
 /// # Errors

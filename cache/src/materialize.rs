@@ -130,6 +130,17 @@ pub enum MaterializeError {
     Cache(Box<CacheError>),
 }
 
+impl MaterializeError {
+    /// As [`CacheError::is_missing`].
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Fetch(error) => error.is_missing(),
+            Self::Cache(error) => error.is_missing(),
+            _ => false,
+        }
+    }
+}
+
 impl From<FetchError> for MaterializeError {
     fn from(error: FetchError) -> Self {
         Self::Fetch(Box::new(error))

@@ -215,6 +215,9 @@ pub(crate) struct WorkerArgs {
     /// How to keep builds apart; by default the best that this machine can.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) isolation: Option<Isolation>,
+    /// Where to serve `/metrics` and `/healthz`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `grange build`.

@@ -22,6 +22,11 @@ pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Opti
         queue_time_limit: minutes(file.queue_minutes_max.get()),
         retention: Duration::from_secs(file.retention_days.get().saturating_mul(24 * 60 * 60)),
         retention_bytes: file.retention_bytes_max,
+        team_shares: file
+            .team_shares
+            .iter()
+            .map(|(team, share)| (team.clone(), share.get()))
+            .collect(),
         team: TEAM.parse().expect("the team's name is a name"),
     }
 }
@@ -65,6 +70,8 @@ pub(crate) fn worker(
         environment: passed_on(&file.pass_environment),
         commands: vec![build_command::HASH_FILES.to_owned()],
         disk_budget: file.bytes_max,
+        // A worker beside other services has their metrics served; one by itself says where.
+        metrics_listen: None,
     })
 }
 

@@ -12,7 +12,10 @@ use std::{
 };
 
 use coordinator::{BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES};
-use protocol::{name::WorkerName, worker::Isolation};
+use protocol::{
+    name::{Team, WorkerName},
+    worker::Isolation,
+};
 use serde::{Deserialize, Serialize};
 
 /// Where the coordinator listens unless told otherwise: on all interfaces would open a farm to the
@@ -82,6 +85,8 @@ pub(crate) struct CoordinatorFile {
     pub(crate) retention_days: NonZeroU64,
     /// How many bytes of logs and artifacts are kept; the oldest builds go first.
     pub(crate) retention_bytes_max: u64,
+    /// How many times as large the share of a team is as that of a team that is not named.
+    pub(crate) team_shares: BTreeMap<Team, NonZeroU32>,
 }
 
 impl Default for CoordinatorFile {
@@ -95,6 +100,7 @@ impl Default for CoordinatorFile {
             queue_minutes_max: not_zero(QUEUE_TIME_LIMIT.as_secs() / 60),
             retention_days: not_zero(RETENTION.as_secs() / (24 * 60 * 60)),
             retention_bytes_max: RETENTION_BYTES,
+            team_shares: BTreeMap::new(),
         }
     }
 }
@@ -149,6 +155,8 @@ pub(crate) struct WorkerFile {
     pub(crate) isolation: Option<Isolation>,
     /// Where it keeps layers and running attempts.
     pub(crate) directory: Option<PathBuf>,
+    /// Where to serve `/metrics` and `/healthz`.
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// How much its unpacked layers may take on disk.
     pub(crate) bytes_max: u64,
     /// What sets this machine's root file system apart from others that look alike.
@@ -167,6 +175,7 @@ impl Default for WorkerFile {
             labels: BTreeMap::new(),
             isolation: None,
             directory: None,
+            metrics_listen: None,
             bytes_max: 20 << 30,
             base_salt: String::new(),
             path: None,

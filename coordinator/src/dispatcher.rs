@@ -187,22 +187,23 @@ impl Desk {
         Ok(self)
     }
 
-    /// Begins to put the state beside the journal: it is encoded here, and written beside the facts that
-    /// follow. That it fails is no harm: the journal is only longer.
+    /// Begins to put the state beside the journal: an image of it is made here, and encoded and written
+    /// beside the facts that follow. That it fails is no harm: the journal is only longer.
     async fn put_state(self) -> Self {
-        let encoded = spawn_blocking(move || {
+        let begun = spawn_blocking(move || {
             let mut desk = self;
-            let put = desk.journal.begin_state();
-            let put = put.and_then(|place| {
-                let state = record::encode_state(desk.scheduler.ledger())?;
-                Ok((place, state))
-            });
-            (desk, put)
+            let place = desk.journal.begin_state();
+            let image = desk.scheduler.ledger().image();
+            (desk, place, image)
         });
-        let (mut desk, put) = encoded.await.expect("encoding the state does not panic");
-        match put {
-            Ok((place, state)) => {
-                desk.putting.spawn_blocking(move || place.put(&state));
+        let (mut desk, place, image) = begun.await.expect("beginning a state does not panic");
+        match place {
+            Ok(place) => {
+                desk.putting.spawn_blocking(move || {
+                    let state = record::encode_state(&image)?;
+                    drop(image);
+                    place.put(&state)
+                });
             }
             Err(error) => desk.state_put(Err(error)),
         }

@@ -1,6 +1,6 @@
 //! What a coordinator is told when it starts.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use protocol::name::Team;
 
@@ -14,6 +14,9 @@ pub const RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub const RETENTION_BYTES: u64 = 10 << 30;
 /// The longest that a limit may be: ten years, which no sum of times overflows on.
 const LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The largest share of a team: more than that is to leave nothing to the others.
+const SHARE_MAX: u32 = 1_000;
 
 /// The settings of a coordinator.
 #[derive(Clone, Debug)]
@@ -37,6 +40,9 @@ pub struct Options {
     pub retention: Duration,
     /// How many bytes of logs and artifacts builds that have ended may take; the oldest go first.
     pub retention_bytes: u64,
+    /// How many times as large the share of each of these teams is as that of a team that is not here: 1 to
+    /// 1,000.
+    pub team_shares: BTreeMap<Team, u32>,
 }
 
 /// Why options cannot be.
@@ -49,6 +55,14 @@ pub enum OptionsError {
         option: &'static str,
         /// What it is.
         found: Duration,
+    },
+    /// A team's share is zero, or larger than makes sense. Set it to something between.
+    #[error("the share of team {team} is {found}; it has to be 1 to {SHARE_MAX}")]
+    Share {
+        /// Whose.
+        team: Team,
+        /// What it is.
+        found: u32,
     },
     /// Nobody could connect to the address that the others are told. Name the machine's own.
     #[error("`advertise` is {found}, which names no machine and port")]
@@ -75,6 +89,12 @@ impl Options {
                 return Err(OptionsError::Time { option, found });
             }
         }
+        for (team, &found) in &self.team_shares {
+            if !(1..=SHARE_MAX).contains(&found) {
+                let team = team.clone();
+                return Err(OptionsError::Share { team, found });
+            }
+        }
         match self.advertise {
             Some(found) if found.port() == 0 || found.ip().is_unspecified() => {
                 Err(OptionsError::Advertise { found })
@@ -99,6 +119,7 @@ mod tests {
             queue_time_limit: QUEUE_TIME_LIMIT,
             retention: RETENTION,
             retention_bytes: RETENTION_BYTES,
+            team_shares: BTreeMap::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use scheduler::{Fact, FoldError, Ledger};
+use scheduler::{Fact, FoldError, Image, Ledger};
 
 /// Why a record cannot be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +47,8 @@ pub fn decode(line: &[u8]) -> Result<Fact, serde_json::Error> {
 /// # Errors
 ///
 /// If the state cannot be JSON.
-pub fn encode_state(ledger: &Ledger) -> io::Result<Vec<u8>> {
-    Ok(serde_json::to_vec(ledger)?)
+pub fn encode_state(image: &Image) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(image)?)
 }
 
 /// The state that [`encode_state`] wrote.

@@ -1,6 +1,6 @@
 //! Opening what a coordinator keeps: taking the directory, and reading the journal.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use scheduler::{Config, Limits, Scheduler};
 use tracing::info;
@@ -64,7 +64,12 @@ pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
         queue: options.queue_time_limit,
         run: options.build_time_limit,
     };
-    let (journal, scheduler) = replay(&directory.join("journal"), limits)?;
+    let config = Config {
+        limits,
+        shares: Arc::new(options.team_shares.clone()),
+        ..Config::default()
+    };
+    let (journal, scheduler) = replay(&directory.join("journal"), config)?;
     Ok(Kept {
         directory,
         identity,
@@ -76,19 +81,15 @@ pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
 }
 
 /// Folds the journal; decides nothing.
-fn replay(path: &Path, limits: Limits) -> Result<(Journal, Scheduler), OpenJournalError> {
-    let config = Config {
-        limits,
-        ..Config::default()
-    };
-    let mut scheduler = Scheduler::new(config);
+fn replay(path: &Path, config: Config) -> Result<(Journal, Scheduler), OpenJournalError> {
+    let mut scheduler = Scheduler::new(config.clone());
     let mut facts = 0_u64;
     let begun = clock::now();
     let journal = Journal::open(path, &mut |replayed| {
         match replayed {
             Replayed::State(bytes) => {
                 let ledger = record::decode_state(bytes)?;
-                scheduler = Scheduler::restored(config, ledger);
+                scheduler = Scheduler::restored(config.clone(), ledger);
             }
             Replayed::Record(line) => {
                 scheduler.replay(&record::decode(line)?)?;

@@ -181,6 +181,10 @@ pub struct AttemptResult {
     pub started: WallTime,
     /// When its commands had ended.
     pub ended: WallTime,
+    /// Whether the cache has lost a part of the state that the unit had left there: no attempt anywhere
+    /// can start from it. Only with [`Outcome::Fault`].
+    #[serde(default)]
+    pub state_lost: bool,
 }
 
 /// A named output that a build publishes.

@@ -111,6 +111,7 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
             team,
             incarnation,
             connection,
+            ended,
             offer,
             leaving,
             holds,
@@ -118,7 +119,7 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
             let process = (incarnation, connection);
             let mut connected = Connected::new((session, team), process, offer, turn.now);
             connected.is_leaving = leaving;
-            worker::join(turn, connected, &holds);
+            worker::join(turn, connected, &holds, ended);
         }
         Event::WorkerLeft { session } => worker::leave(turn, session),
         Event::Renew {

@@ -108,6 +108,8 @@ pub enum Event {
         incarnation: Incarnation,
         /// Which connection of that process it is; counts up.
         connection: u64,
+        /// The process before it, if nothing that that one started runs any more.
+        ended: Option<Incarnation>,
         /// What it offers.
         offer: Box<WorkerOffer>,
         /// Whether it leaves.

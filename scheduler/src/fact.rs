@@ -152,13 +152,13 @@ pub enum Fact {
         /// When.
         at: WallTime,
     },
-    /// A unit whose state was lost with its worker starts again from its first phase.
+    /// A unit whose state is lost starts again from its first phase.
     UnitRestarted {
         /// The build.
         build: BuildId,
         /// Index of the unit.
         unit: u32,
-        /// Who had its state.
+        /// Who had its state, or ran its last phase.
         worker: WorkerName,
         /// Why.
         cause: RestartCause,
@@ -267,6 +267,8 @@ pub enum RestartCause {
     WorkerLost,
     /// Its worker has left, as it was told to. Does not count: nothing went wrong.
     WorkerLeaves,
+    /// The cache has lost a part of its state. Counts as a try.
+    StateLost,
 }
 
 /// Why a build is to end before all of it has run.

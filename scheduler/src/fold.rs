@@ -13,7 +13,7 @@ use protocol::{
 use crate::{
     fact::{Fact, RestartCause, StopCause},
     index::{Readiness, readiness},
-    state::{self, Build, Ending, JobState, Lease, Ledger, Placement, Try},
+    state::{self, Build, Ending, JobState, Lease, Ledger, Placement, Shared, Try},
 };
 
 /// Why a fact does not fit what is known. The journal was changed, or is not of this program; the
@@ -203,7 +203,7 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     index.add_dependents(id, &build);
     index.limits.extend(build.limit().map(|limit| (limit, id)));
     let jobs = build.submission.graph.jobs.len();
-    ledger.builds.insert(id, build);
+    ledger.builds.insert(id, Shared::new(build));
     for (index, _) in (0..).zip(0..jobs) {
         refresh(ledger, JobId { build: id, index });
     }
@@ -309,11 +309,14 @@ fn end(
     build.open -= 1;
     let of = &mut build.units[unit as usize];
     of.open -= 1;
-    if of.open == 0
-        && let Some(placement) = &of.placement
-    {
-        let worker = placement.worker.clone();
-        ledger.index.unbind(job.build, unit, &worker);
+    if of.open == 0 {
+        let placement = of.placement.as_ref();
+        let worker = placement.map(|placement| placement.worker.clone());
+        if let Some(worker) = worker {
+            ledger.index.unbind(job.build, unit, &worker);
+        }
+        let build = &ledger.builds[&job.build];
+        ledger.index.add_ended_unit(job.build, unit, build);
     }
     let dependents = ledger.index.dependents.get(&job.build);
     let dependents = dependents.map(|of| of[job.index as usize].clone());
@@ -339,6 +342,7 @@ fn refresh(ledger: &mut Ledger, job: JobId) {
             ledger.index.doomed.insert(job, needs);
         }
         Readiness::Now => {
+            let build = build.make_mut();
             let ready = &mut build.jobs[job.index as usize];
             ready.state = JobState::Ready;
             if ready.is_again() {
@@ -372,7 +376,8 @@ fn restarted(
     }
     let placement = of.placement.take();
     of.is_broken = false;
-    of.restarts += u32::from(cause == RestartCause::WorkerLost);
+    let counts = cause != RestartCause::WorkerLeaves;
+    of.restarts += u32::from(counts);
     let jobs = of.jobs.clone();
     for &index in &jobs {
         let job = &mut build.jobs[index as usize];
@@ -383,7 +388,7 @@ fn restarted(
         job.state = JobState::Waiting;
         (job.ended, job.result) = (None, None);
         job.returns = 0;
-        if cause == RestartCause::WorkerLost {
+        if counts {
             // The unit counts them from here on.
             job.faults = 0;
         }
@@ -418,7 +423,7 @@ fn ended(
     change(ledger, id, |build| {
         build.ended = Some(Ending { outcome, at });
     })?;
-    ledger.index.dependents.remove(&id);
+    ledger.index.close(id);
     ledger.index.add_ended(id, &ledger.builds[&id], at);
     Ok(())
 }
@@ -448,7 +453,7 @@ fn change(
 }
 
 fn known_build_mut(ledger: &mut Ledger, id: BuildId) -> Result<&mut Build, FoldError> {
-    let build = ledger.builds.get_mut(&id);
+    let build = ledger.builds.get_mut(&id).map(Shared::make_mut);
     build.ok_or(FoldError::UnknownBuild { build: id })
 }
 

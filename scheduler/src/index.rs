@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
-    build::BuildId,
+    build::{BuildId, Outcome, Status},
     job::JobId,
     lease::LeaseId,
     name::{ProjectName, Team, WorkerName},
@@ -13,8 +13,9 @@ use protocol::{
 };
 
 use crate::{
+    outcome::unit_status,
     queue::Queue,
-    state::{Build, JobState, Lease},
+    state::{Build, JobState, Lease, Shared},
     weights::Weights,
 };
 
@@ -33,6 +34,8 @@ pub(crate) struct Index {
     pub(crate) doomed: BTreeMap<JobId, u32>,
     /// Jobs that wait to be tried again.
     pub(crate) again: BTreeSet<JobId>,
+    /// Builds that have not ended and of which a unit has that counts, otherwise than well.
+    pub(crate) fallen: BTreeSet<BuildId>,
     /// For each job of a build that has not ended: which jobs need it.
     pub(crate) dependents: BTreeMap<BuildId, Vec<Vec<u32>>>,
     /// All builds, by project and number; several teams may have a project of one name.
@@ -51,7 +54,10 @@ pub(crate) struct Index {
 
 impl Index {
     /// The index of these records.
-    pub(crate) fn of(builds: &BTreeMap<BuildId, Build>, leases: &BTreeMap<LeaseId, Lease>) -> Self {
+    pub(crate) fn of(
+        builds: &BTreeMap<BuildId, Shared>,
+        leases: &BTreeMap<LeaseId, Lease>,
+    ) -> Self {
         let mut index = Self::default();
         for (&id, build) in builds {
             index.add(id, build);
@@ -73,6 +79,12 @@ impl Index {
         self.orders.insert(build.order, id);
         let of = self.numbers.entry(number_of(build)).or_default();
         of.insert(build.submission.team.clone(), id);
+    }
+
+    /// Forgets what matters of a build only as long as it has not ended.
+    pub(crate) fn close(&mut self, id: BuildId) {
+        self.dependents.remove(&id);
+        self.fallen.remove(&id);
     }
 
     /// Forgets a build.
@@ -98,6 +110,8 @@ impl Index {
         for (unit, state) in (0..).zip(&build.units) {
             if state.open > 0 {
                 self.bind(id, unit, build);
+            } else {
+                self.add_ended_unit(id, unit, build);
             }
         }
         for (index, job) in (0..).zip(&build.jobs) {
@@ -146,6 +160,15 @@ impl Index {
             let bound = self.bound.entry(at.worker.clone()).or_default();
             bound.insert((id, unit));
             self.bound_units.insert((id, unit));
+        }
+    }
+
+    /// Takes up how a unit has ended.
+    pub(crate) fn add_ended_unit(&mut self, id: BuildId, unit: u32, build: &Build) {
+        let counts = !build.submission.graph.units[unit as usize].ignore_failure;
+        let status = unit_status(build, &build.units[unit as usize]);
+        if counts && status != Status::Ended(Outcome::Succeeded) {
+            self.fallen.insert(id);
         }
     }
 

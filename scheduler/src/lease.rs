@@ -234,6 +234,8 @@ pub(crate) fn finish(
     let build = turn.state.ledger.builds.get(&job.build);
     let build = build.expect("builds of live leases are known");
     let at = turn.now.wall;
+    // Of a unit of which nothing has run, the cache can have lost the source only, which nobody makes again.
+    let is_broken = is_bound(turn.state, job) || result.state_lost && has_run(turn.state, job);
     let fact = match verdict(build, job, &result) {
         Verdict::Ended(outcome) => Fact::JobEnded {
             lease,
@@ -248,7 +250,7 @@ pub(crate) fn finish(
             job,
             worker: name.clone(),
             context,
-            breaks: Some(is_bound(turn.state, job)),
+            breaks: Some(is_broken),
             at,
         },
     };

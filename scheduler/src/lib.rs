@@ -46,7 +46,7 @@ pub use crate::{
     retention::{RetentionPolicy, overdue},
     retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},
     scheduler::{Deadline, Decision, Scheduler},
-    state::{Config, Ledger, State},
+    state::{Config, Image, Ledger, State},
     weights::{NoRoom, room, weight},
 };
 

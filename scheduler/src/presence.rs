@@ -18,7 +18,7 @@ use crate::{
     fact::Platform,
     lease::LEASE_FENCE,
     retry::BENCH_MAX,
-    shares::Shares,
+    shares::{Shares, TeamWeights},
     state::Ledger,
     timer::{Timer, Timers},
 };
@@ -108,9 +108,17 @@ impl Connected {
 }
 
 impl Presence {
+    /// Nobody is there.
+    pub(crate) fn new(weights: TeamWeights) -> Self {
+        Self {
+            shares: Shares::new(weights),
+            ..Self::default()
+        }
+    }
+
     /// Nobody is there, and every live lease gets a full time to live.
-    pub(crate) fn recovered(ledger: &Ledger, now: Now) -> Self {
-        let mut presence = Self::default();
+    pub(crate) fn recovered(ledger: &Ledger, weights: TeamWeights, now: Now) -> Self {
+        let mut presence = Self::new(weights);
         let fence = now.time + LEASE_FENCE;
         for (lease, known) in &ledger.leases {
             presence.timers.set(Timer::Lease(*lease), fence);

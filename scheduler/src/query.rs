@@ -142,13 +142,14 @@ pub fn builds(
         .filter(|build| scope.contains(build))
         .filter(|build| project.is_none_or(|project| build.submission.project == *project))
         .take(limit)
-        .map(summary)
+        .map(|build| summary(build))
         .collect()
 }
 
 /// A build in a line; `None`: it is not known.
 pub fn build_summary(state: &State, build: BuildId) -> Option<BuildSummary> {
-    state.ledger.builds.get(&build).map(summary)
+    let build = state.ledger.builds.get(&build);
+    build.map(|build| summary(build))
 }
 
 /// A build in full; `None`: it is not known.

@@ -1,6 +1,6 @@
 //! The driver: takes events, gives facts and effects, and says when time matters next.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
     name::WorkerName,
@@ -79,7 +79,8 @@ impl Scheduler {
     /// Ends recovery: nobody is connected, and every live lease gets a full time to live from `now`.
     /// What the facts leave to be decided is decided with the next event.
     pub fn recovered(&mut self, now: Now) {
-        self.state.presence = Presence::recovered(&self.state.ledger, now);
+        let weights = Arc::clone(&self.state.config.shares);
+        self.state.presence = Presence::recovered(&self.state.ledger, weights, now);
     }
 
     /// Decides what follows from `event`. What ended by `now` has ended before it.

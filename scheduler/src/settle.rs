@@ -4,7 +4,7 @@
 //! completed by the next event.
 
 use protocol::{
-    build::{BuildId, Outcome, PhaseContext, Status},
+    build::{BuildId, Outcome, PhaseContext},
     job::JobId,
     name::WorkerName,
 };
@@ -13,10 +13,10 @@ use crate::{
     decide::{Turn, stop},
     fact::{Fact, RestartCause, StopCause},
     fold::{first_job, last_job},
-    outcome::{build_outcome, unit_status},
+    outcome::build_outcome,
     presence::Presence,
     retry,
-    state::{Build, JobState, Placement, Unit},
+    state::{Build, JobState, Ledger, Placement, Unit},
 };
 
 /// Settles every build that something was decided about.
@@ -33,7 +33,7 @@ fn settle_build(turn: &mut Turn<'_>, build: BuildId) {
     restart_left(turn, build);
     retry_again(turn, build);
     skip_doomed(turn, build);
-    if is_failed_fast(&turn.state.ledger.builds[&build]) {
+    if is_failed_fast(&turn.state.ledger, build) {
         stop(turn, build, StopCause::FastFail);
     }
     give_up_stopped(turn, build);
@@ -113,6 +113,16 @@ fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause)
         return;
     };
     let at = turn.now.wall;
+    let (status_code, lost) = match cause {
+        RestartCause::WorkerLost | RestartCause::WorkerLeaves => {
+            let lost = format!("The unit's state was lost with worker {worker}");
+            ("WORKER_LOST", lost)
+        }
+        RestartCause::StateLost => {
+            let lost = "The cache has lost a part of the unit's state";
+            ("STATE_LOST", lost.to_owned())
+        }
+    };
     if is_tried && !has_failed && has_begun.is_none() {
         turn.record(Fact::UnitRestarted {
             build: id,
@@ -123,14 +133,13 @@ fn restart(turn: &mut Turn<'_>, (id, unit): (BuildId, u32), cause: RestartCause)
         });
         return;
     }
-    let lost = format!("The unit's state was lost with worker {worker}");
     let message = match has_begun {
         Some(phase) => format!("{lost}. {}", retry::not_again(phase)),
         None if has_failed => format!("{lost}, and a phase that failed does not run again."),
         None => format!("{lost}, and the unit was started often enough."),
     };
     let context = PhaseContext {
-        status_code: "WORKER_LOST".to_owned(),
+        status_code: status_code.to_owned(),
         message,
     };
     let waiting: Vec<u32> = jobs
@@ -161,7 +170,10 @@ fn retry_again(turn: &mut Turn<'_>, id: BuildId) {
         }
         if build.unit_of(job.index).is_broken {
             let unit = build.node(job.index).unit;
+            let placement = build.unit_of(job.index).placement.as_ref();
+            let is_bound = placement.is_some_and(Placement::is_bound);
             let cause = match known.returns {
+                _ if !is_bound => RestartCause::StateLost,
                 0 => RestartCause::WorkerLost,
                 _ => RestartCause::WorkerLeaves,
             };
@@ -200,15 +212,9 @@ fn skip_doomed(turn: &mut Turn<'_>, id: BuildId) {
 }
 
 /// Whether a unit has failed in a build that is to end then.
-fn is_failed_fast(build: &Build) -> bool {
-    let graph = &build.submission.graph;
-    let mut units = build.units.iter().zip(&graph.units);
-    graph.fast_fail
-        && units.any(|(unit, node)| {
-            let status = (unit.open == 0).then(|| unit_status(build, unit));
-            !node.ignore_failure
-                && !matches!(status, None | Some(Status::Ended(Outcome::Succeeded)))
-        })
+fn is_failed_fast(ledger: &Ledger, build: BuildId) -> bool {
+    let is_fallen = ledger.index.fallen.contains(&build);
+    is_fallen && ledger.builds[&build].submission.graph.fast_fail
 }
 
 /// Gives up the jobs of a build that stops, but for those that run.

@@ -1,22 +1,32 @@
 //! Shares: which team's turn it is.
 //!
-//! Equal shares of the farm's slots: the next unit to begin is of the team that has the fewest leases out,
-//! and among equals of the one that has used the least time of slots. What a team did not use while it
+//! Shares of the farm's slots, equal or by weight: the next unit to begin is of the team that has the fewest
+//! leases out for its weight, and among equals of the one that has used the least time of slots for it. What a team did not use while it
 //! had nothing to do, it does not get back: one that comes again starts where those are that waited. The
 //! leases are in the ledger; the times used are not, and start anew with the coordinator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use protocol::{lease::LeaseId, name::Team, time::Time};
 
 /// What decides whose turn it is: the least comes first.
-pub(crate) type Share = (u32, u64);
+pub(crate) type Share = (u64, u64);
+
+/// How much larger the share of each team is than that of one that is not named here.
+pub(crate) type TeamWeights = Arc<BTreeMap<Team, u32>>;
+
+/// What a lease counts for a team of weight 1: much more than the largest weight, so that it divides well.
+const LEASE: u64 = 1 << 32;
 
 /// What each team has of the farm.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shares {
-    /// Leases that are out, and time used in microseconds, by team; and whether it has units that wait to
-    /// begin.
+    weights: TeamWeights,
+    /// Leases that are out, and time used in microseconds, by team and for its weight; and whether it has
+    /// units that wait to begin.
     teams: BTreeMap<Team, (Share, bool)>,
     /// Teams that have units that wait to begin.
     waiting: BTreeSet<(Share, Team)>,
@@ -27,12 +37,26 @@ pub(crate) struct Shares {
 }
 
 impl Shares {
+    /// Nobody has anything.
+    pub(crate) fn new(weights: TeamWeights) -> Self {
+        Self {
+            weights,
+            ..Self::default()
+        }
+    }
+
+    fn weight(&self, team: &Team) -> u64 {
+        let weight = self.weights.get(team).copied();
+        weight.map_or(1, |weight| u64::from(weight.max(1)))
+    }
+
     /// A lease is out.
     pub(crate) fn granted(&mut self, lease: LeaseId, team: &Team, now: Time) {
         self.leases.insert(lease, (team.clone(), now));
         let (_, used) = self.of(team);
         self.level = self.level.max(used);
-        self.change(team, |(running, _)| *running += 1);
+        let lease = LEASE / self.weight(team);
+        self.change(team, |(running, _)| *running += lease);
     }
 
     /// A lease is not out any more.
@@ -41,9 +65,10 @@ impl Shares {
             return;
         };
         let micros = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        let weight = self.weight(&team);
         self.change(&team, |(running, used)| {
-            *running = running.saturating_sub(1);
-            *used = used.saturating_add(micros);
+            *running = running.saturating_sub(LEASE / weight);
+            *used = used.saturating_add(micros / weight);
         });
     }
 

@@ -1,6 +1,6 @@
 //! The state: what facts say ([`Ledger`]), and who is there now (`Presence`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
 use protocol::{
     build::{BuildId, Outcome, PhaseContext},
@@ -11,7 +11,7 @@ use protocol::{
     time::WallTime,
     worker::Incarnation,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     event::Submission,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Settings of the scheduler.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// How long builds that are submitted from now on may take.
     pub limits: Limits,
@@ -31,6 +31,9 @@ pub struct Config {
     pub active_weight_max: u64,
     /// How much those of one team may weigh.
     pub team_weight_max: u64,
+    /// How many times as large the share of each of these teams is as that of a team that is not here. Only
+    /// what is there now is shared by it: it may change from start to start.
+    pub shares: Arc<BTreeMap<Team, u32>>,
 }
 
 impl Default for Config {
@@ -46,6 +49,7 @@ impl Default for Config {
             active_weight_max: 1 << 30,
             // A team alone fills half of it, and leaves room for the others.
             team_weight_max: 1 << 29,
+            shares: Arc::default(),
         }
     }
 }
@@ -62,9 +66,9 @@ impl State {
     /// A state in which `ledger` is what was decided, and nobody is there.
     pub(crate) fn new(config: Config, ledger: Ledger) -> Self {
         Self {
+            presence: Presence::new(Arc::clone(&config.shares)),
             config,
             ledger,
-            presence: Presence::default(),
         }
     }
 }
@@ -73,7 +77,7 @@ impl State {
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(from = "Kept")]
 pub struct Ledger {
-    pub(crate) builds: BTreeMap<BuildId, Build>,
+    pub(crate) builds: BTreeMap<BuildId, Shared>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// The last number given in each project.
     pub(crate) numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
@@ -88,10 +92,58 @@ pub struct Ledger {
     pub(crate) index: Index,
 }
 
+/// A build that images of the ledger may share.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Shared(Arc<Build>);
+
+impl Shared {
+    /// A build that nobody shares.
+    pub(crate) fn new(build: Build) -> Self {
+        Self(Arc::new(build))
+    }
+
+    /// The build to change it: a copy, as long as an image shares it.
+    pub(crate) fn make_mut(&mut self) -> &mut Build {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl Deref for Shared {
+    type Target = Build;
+
+    fn deref(&self) -> &Build {
+        &self.0
+    }
+}
+
+impl Serialize for Shared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Shared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Build::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// What a ledger says at one moment, to be written down while the ledger changes. Its serialised form is
+/// that of the [`Ledger`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Image {
+    builds: BTreeMap<BuildId, Shared>,
+    leases: BTreeMap<LeaseId, Lease>,
+    numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
+    draining: BTreeMap<WorkerName, WallTime>,
+    next_order: u64,
+    next_lease: u64,
+}
+
 /// What is kept of a ledger.
 #[derive(Deserialize)]
 struct Kept {
-    builds: BTreeMap<BuildId, Build>,
+    builds: BTreeMap<BuildId, Shared>,
     leases: BTreeMap<LeaseId, Lease>,
     numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
     draining: BTreeMap<WorkerName, WallTime>,
@@ -115,6 +167,19 @@ impl From<Kept> for Ledger {
 }
 
 impl Ledger {
+    /// What it says now. Builds are shared, not copied, so that even of a hundred thousand jobs it is made
+    /// in milliseconds.
+    pub fn image(&self) -> Image {
+        Image {
+            builds: self.builds.clone(),
+            leases: self.leases.clone(),
+            numbers: self.numbers.clone(),
+            draining: self.draining.clone(),
+            next_order: self.next_order,
+            next_lease: self.next_lease,
+        }
+    }
+
     /// The job with its build, if both are known.
     pub(crate) fn job(&self, id: JobId) -> Option<(&Build, &Job)> {
         let build = self.builds.get(&id.build)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName};
+use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName, worker::Incarnation};
 
 use crate::{
     decide::Turn,
@@ -16,7 +16,12 @@ use crate::{
 };
 
 /// Takes up a worker; one of the same name that was there before is sent away.
-pub(crate) fn join(turn: &mut Turn<'_>, connected: Connected, holds: &[HeldLease]) {
+pub(crate) fn join(
+    turn: &mut Turn<'_>,
+    connected: Connected,
+    holds: &[HeldLease],
+    ended: Option<Incarnation>,
+) {
     let session = connected.session;
     if turn.state.presence.name_of(session).is_some() {
         turn.ignore(Ignored::Duplicate);
@@ -55,6 +60,7 @@ pub(crate) fn join(turn: &mut Turn<'_>, connected: Connected, holds: &[HeldLease
         leases: kept.clone(),
     });
     take_back(turn, &name, &held);
+    lose_ended(turn, &name, ended);
     turn.state.presence.relist(&turn.state.ledger, &name);
     unsettle_bound(turn, &name);
     for lease in kept {
@@ -93,6 +99,26 @@ fn take_back(turn: &mut Turn<'_>, worker: &WorkerName, held: &BTreeSet<LeaseId>)
     let unknown: Vec<LeaseId> = unknown.copied().collect();
     for lease in unknown {
         lease::give_back(turn, lease, ReturnCause::NotBegun);
+    }
+}
+
+/// Loses at once what the process before was given, of which nothing runs any more: it need not wait for
+/// its fence. What came before that process waits.
+fn lose_ended(turn: &mut Turn<'_>, worker: &WorkerName, ended: Option<Incarnation>) {
+    let state = &turn.state;
+    let connected = state.presence.get(worker);
+    let own = connected.map(|connected| connected.incarnation);
+    // Of itself a process says what runs by name.
+    let Some(ended) = ended.filter(|ended| Some(*ended) != own) else {
+        return;
+    };
+    let out = state.ledger.index.leases.get(worker).into_iter().flatten();
+    let of_it = out.filter(|lease| {
+        let known = state.ledger.leases.get(lease);
+        known.is_some_and(|known| known.incarnation == Some(ended))
+    });
+    for lease in of_it.copied().collect::<Vec<_>>() {
+        lease::lose(turn, lease);
     }
 }
 

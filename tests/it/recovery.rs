@@ -1,5 +1,7 @@
 //! What survives: the farm's processes may be started again at any moment.
 
+use std::time::Duration;
+
 use testkit::{
     farm::{Farm, FarmPlan},
     project,
@@ -126,4 +128,34 @@ phases:
     );
     assert_eq!(ended["units"][0]["phases"][3]["attempts"], 2);
     assert!(log.contains("\nended kept\n"), "{log}");
+}
+
+#[test]
+fn a_worker_that_starts_again_does_not_wait_for_what_died_with_it() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands: [echo started, sleep 3, echo ended]
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    testkit::wait::until_true("the build runs", || {
+        farm.log(&build).contains("\nstarted\n")
+    });
+    farm.kill_worker(0);
+    let killed = testkit::wait::now();
+    farm.start_worker(0);
+    testkit::wait::until_true("the phase is tried again", || {
+        farm.status(&build)["units"][0]["phases"][3]["attempts"] == 2
+    });
+    let waited = killed.elapsed();
+    // As long as the coordinator waits for a worker of which nobody knows.
+    assert!(waited < Duration::from_secs(20), "{waited:?}");
+    let ended = farm.wait_for_end(&build);
+    assert_eq!(ended["summary"]["status"]["ENDED"], "SUCCEEDED", "{ended}");
 }

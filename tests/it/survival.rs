@@ -155,10 +155,8 @@ fn kill(farm: &mut Farm, victim: Victim, mark: &str) {
     };
     match victim {
         Victim::Worker => {
-            let Some(worker) = running_on(farm) else {
-                // Between two phases nothing runs; whoever ran the last one will run the next.
-                return;
-            };
+            // Between two phases nothing runs; whoever ran the last one will run the next.
+            let worker = running_on(farm).unwrap_or_else(|| ran_last_on(farm));
             farm.kill_worker(worker);
             gone();
         }
@@ -195,6 +193,18 @@ fn running_on(farm: &Farm) -> Option<u32> {
     })?;
     let name = busy["offer"]["name"].as_str().unwrap();
     name.strip_prefix("worker-").unwrap().parse().ok()
+}
+
+/// The worker that ran the last phase that was tried.
+fn ran_last_on(farm: &Farm) -> u32 {
+    let status = farm.status("sample#1");
+    let phases = status["units"][0]["phases"].as_array().unwrap();
+    let mut workers = phases
+        .iter()
+        .rev()
+        .filter_map(|phase| phase["worker"].as_str());
+    let name = workers.next().expect("a phase has run");
+    name.strip_prefix("worker-").unwrap().parse().unwrap()
 }
 
 #[test]

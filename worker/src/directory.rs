@@ -4,6 +4,8 @@
 //! and `units` the state of units at isolation level `host`; what a worker before this one left there
 //! belongs to nobody any more, and is removed at the start.
 
+mod before;
+
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
@@ -11,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::worker::Incarnation;
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -26,7 +29,9 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
+    /// The process that had it before, if nothing that it started runs any more.
+    before: Option<Incarnation>,
 }
 
 /// Why a data directory cannot be used.
@@ -94,12 +99,13 @@ impl DataDirectory {
             Err(error) => return Err(failed("lock", &lock_path)(error.into())),
         }
         check_version(path)?;
-        let directory = Self {
+        let mut directory = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
+            before: None,
         };
         match await_keepers(&directory.keepers(), &directory.units()) {
-            Ok(true) => {}
+            Ok(true) => directory.before = before::read(&directory.process(), &directory.lock),
             Ok(false) => warn!("what a worker before started may run on"),
             Err(error) => warn!(%error, "keepers of a worker before cannot be waited for"),
         }
@@ -108,6 +114,25 @@ impl DataDirectory {
             create(&area)?;
         }
         Ok(directory)
+    }
+
+    /// The process that had the directory before this one, if it is certain that nothing of what that one
+    /// started runs any more.
+    pub(crate) const fn before(&self) -> Option<Incarnation> {
+        self.before
+    }
+
+    /// Takes the directory as the process `incarnation`. Blocking.
+    pub(crate) fn take(&self, incarnation: Incarnation) {
+        if let Err(error) = before::write(&self.process(), &self.lock, incarnation) {
+            // The process after this one knows less than it could, and its predecessor's leases run out.
+            warn!(%error, "which process has the data directory cannot be written down");
+        }
+    }
+
+    /// Which process has the directory.
+    fn process(&self) -> PathBuf {
+        self.path.join("process")
     }
 
     /// All of it.
@@ -164,7 +189,9 @@ fn check_version(directory: &Path) -> Result<(), DirectoryError> {
                 path: directory.to_owned(),
                 found,
             }),
-            Ok(_) => Ok(()),
+            Ok(VERSION) => Ok(()),
+            // Programs of older versions may not understand what this one writes.
+            Ok(_) => write_version(directory, &path).map_err(failed("write", &path)),
             Err(_) => Err(DirectoryError::Version { path, found }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -231,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn a_process_knows_the_one_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDirectory::open(folder.path()).unwrap();
+        assert_eq!(first.before(), None);
+        first.take(Incarnation(7));
+        drop(first);
+        let second = DataDirectory::open(folder.path()).unwrap();
+        assert_eq!(second.before(), Some(Incarnation(7)));
+    }
+
+    #[test]
     fn two_workers_cannot_share_a_directory() {
         let folder = tempfile::tempdir().unwrap();
         let _first = DataDirectory::open(folder.path()).unwrap();
@@ -245,5 +283,14 @@ mod tests {
         let refused = DataDirectory::open(folder.path()).unwrap_err().to_string();
         assert!(refused.contains("of version 7"), "{refused}");
         assert!(refused.contains("up to 1"), "{refused}");
+    }
+
+    #[test]
+    fn an_older_directory_is_of_this_version_from_its_first_start_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = folder.path().join("version");
+        fs::write(&version, "0\n").unwrap();
+        drop(DataDirectory::open(folder.path()).unwrap());
+        assert_eq!(fs::read_to_string(version).unwrap(), "1\n");
     }
 }

@@ -230,7 +230,10 @@ async fn perform(
         Ok(Err(fault)) => {
             let message = Chain(&fault).to_string();
             warn!(lease = %assignment.lease, job = %assignment.job, error = message, "attempt is a fault");
-            PhaseEnd::new(Verdict::fault(message))
+            PhaseEnd {
+                state_lost: fault.is_of_lost_state(),
+                ..PhaseEnd::new(Verdict::fault(message))
+            }
         }
         Err(interrupt) => match interrupt.verdict() {
             Some(verdict) => PhaseEnd::new(verdict),
@@ -321,6 +324,7 @@ fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -
         log_bytes,
         started,
         ended,
+        state_lost: end.state_lost,
     }))
 }
 

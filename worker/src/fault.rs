@@ -2,12 +2,16 @@
 
 use std::{error::Error, io};
 
+use cache::{client::CacheError, download::FetchError, materialize::MaterializeError};
+
 /// What the farm failed at, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {tried}")]
 pub(crate) struct Fault {
     tried: String,
     source: Box<dyn Error + Send + Sync>,
+    /// Whether the cache has lost a part of the unit's state.
+    is_of_lost_state: bool,
 }
 
 impl Fault {
@@ -19,8 +23,37 @@ impl Fault {
         Self {
             tried: tried.into(),
             source: source.into(),
+            is_of_lost_state: false,
         }
     }
+
+    /// Says that the unit's state was wanted: if the cache has not all of it, it is lost.
+    pub(crate) fn of_the_state(mut self) -> Self {
+        self.is_of_lost_state |= is_missing(&*self.source);
+        self
+    }
+
+    /// Whether the cache has lost a part of the unit's state, so that it has to be made again.
+    pub(crate) const fn is_of_lost_state(&self) -> bool {
+        self.is_of_lost_state
+    }
+}
+
+/// Whether something failed because the cache has not what it was asked for.
+fn is_missing(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let of_cache = error.downcast_ref().is_some_and(CacheError::is_missing);
+        let of_fetch = error.downcast_ref().is_some_and(FetchError::is_missing);
+        let of_tree = error
+            .downcast_ref()
+            .is_some_and(MaterializeError::is_missing);
+        if of_cache || of_fetch || of_tree {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Turns errors into faults.
@@ -47,5 +80,42 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.or_fault(tried),
         Err(ended) => Err(Fault::new(tried, io::Error::from(ended))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{
+        digest::Digest,
+        message::{Refusal, RefusalCode},
+    };
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_cache_has_not_is_lost_state() {
+        let missing = || CacheError::MissingChunk {
+            digest: Digest::of(b"gone"),
+        };
+        let refused = |code| CacheError::Refused {
+            what: "write an entry",
+            source: Refusal::new(code, "no"),
+        };
+        let fetched = Fault::new("fetch", FetchError::from(missing()));
+        assert!(!fetched.is_of_lost_state(), "it may have been anything");
+        assert!(fetched.of_the_state().is_of_lost_state());
+        let unpacked = MaterializeError::from(FetchError::from(missing()));
+        let kept = Fault::new("keep a layer", Fault::new("unpack", unpacked));
+        assert!(kept.of_the_state().is_of_lost_state(), "however deep it is");
+        let named = refused(RefusalCode::FailedPrecondition);
+        assert!(Fault::new("store", named).of_the_state().is_of_lost_state());
+        let denied = FetchError::from(refused(RefusalCode::PermissionDenied));
+        assert!(
+            !Fault::new("fetch", denied)
+                .of_the_state()
+                .is_of_lost_state()
+        );
+        let full = Fault::new("unpack", io::Error::from(io::ErrorKind::StorageFull));
+        assert!(!full.of_the_state().is_of_lost_state());
     }
 }

@@ -102,6 +102,11 @@ impl Leases {
         Some((self.sequence, listed))
     }
 
+    /// Whether a renewal of this number was sent on this stream and is not answered yet.
+    pub fn awaits(&self, sequence: u64) -> bool {
+        self.sent.iter().any(|sent| sent.sequence == sequence)
+    }
+
     /// A renewal was answered. Returns the leases that were in it and are lost. An answer to what was
     /// never sent, or to what was answered before, changes nothing.
     pub fn renewed(&mut self, sequence: u64, kept: &[LeaseId]) -> Vec<LeaseId> {

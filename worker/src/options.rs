@@ -46,4 +46,6 @@ pub struct Options {
     pub commands: Vec<String>,
     /// How many bytes unpacked layers may take before those not in use go.
     pub disk_budget: u64,
+    /// Where to serve metrics and health over HTTP, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
 }

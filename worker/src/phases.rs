@@ -76,6 +76,8 @@ pub(crate) struct PhaseEnd {
     pub(crate) cache_uses: Vec<CacheUse>,
     /// When its commands had ended; `None`: it had none.
     pub(crate) ended: Option<WallTime>,
+    /// Whether the cache has lost a part of what it starts from.
+    pub(crate) state_lost: bool,
 }
 
 impl PhaseEnd {
@@ -87,6 +89,7 @@ impl PhaseEnd {
             artifact: None,
             cache_uses: Vec::new(),
             ended: None,
+            state_lost: false,
         }
     }
 }
@@ -222,7 +225,7 @@ impl Work<'_> {
         let mut layers = Vec::with_capacity(snapshot.layers.len());
         if matches!(ground, Ground::Namespace) {
             for layer in &snapshot.layers {
-                let (layer, _) = self.layer(layer).await?;
+                let (layer, _) = self.layer(layer).await.map_err(Fault::of_the_state)?;
                 layers.push(layer);
             }
         }

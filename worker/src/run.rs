@@ -1,17 +1,21 @@
 //! Runs a worker: from its options to its last acknowledged result.
 
-use std::{fs::File, io::Read as _, path::PathBuf, sync::Arc};
+use std::{fs::File, io::Read as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use protocol::{
     digest::Digest,
     worker::{Incarnation, Isolation, WorkerOffer},
 };
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
 };
-use tracing::{info, warn};
-use transport::{Client, ClientError, ConnectError, Credentials, keep_renewed, use_renewed};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use transport::{
+    Client, ClientError, ConnectError, Connection, Credentials, keep_renewed, use_renewed,
+};
 
 use crate::{
     cache_link::CacheKeeper,
@@ -55,6 +59,14 @@ pub enum RunError {
         /// What it says.
         source: std::io::Error,
     },
+    /// Where metrics are to be served is taken, or not this machine's. Name another address.
+    #[error("failed to listen on {listen} for metrics")]
+    Metrics {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The credentials are of no use, or there is no socket.
     #[error("failed to make a client")]
     Client {
@@ -89,6 +101,7 @@ pub enum RunError {
 ///
 /// Dropping the future kills all attempts at once; their leases run out.
 pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Result<(), RunError> {
+    let metrics = listen_for_metrics(options.metrics_listen).await?;
     let path = options.directory.clone();
     let opened = tokio::task::spawn_blocking(move || DataDirectory::open(&path)).await?;
     let directory = opened?;
@@ -97,7 +110,12 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     let isolation = choose(options.isolation, &probed)?;
     let offer = offer(&options, isolation, &probed);
     let seed = seed(&options);
-    let incarnation = tokio::task::spawn_blocking(draw).await??;
+    let take = move || {
+        let incarnation = draw()?;
+        directory.take(incarnation);
+        Ok::<_, RunError>((directory, incarnation))
+    };
+    let (directory, incarnation) = tokio::task::spawn_blocking(take).await??;
 
     let client = Client::new(&credentials)?;
     let address = watch::Sender::new(None);
@@ -139,6 +157,9 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     below.spawn(units::keep_swept(Arc::clone(&site)));
     below.spawn(site.layers.clone().keep_durable());
     let session = Session::new(site, (offer, incarnation), address);
+    if let Some(listener) = metrics {
+        below.spawn(serve_metrics(listener, session.connections()));
+    }
     let ended = tokio::select! {
         biased;
         ended = session.run(arrived, stop) => ended,
@@ -148,6 +169,27 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     client.close();
     client.idle().await;
     ended.map_err(|source| RunError::Refused { source })
+}
+
+async fn listen_for_metrics(listen: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {
+    let Some(listen) = listen else {
+        return Ok(None);
+    };
+    let error = |source| RunError::Metrics { listen, source };
+    Ok(Some(TcpListener::bind(listen).await.map_err(error)?))
+}
+
+/// Serves metrics; the worker is well while a coordinator has it.
+async fn serve_metrics(listener: TcpListener, joined: watch::Receiver<Option<Connection>>) {
+    let healthy = move || match *joined.borrow() {
+        Some(_) => Ok(()),
+        None => Err("no coordinator has taken the worker".to_owned()),
+    };
+    // Ended with the worker, by being dropped.
+    let served = cache::metrics::serve(listener, healthy, CancellationToken::new());
+    if let Err(error) = served.await {
+        error!(%error, "metrics are not served any more");
+    }
 }
 
 /// Waits until one of the parts breaks; that one has nothing more to do is fine.

@@ -107,6 +107,11 @@ impl Session {
         }
     }
 
+    /// The connection to the coordinator; `None` while it has not taken the worker.
+    pub(crate) fn connections(&self) -> watch::Receiver<Option<Connection>> {
+        self.connections.subscribe()
+    }
+
     /// Works until told to stop, by `stop` or by the coordinator, and then until every attempt has ended
     /// and its result is acknowledged, and until the coordinator has no more of the units that are kept
     /// here. Is it not there, the worker does not wait for it.
@@ -220,6 +225,7 @@ impl Session {
                     offer: self.offer.clone(),
                     incarnation: self.process.0,
                     connection: self.process.1,
+                    ended: self.site.directory.before(),
                     leaving: self.leaving,
                     holds: self.book.holds(),
                 });
@@ -243,11 +249,15 @@ impl Session {
             CoordinatorMessage::Joined { cache, leases } => self.joined(cache, &leases),
             CoordinatorMessage::Assign(assignment) => self.assigned(*assignment),
             CoordinatorMessage::Renewed { sequence, leases } => {
+                if !self.leases.awaits(sequence) {
+                    ignored("out_of_order");
+                }
                 for lease in self.leases.renewed(sequence, &leases) {
                     self.lost(lease);
                 }
                 self.book.prolong(|lease| self.leases.fence(lease));
             }
+            CoordinatorMessage::Revoke { lease, .. } if !self.book.knows(lease) => ignored("late"),
             CoordinatorMessage::Revoke { lease, reason } => match reason {
                 RevokeReason::Stopped => self.book.interrupt(lease, Interrupt::Stopped),
                 RevokeReason::TimedOut => self.book.interrupt(lease, Interrupt::TimedOut),
@@ -257,6 +267,9 @@ impl Session {
                 }
             },
             CoordinatorMessage::Acknowledged { lease } => {
+                if !self.book.knows(lease) {
+                    ignored("late");
+                }
                 self.leases.release(lease);
                 self.book.acknowledged(lease);
                 if let Some(place) = self.site.units.acknowledged(lease) {
@@ -264,7 +277,11 @@ impl Session {
                     self.clearing.spawn(units::clear(site, place));
                 }
             }
-            CoordinatorMessage::GoAhead { lease } => self.book.go_ahead(lease),
+            CoordinatorMessage::GoAhead { lease } => {
+                if !self.book.go_ahead(lease) {
+                    ignored("duplicate");
+                }
+            }
             CoordinatorMessage::Dismissed => self.dismissed = true,
             CoordinatorMessage::Drain => self.leave("drained"),
         }
@@ -301,10 +318,11 @@ impl Session {
     fn assigned(&mut self, assignment: Assignment) {
         let lease = assignment.lease;
         if self.book.knows(lease) {
-            return;
+            return ignored("duplicate");
         }
         if !self.joined || !self.leases.granted(lease, clock::boot()) {
             warn!(%lease, job = %assignment.job, "assignment came too late to begin");
+            ignored("late");
             self.say(WorkerMessage::Declined { lease });
             return;
         }
@@ -442,4 +460,9 @@ impl Session {
             self.joined = false;
         }
     }
+}
+
+/// Counts a message of the coordinator that changed nothing, for those who watch over the farm.
+fn ignored(reason: &'static str) {
+    metrics::counter!("grange_worker_messages_ignored_total", "reason" => reason).increment(1);
 }

@@ -75,6 +75,7 @@ pub(super) fn result() -> AttemptResult {
         log_bytes: 1_000,
         started: WallTime(1),
         ended: WallTime(2),
+        state_lost: false,
     }
 }
 
@@ -95,6 +96,7 @@ pub(super) fn joins(workers: u32) -> impl Iterator<Item = Event> {
                 isolation: Isolation::Namespace,
                 base: Digest::of(b"base"),
             }),
+            ended: None,
             leaving: false,
             holds: Vec::new(),
         }

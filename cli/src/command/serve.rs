@@ -149,6 +149,7 @@ pub(crate) async fn worker(args: WorkerArgs, context: &Context) -> Result<(), Co
     options.slots = args.slots.unwrap_or(options.slots);
     options.labels.extend(args.labels);
     options.isolation = args.isolation.or(options.isolation);
+    options.metrics_listen = args.metrics.or(settings.worker.metrics_listen);
     options.hidden = hidden(settings, &context.places);
     let wanted = context.signals.stop_first();
     let stop = ::worker::Stop::default();

@@ -86,6 +86,7 @@ impl Running {
             team: "red".parse().unwrap(),
             incarnation: Incarnation(number),
             connection: 1,
+            ended: None,
             leaving: false,
             offer: Box::new(offer),
             holds: Vec::new(),

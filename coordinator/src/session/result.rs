@@ -90,6 +90,7 @@ mod tests {
             log_bytes: 0,
             started: WallTime(1),
             ended: WallTime(2),
+            state_lost: false,
         }
     }
 

@@ -118,15 +118,16 @@ async fn session(
             offer,
             incarnation,
             connection,
+            ended,
             leaving,
             holds,
-        })) => (offer, (incarnation, connection, leaving), holds),
-        Ok(Some(_)) => return "the first message of a worker has to be that it joins",
+        })) => (offer, (incarnation, connection, ended, leaving), holds),
+        Ok(Some(_)) => return refused("the first message of a worker has to be that it joins"),
         Ok(None) | Err(_) => return "the worker has left",
     };
     let offer = match check(offer, &holds, name) {
         Ok(offer) => offer,
-        Err(why) => return why,
+        Err(why) => return refused(why),
     };
     let mut cache = farm.members.cache();
     let Some(address) = cache_address(&mut cache, connection).await else {
@@ -144,7 +145,8 @@ async fn session(
         team: team.clone(),
         incarnation: process.0,
         connection: process.1,
-        leaving: process.2,
+        ended: process.2,
+        leaving: process.3,
         offer: Box::new(offer),
         holds,
     };
@@ -239,7 +241,7 @@ async fn receive(
             }
             Err(error) => {
                 warn!(error = %Chain(&error), "worker says what makes no sense");
-                return "the worker says what makes no sense";
+                return refused("the worker says what makes no sense");
             }
         };
         if let WorkerMessage::Restoring { lease, progress } = message {
@@ -248,7 +250,7 @@ async fn receive(
         }
         let event = match event(message, session) {
             Ok(event) => event,
-            Err(why) => return why,
+            Err(why) => return refused(why),
         };
         if farm.dispatcher.tell(event).await.is_err() {
             return "the coordinator stops";
@@ -266,12 +268,18 @@ async fn restoring(farm: &Farm, worker: &WorkerName, lease: LeaseId, progress: R
     match asked.await {
         Ok(Some((job, runs))) if runs == *worker => farm.bells.restoring(job, progress),
         Ok(_) => {
-            let reason = "restore of another's";
-            metrics::counter!("grange_messages_ignored_total", "reason" => reason).increment(1);
+            // Of another's, or of one that is over.
+            metrics::counter!("grange_messages_ignored_total", "reason" => "late").increment(1);
         }
         // The coordinator stops.
         Err(_) => {}
     }
+}
+
+/// Counts a message for which a worker is sent away.
+fn refused(why: &'static str) -> &'static str {
+    metrics::counter!("grange_messages_refused_total").increment(1);
+    why
 }
 
 /// What a message means to the scheduler; or why the worker is sent away for it.

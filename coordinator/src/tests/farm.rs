@@ -218,6 +218,7 @@ async fn start_coordinator(directory: PathBuf) -> (Running<RunError>, Ready) {
         queue_time_limit: QUEUE_TIME_LIMIT,
         retention: RETENTION,
         retention_bytes: RETENTION_BYTES,
+        team_shares: BTreeMap::new(),
     };
     let (told, ready) = oneshot::channel();
     let stop = CancellationToken::new();

@@ -61,6 +61,7 @@ impl TestWorker {
             offer,
             incarnation: Incarnation(7),
             connection: 1,
+            ended: None,
             leaving: false,
             holds: holds.collect(),
         };
@@ -152,6 +153,7 @@ impl TestWorker {
             log_bytes: 0,
             started: WallTime(1),
             ended: WallTime(2),
+            state_lost: false,
         };
         let finished = WorkerMessage::Finished {
             lease: assignment.lease,

@@ -41,6 +41,9 @@ pub enum WorkerMessage {
         /// Which connection of this process it is: counts up. What was given over a later one cannot be
         /// missed by what is said here.
         connection: u64,
+        /// The process before it in the same data directory, if nothing that that one started runs any
+        /// more: others may have at once what it was given. `None`: there was none, or it is not certain.
+        ended: Option<Incarnation>,
         /// Whether it takes no units that it has not begun.
         leaving: bool,
         /// All attempts that it runs, those too that it is killing, and all results that were not

@@ -66,8 +66,12 @@ impl Presence {
             }
             Fact::LeaseLost { lease, worker, .. } | Fact::AttemptFaulted { lease, worker, .. } => {
                 self.release(worker, *lease, now);
-                let until = self.conduct.faulted(worker, now.time);
-                self.bench(worker, until);
+                // Of one that is put aside it is known already: a worker of many slots that dies has not
+                // faulted once for each.
+                if !self.is_benched(worker) {
+                    let until = self.conduct.faulted(worker, now.time);
+                    self.bench(worker, until);
+                }
                 self.relist(ledger, worker);
             }
             Fact::LeaseReturned {

@@ -143,6 +143,10 @@ fn facts_of_older_journals_are_still_read() {
     );
     check_older(include_str!("golden/granted-older.json"), &granted);
     check_older(
+        include_str!("golden/ended-older.json").trim(),
+        include_str!("golden/ended.json").trim(),
+    );
+    check_older(
         include_str!("golden/submitted-older.json"),
         include_str!("golden/submitted.json").trim(),
     );
@@ -185,6 +189,9 @@ fn the_json_of_what_did_not_run_never_changes() {
         },
         r#"{"UnitRestarted":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","unit":1,"worker":"w1","cause":"WorkerLost","at":1700000000000}}"#,
     );
+    let causes = [RestartCause::WorkerLeaves, RestartCause::StateLost];
+    let named = causes.map(|cause| serde_json::to_string(&cause).unwrap());
+    assert_eq!(named, [r#""WorkerLeaves""#, r#""StateLost""#]);
 }
 
 #[test]

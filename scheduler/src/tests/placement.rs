@@ -1,6 +1,14 @@
 //! Placement: which worker gets what.
 
-use crate::tests::check;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    Config,
+    tests::{
+        check,
+        script::{Farm, moment},
+    },
+};
 
 #[test]
 fn a_phase_goes_to_the_worker_that_ran_the_one_before() {
@@ -311,4 +319,34 @@ fn a_team_that_comes_again_does_not_get_back_what_it_did_not_use() {
         67s run b2.b.BUILD on w1 under 7
         ",
     );
+}
+
+#[test]
+fn a_team_of_twice_the_weight_gets_twice_the_slots() {
+    let shares = BTreeMap::from([("blue".parse().unwrap(), 2)]);
+    let mut farm = Farm::with(Config {
+        shares: Arc::new(shares),
+        ..Config::default()
+    });
+    for build in 0..12 {
+        let team = ["red", "blue"][build % 2];
+        farm.play(&format!("0s submit b{} team={team} build", build + 1));
+    }
+    farm.play("1s join w1 slots 6");
+    farm.restart(moment(Duration::from_secs(2)));
+    farm.play("2s join w1 slots 9 holds 0 1 2 3 4 5");
+    let runs = |team: &str| {
+        let state = farm.scheduler.state();
+        let leases = state.ledger.leases.values();
+        let of = leases.filter(|lease| {
+            state.ledger.builds[&lease.job.build]
+                .submission
+                .team
+                .as_str()
+                == team
+        });
+        of.count()
+    };
+    // There are no more of blue than six.
+    assert_eq!((runs("red"), runs("blue")), (3, 6));
 }

@@ -153,6 +153,133 @@ fn a_unit_does_not_start_again_for_what_comes_after_its_publishing_phase() {
 }
 
 #[test]
+fn a_unit_whose_state_the_cache_has_lost_starts_again_from_its_first_phase_anywhere() {
+    check(
+        "
+        0s   join w1
+        0s   join w2
+        0s   submit b1 install,build,upload
+        1s   ok w1 0
+        2s   ok w1 1
+        3s   state-lost w1 2
+        4s   restart
+        4s   join w2 holds 3
+        5s   ok w2 3
+        6s   ok w2 4
+        7s   ok w2 5
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD SUCCEEDED
+        2s run b1.UPLOAD_ARTIFACTS on w1 under 2
+        3s b1.UPLOAD_ARTIFACTS faulted
+        3s b1 unit 0 starts again: StateLost w1
+        3s run b1.INSTALL (attempt 2) on w2 under 3
+        4s joined w2: 3
+        5s b1.INSTALL SUCCEEDED
+        5s run b1.BUILD (attempt 2) on w2 under 4
+        6s b1.BUILD SUCCEEDED
+        6s run b1.UPLOAD_ARTIFACTS (attempt 2) on w2 under 5
+        7s b1.UPLOAD_ARTIFACTS SUCCEEDED
+        7s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn a_unit_whose_state_is_lost_again_and_again_is_given_up() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 install,build
+        1s   ok w1 0
+        2s   state-lost w1 1
+        3s   tick
+        4s   ok w1 2
+        5s   state-lost w1 3
+        6s   tick
+        7s   ok w1 4
+        8s   state-lost w1 5
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD faulted
+        2s b1 unit 0 starts again: StateLost w1
+        3s run b1.INSTALL (attempt 2) on w1 under 2
+        4s b1.INSTALL SUCCEEDED
+        4s run b1.BUILD (attempt 2) on w1 under 3
+        5s b1.BUILD faulted
+        5s b1 unit 0 starts again: StateLost w1
+        6s run b1.INSTALL (attempt 3) on w1 under 4
+        7s b1.INSTALL SUCCEEDED
+        7s run b1.BUILD (attempt 3) on w1 under 5
+        8s b1.BUILD faulted
+        8s b1.BUILD given up: FAULT
+        8s b1 FAULT
+        ",
+    );
+}
+
+#[test]
+fn a_state_that_is_lost_behind_a_phase_that_published_or_failed_is_not_made_again() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 post_build,upload
+        1s   began w1 0
+        2s   ok w1 0
+        3s   state-lost w1 1
+        4s   submit b2 install,build,post_build
+        5s   ok w1 2
+        6s   fail w1 3
+        7s   state-lost w1 4
+        ",
+        "
+        0s run b1.POST_BUILD on w1 under 0
+        1s b1.POST_BUILD began
+        1s go ahead 0 on w1
+        2s b1.POST_BUILD SUCCEEDED
+        2s run b1.UPLOAD_ARTIFACTS on w1 under 1
+        3s b1.UPLOAD_ARTIFACTS faulted
+        3s b1.UPLOAD_ARTIFACTS given up: FAULT
+        3s b1 FAULT
+        4s run b2.INSTALL on w1 under 2
+        5s b2.INSTALL SUCCEEDED
+        5s run b2.BUILD on w1 under 3
+        6s b2.BUILD FAILED
+        6s run b2.POST_BUILD on w1 under 4
+        7s b2.POST_BUILD faulted
+        7s b2.POST_BUILD given up: FAULT
+        7s b2 FAULT
+        ",
+    );
+}
+
+#[test]
+fn a_source_that_is_lost_is_a_fault_like_any_other() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 install,build
+        1s   state-lost w1 0
+        2s   tick
+        3s   ok w1 1
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL faulted
+        2s run b1.INSTALL (attempt 2) on w1 under 1
+        3s b1.INSTALL SUCCEEDED
+        3s run b1.BUILD on w1 under 2
+        ",
+    );
+}
+
+#[test]
 fn a_phase_that_does_not_run_again_says_why_and_what_to_do() {
     let mut farm = Farm::default();
     for line in [

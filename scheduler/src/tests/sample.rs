@@ -39,7 +39,7 @@ pub(crate) fn result(word: &str) -> AttemptResult {
     let outcome = match word {
         "ok" | "bare" => Outcome::Succeeded,
         "fail" => Outcome::Failed,
-        "fault" => Outcome::Fault,
+        "fault" | "state-lost" => Outcome::Fault,
         "stopped" => Outcome::Stopped,
         "timed-out" => Outcome::TimedOut,
         _ => panic!("no such event: {word}"),
@@ -53,6 +53,7 @@ pub(crate) fn result(word: &str) -> AttemptResult {
         log_bytes: 10,
         started: EPOCH,
         ended: EPOCH,
+        state_lost: word == "state-lost",
     }
 }
 

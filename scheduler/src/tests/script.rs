@@ -3,14 +3,16 @@
 //! ```text
 //! 0s  join w1 slots 2 host base b team t anew holds 0 1
 //!                                               a worker joins; all but its name may be left out; `anew`: as
-//!                                               another process than before; `connection 3`: the third of it;
+//!                                               another process than before; `ended`: nothing runs of that one;
+//!                                               `connection 3`: the third of it;
 //!                                               `leaving`: it takes nothing new
 //! 0s  leave w1 | leaving w1 | drain w1         its connection is lost; it says it leaves; somebody says so
 //! 0s  renew w1 0 1                             it renews these leases
 //! 0s  again w1 0 1                             it says the renewal before once more
 //! 0s  began w1 0 | declined w1 0               it is about to start a command; it does not begin
 //! 0s  hand-over w1 0 1                         it has killed these attempts
-//! 0s  ok w1 0                                  an attempt ended: ok, fail, fault, stopped, timed-out, bare
+//! 0s  ok w1 0                                  an attempt ended: ok, fail, fault, stopped, timed-out, bare,
+//!                                               state-lost
 //! 0s  submit b1 fast-fail install,build        a build of one unit; also team=T, priority=N, rerun=PHASE
 //! 0s  submit b1 a:build b!:build>a             a batch; `!`: failure ignored; `>a+b`: depends on
 //! 0s  stop b1 | delete b1 | retry b1 b2
@@ -45,6 +47,7 @@ pub(crate) struct Farm {
     pub(crate) scheduler: Scheduler,
     pub(crate) facts: Vec<Fact>,
     pub(crate) transcript: Vec<String>,
+    config: Config,
     sessions: BTreeMap<String, SessionId>,
     names: BTreeMap<SessionId, String>,
     incarnations: BTreeMap<String, u64>,
@@ -57,6 +60,7 @@ impl Default for Farm {
             scheduler: Scheduler::new(Config::default()),
             facts: Vec::new(),
             transcript: Vec::new(),
+            config: Config::default(),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
             incarnations: BTreeMap::new(),
@@ -66,6 +70,15 @@ impl Default for Farm {
 }
 
 impl Farm {
+    /// A farm with settings of its own.
+    pub(crate) fn with(config: Config) -> Self {
+        Self {
+            scheduler: Scheduler::new(config.clone()),
+            config,
+            ..Self::default()
+        }
+    }
+
     /// Plays one line.
     pub(crate) fn play(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -95,7 +108,10 @@ impl Farm {
     /// Starts the coordinator again from its facts.
     pub(crate) fn restart(&mut self, now: Now) {
         self.check_ledger();
-        self.scheduler = replayed(&self.facts);
+        self.scheduler = Scheduler::new(self.config.clone());
+        for fact in &self.facts {
+            self.scheduler.replay(fact).unwrap();
+        }
         self.scheduler.recovered(now);
         self.sessions.clear();
     }
@@ -191,6 +207,7 @@ impl Farm {
         let mut team = "red";
         let leaving = words.contains(&"leaving");
         let mut connection = None;
+        let mut ended = None;
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match *word {
@@ -200,6 +217,8 @@ impl Farm {
                 "connection" => connection = words.next().map(|word| word.parse().unwrap()),
                 "leaving" => {}
                 "team" => team = words.next().unwrap(),
+                "ended" => ended = self.incarnations.get(name).map(|now| Incarnation(now - 1)),
+                "ended-itself" => ended = self.incarnations.get(name).copied().map(Incarnation),
                 "anew" => *self.incarnations.entry(name.to_owned()).or_default() += 1,
                 "holds" => holds.extend(words.by_ref().map(|id| self.held(lease(id)))),
                 _ => panic!("no such word: {word}"),
@@ -211,6 +230,7 @@ impl Farm {
             team: team.parse().unwrap(),
             incarnation: Incarnation(incarnation),
             connection: connection.unwrap_or(session.0),
+            ended,
             offer: Box::new(offer),
             leaving,
             holds,

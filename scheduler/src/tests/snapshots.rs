@@ -50,3 +50,18 @@ fn states_of_older_programs_are_still_read() {
         "the platform binds"
     );
 }
+
+#[test]
+fn an_image_says_what_the_ledger_said_when_it_was_made_whatever_happens_then() {
+    let mut farm = Farm::default();
+    farm.play("0s join w1");
+    farm.play("0s submit b1 install,build");
+    let then = serde_json::to_string(farm.scheduler.ledger()).unwrap();
+    let image = farm.scheduler.ledger().image();
+    farm.play("1s ok w1 0");
+    farm.play("1s submit b2 build");
+    assert_eq!(serde_json::to_string(&image).unwrap(), then);
+    let now = serde_json::to_string(farm.scheduler.ledger()).unwrap();
+    assert_ne!(now, then);
+    farm.check_ledger();
+}

@@ -302,3 +302,55 @@ fn what_was_given_over_a_later_connection_is_not_taken_back_for_what_an_earlier_
         ",
     );
 }
+
+#[test]
+fn what_a_process_was_given_of_which_nothing_runs_any_more_others_have_at_once() {
+    check(
+        "
+        0s   join w1 slots 2
+        0s   submit b1 build
+        0s   submit b2 build
+        1s   join w2
+        2s   join w1 anew ended slots 2
+        3s   tick
+        4s   tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        0s run b2.BUILD on w1 under 1
+        2s b1.BUILD lost 0
+        2s b2.BUILD lost 1
+        2s close the old session of w1
+        2s revoke 0 from w1: Lost
+        2s revoke 1 from w1: Lost
+        2s run b1.BUILD (attempt 2) on w2 under 2
+        3s run b2.BUILD (attempt 2) on w1 under 3
+        ",
+    );
+}
+
+#[test]
+fn only_the_process_that_is_named_as_ended_loses_its_leases_and_never_the_one_that_speaks() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   join w1 anew
+        2s   join w1 anew ended
+        19s  tick
+        20s  tick
+        21s  tick
+        22s  join w1 ended-itself holds 1
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        1s close the old session of w1
+        2s close the old session of w1
+        20s b1.BUILD lost 0
+        20s revoke 0 from w1: Lost
+        21s run b1.BUILD (attempt 2) on w1 under 1
+        22s close the old session of w1
+        22s joined w1: 1
+        ",
+    );
+}

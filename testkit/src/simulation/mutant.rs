@@ -55,11 +55,13 @@ pub enum Mutant {
     BeginNotNoted,
     /// What a worker runs is taken back when its connection is lost.
     NotNamedIsTakenBack,
+    /// A fault lets its whole unit run again, as if its state were lost.
+    FaultLosesState,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::RenewAfterExpiry,
         Self::EffectBeforeSync,
         Self::DuplicateTaken,
@@ -76,6 +78,7 @@ impl Mutant {
         Self::GrantNotJournalled,
         Self::BeginNotNoted,
         Self::NotNamedIsTakenBack,
+        Self::FaultLosesState,
     ];
 }
 
@@ -236,7 +239,7 @@ impl Brain {
         let Event::Finished {
             session,
             lease,
-            result,
+            mut result,
         } = event
         else {
             return self.scheduler.apply(now, event);
@@ -263,6 +266,7 @@ impl Brain {
                     as_if = (holder.unwrap_or(session), *other);
                 }
             }
+            (Mutant::FaultLosesState, _) => result.state_lost = true,
             (Mutant::ForeignResultTaken, Some((worker, _))) => {
                 let holder = self.sessions.get(&worker).copied();
                 as_if.0 = holder.unwrap_or(session);

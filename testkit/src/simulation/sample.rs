@@ -127,6 +127,7 @@ pub(super) fn result(
         log_bytes,
         started: WallTime(1),
         ended: WallTime(2),
+        state_lost: false,
     })
 }
 

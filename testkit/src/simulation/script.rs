@@ -110,6 +110,7 @@ pub(super) enum What {
         lasts: Micros,
     },
     Evicts,
+    CacheLoses,
     ClientLost {
         build: u64,
         lasts: Micros,
@@ -233,7 +234,7 @@ fn trouble_of(dice: Dice, trouble: u64) -> What {
     // Shorter than a lease, or longer.
     let longest = dice.pick("how long at most", &[trouble], &[2, 15, 60]);
     let lasts = dice.below("how long", &[trouble], longest * SECOND);
-    match dice.below("what", &[trouble], 32) {
+    match dice.below("what", &[trouble], 34) {
         0..3 => What::LinkBreaks { worker, lasts },
         3..6 => What::LinkStalls { worker, lasts },
         6..8 => What::WorkerDies { worker, lasts },
@@ -260,6 +261,7 @@ fn trouble_of(dice: Dice, trouble: u64) -> What {
         28 => What::Delete { build },
         29 => What::Drain { worker },
         30 => What::HandsOver { worker },
+        31 | 32 => What::CacheLoses,
         _ => What::Leaves { worker },
     }
 }
@@ -325,6 +327,7 @@ impl What {
             Self::WallJumps { .. } => "wall clock jumps",
             Self::CacheDies { .. } => "cache dies",
             Self::Evicts => "cache evicts",
+            Self::CacheLoses => "cache loses what it holds",
             Self::ClientLost { .. } => "client is cut off",
             Self::AllDie { .. } => "all die together",
         })
@@ -368,6 +371,7 @@ impl fmt::Display for What {
             Self::WallJumps { millis } => write!(f, "wall clock jumps by {millis} ms"),
             Self::CacheDies { lasts } => write!(f, "cache dies {}", seconds(lasts)),
             Self::Evicts => f.write_str("cache evicts"),
+            Self::CacheLoses => f.write_str("cache loses what it holds"),
             Self::ClientLost { build, lasts } => {
                 write!(f, "client of b{build} is cut off {}", seconds(lasts))
             }

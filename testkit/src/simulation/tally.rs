@@ -86,6 +86,7 @@ const fn kind(fact: &Fact) -> &'static str {
         Fact::UnitRestarted { cause, .. } => match cause {
             RestartCause::WorkerLost => "fact: unit restarted, worker lost",
             RestartCause::WorkerLeaves => "fact: unit restarted, worker leaves",
+            RestartCause::StateLost => "fact: unit restarted, state lost",
         },
         Fact::StopRequested { cause, .. } => match cause {
             StopCause::Stopped => "fact: stop requested",
@@ -113,6 +114,7 @@ const EXPECTED: &[&str] = &[
     "build stopped",
     "cache dies",
     "cache evicts",
+    "cache loses what it holds",
     "client has gone before it hears",
     "client hears the end",
     "client is cut off",
@@ -149,6 +151,7 @@ const EXPECTED: &[&str] = &[
     "fact: lease returned, handed over",
     "fact: lease returned, not begun",
     "fact: stop requested",
+    "fact: unit restarted, state lost",
     "fact: unit restarted, worker leaves",
     "fact: unit restarted, worker lost",
     "fact: worker drained",
@@ -196,7 +199,9 @@ const EXPECTED: &[&str] = &[
     "worker: commands start that must not run twice",
     "worker: gives back what it killed",
     "worker: has left",
+    "worker: knows that the process before has ended",
     "worker: lease lost",
     "worker: lease runs out",
     "worker: result said",
+    "worker: state of a unit is lost",
 ];

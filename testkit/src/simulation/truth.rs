@@ -11,7 +11,7 @@ use protocol::{
     job::JobId,
     lease::LeaseId,
 };
-use scheduler::{ATTEMPTS_MAX, Fact};
+use scheduler::{ATTEMPTS_MAX, Fact, RestartCause};
 
 /// A rule that was broken, in words.
 pub(super) type Broken = String;
@@ -32,6 +32,8 @@ pub(super) struct Truth {
     granted: BTreeSet<LeaseId>,
     /// Units whose state is on one worker.
     bound: BTreeSet<(BuildId, u32)>,
+    /// Units of whose state the cache has lost a part.
+    stateless: BTreeSet<(BuildId, u32)>,
     /// Builds of which a unit has started again.
     restarted: BTreeSet<BuildId>,
     /// Jobs of phases that must not run twice, and whose commands have started.
@@ -149,6 +151,11 @@ impl Truth {
         }
     }
 
+    /// An attempt finds that the cache has lost a part of the state of its unit.
+    pub(super) fn state_lost(&mut self, unit: (BuildId, u32)) {
+        self.stateless.insert(unit);
+    }
+
     /// All of a machine ceases to run.
     pub(super) fn all_cease(&mut self, worker: usize) {
         self.running.retain(|_, attempt| attempt.worker != worker);
@@ -222,7 +229,9 @@ impl Truth {
             }
             Fact::JobSkipped { job, .. } => self.end(*job, Outcome::Skipped),
             Fact::JobGivenUp { job, outcome, .. } => self.end(*job, *outcome),
-            Fact::UnitRestarted { build, unit, .. } => self.restarts(*build, *unit),
+            Fact::UnitRestarted {
+                build, unit, cause, ..
+            } => self.restarts(*build, *unit, *cause),
             Fact::StopRequested { build, .. } => check(!self.is_over(*build), || {
                 format!("{build} stops, and has ended or is not known")
             }),
@@ -282,10 +291,17 @@ impl Truth {
         })
     }
 
-    /// What is stored may run again only where its unit's state was on one worker and is lost with it.
-    fn restarts(&mut self, build: BuildId, unit: u32) -> Result<(), Broken> {
-        check(self.bound.contains(&(build, unit)), || {
-            format!("unit {unit} of {build} starts again, and its snapshots are anywhere")
+    /// What is stored may run again only where its unit's state was on one worker and is lost with it, or
+    /// where the cache has lost it.
+    fn restarts(&mut self, build: BuildId, unit: u32, cause: RestartCause) -> Result<(), Broken> {
+        let is_lost = match cause {
+            RestartCause::WorkerLost | RestartCause::WorkerLeaves => {
+                self.bound.contains(&(build, unit))
+            }
+            RestartCause::StateLost => self.stateless.remove(&(build, unit)),
+        };
+        check(is_lost, || {
+            format!("unit {unit} of {build} starts again, and its snapshots are there")
         })?;
         self.restarted.insert(build);
         let Some(graph) = self.graphs.get(&build) else {

@@ -34,7 +34,8 @@ pub(super) async fn load(work: &Work<'_>, ground: &Ground) -> Result<Snapshot, F
         (JobInput::Snapshot(blob), Ground::Namespace) => {
             let request =
                 async |client: CacheClient| fetch_blob(&client, blob, SNAPSHOT_BYTES_MAX).await;
-            work.cache.with("fetch the snapshot", request).await?
+            let fetched = work.cache.with("fetch the snapshot", request).await;
+            fetched.map_err(Fault::of_the_state)?
         }
         (JobInput::Local, Ground::Host { unit, .. }) => {
             let read = tokio::fs::read(unit.join(STATE)).await;
@@ -93,7 +94,8 @@ pub(super) async fn store(
             let trees = snapshot.layers.iter().map(|layer| layer.tree.clone());
             let named = (vec![blob.clone()], trees.collect(), Vec::new());
             let key = keys::snapshot(work.assignment.job, work.assignment.attempt);
-            work.put_entry(key, named, true).await?;
+            let put = work.put_entry(key, named, true).await;
+            put.map_err(Fault::of_the_state)?;
             Ok(Some(blob))
         }
     }

@@ -30,6 +30,7 @@ use rustix::{
         Pid, PidfdFlags, Signal, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal,
         set_child_subreaper, set_parent_process_death_signal, setsid, umask, waitpid,
     },
+    time::Timespec,
 };
 
 use super::{
@@ -84,6 +85,10 @@ fn keep() -> io::Result<bool> {
         Ok(lock) => lock,
         Err(trouble) => return refuse(&mut control, trouble),
     };
+    if is_orphaned(control.stream()) {
+        // Whoever came after the worker may have looked for keepers before this one could be seen.
+        return Ok(false);
+    }
     match spec.isolation {
         Isolation::Host => host(control, signals, log, spec),
         Isolation::Namespace => namespace(control, &signals, log, spec),
@@ -99,6 +104,17 @@ fn lock(path: &Path) -> Result<File, Trouble> {
     // Whoever waits for keepers holds it for a moment only.
     flock(&file, FlockOperation::LockShared).map_err(|errno| trouble(errno.into()))?;
     Ok(file)
+}
+
+/// Whether the worker is gone.
+fn is_orphaned(worker: &UnixStream) -> bool {
+    let none = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut of = [PollFd::new(worker, PollFlags::empty())];
+    let is_open = poll(&mut of, Some(&none)).is_ok();
+    !is_open || of[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Closes what the worker left open to its children by mistake: nobody else's files are for builds.

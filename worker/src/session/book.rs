@@ -133,13 +133,12 @@ impl Book {
         }
     }
 
-    /// Lets the first command of an attempt start; if it does not wait, nothing happens.
-    pub(super) fn go_ahead(&mut self, lease: LeaseId) {
+    /// Lets the first command of an attempt start; gives whether it waited for that.
+    pub(super) fn go_ahead(&mut self, lease: LeaseId) -> bool {
         let running = self.running.get_mut(&lease);
-        if let Some(go_ahead) = running.and_then(|running| running.go_ahead.take()) {
-            // An attempt that is being killed does not wait any more.
-            let _goes = go_ahead.send(());
-        }
+        let waiting = running.and_then(|running| running.go_ahead.take());
+        // An attempt that is being killed does not wait any more.
+        waiting.is_some_and(|go_ahead| go_ahead.send(()).is_ok())
     }
 
     /// The leases of attempts that wait for their first command to be let start.
@@ -277,6 +276,7 @@ mod tests {
             log_bytes: 0,
             started: WallTime(1),
             ended: WallTime(2),
+            state_lost: false,
         })
     }
 
@@ -350,8 +350,9 @@ mod tests {
         book.wait_to_begin(B, go_ahead);
         assert_eq!(book.waiting_to_begin(), [B]);
         assert!(goes.try_recv().is_err());
-        book.go_ahead(B);
+        assert!(book.go_ahead(B));
         assert_eq!(goes.try_recv(), Ok(()));
+        assert!(!book.go_ahead(B), "it does not wait any more");
         assert_eq!(book.waiting_to_begin(), []);
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Running {
     pub(super) stage: Stage,
     /// Whether the coordinator has given its lease up.
     pub(super) is_given_up: bool,
+    /// Whether the cache has lost what it starts from.
+    pub(super) state_lost: bool,
     pub(super) log: Log,
 }
 
@@ -169,7 +171,17 @@ impl World {
         if of.offer.isolation == Isolation::Host && !is_local {
             of.local.insert(unit);
         }
-        if !is_there && !is_local && !self.truth.is_over(job.build) {
+        let state_lost = match &assignment.input {
+            JobInput::Snapshot(snapshot) => self.cache.has_lost(snapshot.digest),
+            JobInput::Source(_) | JobInput::Local => false,
+        };
+        if state_lost {
+            self.tally.add("worker: state of a unit is lost");
+            self.truth.state_lost(unit);
+            if let Some(running) = self.workers[worker].running.get_mut(&lease) {
+                running.state_lost = true;
+            }
+        } else if !is_there && !is_local && !self.truth.is_over(job.build) {
             self.require(Err(format!("what {job} starts from was evicted")));
         }
         if !is_there {
@@ -302,9 +314,10 @@ impl World {
         let snapshot = has_snapshot.then(|| sample::snapshot(start.job, start.attempt));
         let bytes = running.log.bytes.len() as u64;
         let held = held(&running.assignment);
+        let mut result = sample::result(outcome, snapshot, bytes);
+        result.state_lost = running.state_lost;
         of.running.remove(&lease);
-        of.ended
-            .insert(lease, (held, sample::result(outcome, snapshot, bytes)));
+        of.ended.insert(lease, (held, result));
         self.tally.add("worker: attempt stored");
         self.truth.ceases(worker, lease, start.job);
         self.say_results(worker);

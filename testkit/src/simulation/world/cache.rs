@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{build::BuildId, digest::Digest};
 
-use crate::simulation::script::{Micros, SECOND};
+use crate::simulation::{
+    dice::Dice,
+    script::{Micros, SECOND},
+};
 
 /// How long content is held after it was put: short, so that an eviction finds what nobody names.
 const HOLD: Micros = 120 * SECOND;
@@ -18,6 +21,8 @@ pub(super) struct Cache {
     /// What is named, by build.
     snapshots: BTreeMap<BuildId, BTreeSet<Digest>>,
     sources: BTreeMap<BuildId, Digest>,
+    /// What went although it was named, and was not put again since.
+    lost: BTreeSet<Digest>,
 }
 
 impl Default for Cache {
@@ -27,6 +32,7 @@ impl Default for Cache {
             content: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             sources: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 }
@@ -35,6 +41,22 @@ impl Cache {
     /// Takes content and holds it.
     pub(super) fn put(&mut self, digest: Digest, now: Micros) {
         self.content.insert(digest, now + HOLD);
+        self.lost.remove(&digest);
+    }
+
+    /// Loses some snapshots, as a damaged disk does; `number` says which.
+    pub(super) fn lose(&mut self, dice: Dice, number: u64) {
+        for (place, digest) in (0..).zip(self.snapshots.values().flatten()) {
+            let goes = dice.percent("lost", &[number, place], 60);
+            if goes && self.content.remove(digest).is_some() {
+                self.lost.insert(*digest);
+            }
+        }
+    }
+
+    /// Whether content went although it was named.
+    pub(super) fn has_lost(&self, digest: Digest) -> bool {
+        self.lost.contains(&digest)
     }
 
     /// Names content as a snapshot of a build; `false`: it is not there.

@@ -391,7 +391,7 @@ impl World {
         let Some(up) = &mut self.coordinator.up else {
             return;
         };
-        let state = record::encode_state(up.brain.ledger()).unwrap();
+        let state = record::encode_state(&up.brain.ledger().image()).unwrap();
         let before = self.coordinator.history.len();
         self.coordinator.states.push((state.clone(), before));
         if let Some((operation, ..)) = armed {

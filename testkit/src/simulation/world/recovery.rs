@@ -87,7 +87,7 @@ impl World {
             Ok(new) => new,
             Err(broken) => return self.require(Err(broken)),
         };
-        let config = self.coordinator.config;
+        let config = self.coordinator.config.clone();
         let mut brain = match state {
             Some(state) => {
                 let ledger = record::decode_state(&state).unwrap();

@@ -30,7 +30,7 @@ impl World {
         for (job, attempt, bytes) in &self.coordinator.stored {
             self.coordinator.logs.check(*job, *attempt, *bytes)?;
         }
-        let mut again = Brain::new(self.coordinator.config, None);
+        let mut again = Brain::new(self.coordinator.config.clone(), None);
         for line in &self.coordinator.history {
             let fact = record::decode(line).unwrap();
             let folded = again.replay(&fact);

@@ -28,6 +28,7 @@ impl World {
             offer,
             incarnation,
             connection,
+            ended,
             leaving,
             holds,
         } = message
@@ -45,6 +46,7 @@ impl World {
                     team: "red".parse().unwrap(),
                     incarnation,
                     connection,
+                    ended,
                     leaving,
                     offer: Box::new(offer),
                     holds,

@@ -68,12 +68,12 @@ impl World {
                     self.worker_dies(worker, lasts);
                 }
             }
-            what => self.coordinator_trouble(what),
+            what => self.coordinator_trouble(what, line.number),
         }
     }
 
     /// Trouble of the coordinator's machine and of the cache.
-    fn coordinator_trouble(&mut self, what: What) {
+    fn coordinator_trouble(&mut self, what: What, number: u64) {
         match what {
             What::CoordinatorDies { when, power, lasts } => self.arm(when, power, lasts),
             What::CoordinatorSleeps { lasts } => self.coordinator_sleeps(lasts),
@@ -85,6 +85,7 @@ impl World {
             What::StatePut => self.coordinator.state_wanted = true,
             What::WallJumps { millis } => self.coordinator.wall_off += millis,
             What::CacheDies { lasts } => self.cache_dies(lasts),
+            What::CacheLoses => self.cache.lose(self.dice, number),
             What::Evicts if 0 < self.cache.evict(self.now) => {
                 self.tally.add("something was evicted");
             }

@@ -193,14 +193,28 @@ impl World {
             self.tally.add("worker lies about what it holds");
             holds.extend(self.foreign(worker));
         }
+        let ended = self.before(worker);
+        if ended.is_some() {
+            self.tally
+                .add("worker: knows that the process before has ended");
+        }
         let join = WorkerMessage::Join {
             offer: self.workers[worker].offer.clone(),
             incarnation,
             connection,
+            ended,
             leaving: self.workers[worker].is_leaving,
             holds,
         };
         self.worker_says(worker, join);
+    }
+
+    /// The process of a worker before the one that there is, if it knows that nothing of it runs any more.
+    fn before(&self, worker: usize) -> Option<Incarnation> {
+        let life = self.workers[worker].life;
+        let keys = [worker as u64, life];
+        let is_certain = self.dice.percent("certain", &keys, 70);
+        life.checked_sub(1).filter(|_| is_certain).map(Incarnation)
     }
 
     /// A worker sees that its link is gone.
@@ -338,6 +352,7 @@ impl World {
             epoch: 0,
             stage: Stage::Commands,
             is_given_up: false,
+            state_lost: false,
             log: Log::default(),
         };
         of.running.insert(lease, running);
