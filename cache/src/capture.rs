@@ -23,11 +23,12 @@ use protocol::{
     tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
 };
 
+pub(crate) use self::walk::{Found, FoundKind};
 use self::{
     hashing::{FileFacts, hash_files},
-    walk::{Found, FoundKind, walk},
+    walk::walk,
 };
-use crate::{beneath::Root, selection::Selection};
+use crate::{beneath::Root, index::IndexedFiles, selection::Selection};
 
 /// What special entries mean.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +48,31 @@ pub struct Captured {
     /// What else is needed to put it back.
     pub attributes: Attributes,
     pub(crate) sources: Sources,
+    /// Which files were read, and can be known again.
+    pub(crate) stamps: Vec<Stamped>,
+    /// How many files were not read, because they are as the index has them.
+    pub(crate) known: u64,
+}
+
+/// A file as it was when it was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Stamped {
+    pub(crate) path: TreePath,
+    pub(crate) stamp: Stamp,
+    pub(crate) digest: Digest,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    /// Device and inode.
+    pub(crate) node: (u64, u64),
+    /// In bytes.
+    pub(crate) size: u64,
+    /// When its content last changed, in nanoseconds since 1970.
+    pub(crate) modified: i64,
+    /// When anything of it last changed.
+    pub(crate) changed: i64,
 }
 
 /// Where the bytes of each distinct file are.
@@ -218,10 +244,27 @@ pub(crate) fn open_root(path: &Path) -> Result<Arc<Root>, CaptureError> {
 
 impl Capture<'_> {
     pub(crate) fn run(self) -> Result<Captured, CaptureError> {
-        let mut found = walk(&self)?;
-        found.sort_by(|a, b| a.path.cmp(&b.path));
+        let found = self.look()?;
+        self.read(found, None)
+    }
+
+    /// Lists everything, in tree order; reads no file.
+    pub(crate) fn look(&self) -> Result<Vec<Found>, CaptureError> {
+        let mut found = walk(self)?;
+        if !found.is_sorted_by(|a, b| a.path < b.path) {
+            found.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        Ok(found)
+    }
+
+    /// Reads the files that were found, but for those that are in `index` as they are.
+    pub(crate) fn read(
+        self,
+        found: Vec<Found>,
+        index: Option<&IndexedFiles>,
+    ) -> Result<Captured, CaptureError> {
         let links = hard_links(&found);
-        let facts = hash_files(&self, &found, &links)?;
+        let facts = hash_files(&self, &found, &links, index)?;
         self.assemble(found, &links, facts)
     }
 
@@ -235,6 +278,8 @@ impl Capture<'_> {
         let mut entries = Vec::with_capacity(found.len());
         let mut attributes = Vec::new();
         let mut files = BTreeMap::new();
+        let mut stamps = Vec::new();
+        let mut known = 0;
         for (index, found) in found.into_iter().enumerate() {
             let first = links[index].unwrap_or(index);
             let mut of = self.attributes_of(&found);
@@ -248,6 +293,16 @@ impl Capture<'_> {
                     of.holes = std::mem::take(&mut facts.holes);
                     let source = facts.source.clone();
                     files.entry(facts.digest).or_insert(source);
+                    if first == index {
+                        known += u64::from(facts.is_known);
+                        // What else is known of these is not in an index: few files have any of it.
+                        let is_plain = of.xattrs.is_empty() && of.holes.is_empty();
+                        stamps.extend(facts.stamp.filter(|_| is_plain).map(|stamp| Stamped {
+                            path: found.path.clone(),
+                            stamp,
+                            digest: facts.digest,
+                        }));
+                    }
                     EntryKind::File {
                         digest: facts.digest,
                         executable: facts.mode & 0o100 != 0,
@@ -275,6 +330,8 @@ impl Capture<'_> {
                 roots: self.roots,
                 files,
             },
+            stamps,
+            known,
         })
     }
 

@@ -261,6 +261,24 @@ impl CacheClient {
         }
     }
 
+    /// Has the cache make room before it is time. Gives how many entries and chunks went, and what the
+    /// chunks took, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn collect(&self) -> Result<(u64, u64, u64), CacheError> {
+        const WHAT: &str = "make room";
+        match self.ask(WHAT, CacheRequest::Collect).await? {
+            CacheReply::Collected {
+                entries,
+                chunks,
+                bytes_stored,
+            } => Ok((entries, chunks, bytes_stored)),
+            _ => Err(CacheError::Answer { what: WHAT }),
+        }
+    }
+
     /// Counts what a dependency cache did.
     ///
     /// # Errors

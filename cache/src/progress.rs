@@ -16,6 +16,7 @@ struct Counters {
     files_total: AtomicU64,
     bytes_total: AtomicU64,
     bytes_done: AtomicU64,
+    bytes_skipped: AtomicU64,
     bytes_moved: AtomicU64,
 }
 
@@ -28,6 +29,8 @@ pub struct ProgressNow {
     pub bytes_total: u64,
     /// How many of them are dealt with: sent, written, or found to be there.
     pub bytes_done: u64,
+    /// How many of these did not have to be moved, because they are where they should be.
+    pub bytes_skipped: u64,
     /// How many bytes went over the network for it.
     pub bytes_moved: u64,
 }
@@ -40,6 +43,7 @@ impl Progress {
             files_total: read(&self.counters.files_total),
             bytes_total: read(&self.counters.bytes_total),
             bytes_done: read(&self.counters.bytes_done),
+            bytes_skipped: read(&self.counters.bytes_skipped),
             bytes_moved: read(&self.counters.bytes_moved),
         }
     }
@@ -53,6 +57,14 @@ impl Progress {
     /// Says that so many more bytes are dealt with.
     pub fn advance(&self, bytes: u64) {
         self.counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Dealt with, and without moving them.
+    pub(crate) fn skip(&self, bytes: u64) {
+        self.counters
+            .bytes_skipped
+            .fetch_add(bytes, Ordering::Relaxed);
+        self.advance(bytes);
     }
 
     pub(crate) fn moved(&self, bytes: u64) {

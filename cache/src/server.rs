@@ -113,6 +113,8 @@ struct Context {
     /// Besides `closures`, for entries that are put: these may wait for room in the budget, and who only
     /// reads does not.
     puts: Semaphore,
+    /// How many bytes the store may take on the disk.
+    budget: u64,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -245,6 +247,7 @@ async fn serve(
         digests: Semaphore::new(DIGESTS_AT_ONCE),
         closures: Semaphore::new(CLOSURES_AT_ONCE),
         puts: Semaphore::new(CLOSURES_AT_ONCE),
+        budget: options.budget,
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;

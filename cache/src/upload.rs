@@ -7,7 +7,7 @@
 mod reading;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io,
     sync::{Arc, atomic::AtomicUsize},
 };
@@ -29,6 +29,7 @@ use crate::{
     chunking,
     client::{CacheClient, CacheError},
     compression::{EncodedChunk, encode},
+    index::{IndexedFiles, unit_name},
     packing::{self, distinct_files, pack},
     progress::{Progress, Transfer},
 };
@@ -92,23 +93,46 @@ pub async fn upload_tree(
     captured: Captured,
     progress: &Progress,
 ) -> Result<(TreeRef, Transfer), UploadError> {
+    let known = IndexedFiles::default();
+    let uploaded = upload_known(client, captured, &known, progress).await?;
+    Ok((uploaded.tree, uploaded.transfer))
+}
+
+/// What an upload gave.
+#[derive(Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) tree: TreeRef,
+    pub(crate) transfer: Transfer,
+    /// The chunks of the files.
+    pub(crate) chunks: Vec<Digest>,
+    /// What each unit was cut into, by [`unit_name`].
+    pub(crate) units: BTreeMap<[u8; 32], Vec<Digest>>,
+}
+
+/// As [`upload_tree`]; units whose chunks are `known` are read only if the cache lacks one of those.
+pub(crate) async fn upload_known(
+    client: &CacheClient,
+    captured: Captured,
+    known: &IndexedFiles,
+    progress: &Progress,
+) -> Result<Uploaded, UploadError> {
     let Captured {
         tree,
         attributes,
         sources,
+        ..
     } = captured;
-    let paths = file_paths(&tree);
     let mut transfer = Transfer {
-        files: paths.len() as u64,
+        files: count_files(&tree),
         bytes: tree.bytes(),
         ..Transfer::default()
     };
-    let (layout, sent) = upload_files(client, &tree, sources, progress).await?;
+    let (layout, units, sent) = upload_files(client, (&tree, sources), known, progress).await?;
     transfer.chunks = layout.chunks.len() as u64;
 
     let tree_bytes = tree.encode();
     let digest = Digest::of(&tree_bytes);
-    let ((tree, tree_sent), (attributes, attributes_sent), (layout, layout_sent)) = tokio::try_join!(
+    let ((tree, tree_sent), (attributes, attributes_sent), (layout_blob, layout_sent)) = tokio::try_join!(
         send_blob(client, tree_bytes, progress),
         send_blob(client, attributes.encode(&digest), progress),
         send_blob(client, layout.encode(&digest), progress),
@@ -117,12 +141,16 @@ pub async fn upload_tree(
         transfer.chunks_moved += sent.chunks;
         transfer.bytes_moved += sent.bytes;
     }
-    let reference = TreeRef {
-        tree,
-        attributes,
-        layout,
-    };
-    Ok((reference, transfer))
+    Ok(Uploaded {
+        tree: TreeRef {
+            tree,
+            attributes,
+            layout: layout_blob,
+        },
+        transfer,
+        chunks: layout.chunks,
+        units,
+    })
 }
 
 /// Brings a run of bytes to the cache; what is longer than a chunk is cut by content.
@@ -160,39 +188,50 @@ struct Sent {
     bytes: u64,
 }
 
-fn file_paths(tree: &Tree) -> Vec<&TreePath> {
-    let file = |entry: &protocol::tree::Entry| matches!(entry.kind, EntryKind::File { .. });
-    let files = tree.entries().iter().filter(|entry| file(entry));
-    files.map(|entry| &entry.path).collect()
+fn count_files(tree: &Tree) -> u64 {
+    let entries = tree.entries().iter();
+    let files = entries.filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
+    files.count() as u64
 }
+
+/// What each unit was cut into.
+type Units = BTreeMap<[u8; 32], Vec<Digest>>;
 
 /// Sends the bytes of all files, as far as they are missing; gives where they now lie.
 async fn upload_files(
     client: &CacheClient,
-    tree: &Tree,
-    sources: Sources,
+    (tree, sources): (&Tree, Sources),
+    known: &IndexedFiles,
     progress: &Progress,
-) -> Result<(Layout, Sent), UploadError> {
+) -> Result<(Layout, Units, Sent), UploadError> {
     let files = distinct_files(tree);
-    let bytes = files.iter().map(Digest::size).sum();
-    progress.expect(file_paths(tree).len() as u64, bytes);
+    progress.expect(count_files(tree), files.iter().map(Digest::size).sum());
     let units = pack(&files);
+    let names: Vec<_> = units.iter().map(|unit| unit_name(unit, &files)).collect();
+    let mut chunks = known_units(client, &names, known).await?;
+    let is_unread = |&unit: &usize| chunks[unit].is_empty();
+    let wanted: Vec<usize> = (0..units.len()).filter(is_unread).collect();
+    let skipped = chunks.iter().flatten().map(Digest::size).sum();
+    progress.skip(skipped);
     let reading = Arc::new(Reading {
         paths: first_paths(tree, &files),
         files,
         units,
+        wanted,
         sources,
         next: AtomicUsize::new(0),
     });
-    let (chunks, read) = mpsc::channel(READ_CHUNKS_MAX);
+    let (out, read) = mpsc::channel(READ_CHUNKS_MAX);
     let mut readers = JoinSet::new();
-    for _ in 0..READERS.min(reading.units.len()) {
-        let (reading, chunks) = (Arc::clone(&reading), chunks.clone());
-        readers.spawn_blocking(move || reading.run(&chunks));
+    for _ in 0..READERS.min(reading.wanted.len()) {
+        let (reading, out) = (Arc::clone(&reading), out.clone());
+        readers.spawn_blocking(move || reading.run(&out));
     }
-    drop(chunks);
-    let sent = send_missing(client, read, progress).await;
-    let mut chunks = vec![Vec::new(); reading.units.len()];
+    drop(out);
+    let sent = match reading.wanted.is_empty() {
+        true => Ok(Sent::default()),
+        false => send_missing(client, read, progress).await,
+    };
     while let Some(read) = readers.join_next().await {
         for (unit, of) in read.expect("reading does not panic")? {
             chunks[unit] = of;
@@ -200,7 +239,29 @@ async fn upload_files(
     }
     let sent = sent?;
     let layout = packing::layout(&reading.files, &reading.units, &chunks);
-    Ok((layout, sent))
+    Ok((layout, names.into_iter().zip(chunks).collect(), sent))
+}
+
+/// For each unit its chunks, if they are known and the cache has all of them; else none.
+async fn known_units(
+    client: &CacheClient,
+    names: &[[u8; 32]],
+    known: &IndexedFiles,
+) -> Result<Vec<Vec<Digest>>, UploadError> {
+    let chunks = names.iter().map(|name| known.chunks(name).unwrap_or(&[]));
+    let mut chunks: Vec<Vec<Digest>> = chunks.map(<[Digest]>::to_vec).collect();
+    let all: Vec<Digest> = chunks.iter().flatten().copied().collect();
+    if all.is_empty() {
+        return Ok(chunks);
+    }
+    let missing = client.find_missing(&all).await?;
+    let missing: HashSet<Digest> = missing.into_iter().map(|index| all[index]).collect();
+    for of in &mut chunks {
+        if of.iter().any(|chunk| missing.contains(chunk)) {
+            of.clear();
+        }
+    }
+    Ok(chunks)
 }
 
 /// Where each of `files` (the tree's distinct ones, in their order) is first named.
@@ -262,7 +323,7 @@ async fn next_batch(
             bytes += chunk.digest.size();
             batch.push(chunk);
         } else {
-            progress.advance(chunk.digest.size());
+            progress.skip(chunk.digest.size());
         }
     }
     batch
@@ -280,7 +341,7 @@ async fn which_are_missing(
         if missing.contains(&index) {
             chunks.push(chunk);
         } else {
-            progress.advance(chunk.digest.size());
+            progress.skip(chunk.digest.size());
         }
     }
     Ok(chunks)

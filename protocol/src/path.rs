@@ -128,8 +128,13 @@ impl TreePath {
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
         // `/` sorts below every other byte, so that comparing bytes compares components.
-        let key = |&byte: &u8| if byte == b'/' { 0 } else { byte };
-        self.0.iter().map(key).cmp(other.0.iter().map(key))
+        let key = |byte: u8| if byte == b'/' { 0 } else { byte };
+        let mut pairs = self.0.iter().zip(&other.0);
+        // Paths share most of their beginnings, so these are passed over first.
+        match pairs.find(|(a, b)| a != b) {
+            Some((&a, &b)) => key(a).cmp(&key(b)),
+            None => self.0.len().cmp(&other.0.len()),
+        }
     }
 }
 

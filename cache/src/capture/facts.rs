@@ -40,6 +40,15 @@ pub(crate) fn modified(stat: &Stat) -> i64 {
         .saturating_add(nanos)
 }
 
+/// When content, mode, owner, names or anything else last changed, in nanoseconds since 1970. No
+/// program can set it.
+pub(crate) fn changed(stat: &Stat) -> i64 {
+    let nanos = i64::try_from(stat.st_ctime_nsec).unwrap_or(0);
+    stat.st_ctime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanos)
+}
+
 /// Extended attributes that are kept besides `user.*`: capabilities and access lists.
 const KEPT: [&[u8]; 3] = [
     b"security.capability",

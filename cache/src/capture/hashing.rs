@@ -17,10 +17,11 @@ use rustix::{
 };
 
 use super::{
-    Capture, CaptureError, Detail, Source,
-    facts::{Marks, XattrList, holes, modified, xattrs},
+    Capture, CaptureError, Detail, Dialect, Source, Stamp,
+    facts::{Marks, XattrList, changed, holes, modified, xattrs},
     walk::{Found, FoundKind},
 };
+use crate::index::IndexedFiles;
 
 /// How many threads read at most: past this, disks are the limit.
 const THREADS_MAX: usize = 8;
@@ -37,18 +38,31 @@ pub(crate) struct FileFacts {
     pub(crate) xattrs: XattrList,
     pub(crate) holes: Vec<(u64, u64)>,
     pub(crate) source: Source,
+    /// How to know it again; `None`: it cannot be.
+    pub(crate) stamp: Option<Stamp>,
+    /// Whether it was known, and not read.
+    pub(crate) is_known: bool,
 }
 
-/// Reads each file of `found` that is not another name of an earlier one; the result is parallel to
-/// `found`.
+/// Reads each file of `found` that is not another name of an earlier one, unless `index` has it as it
+/// is; the result is parallel to `found`.
 pub(crate) fn hash_files(
     capture: &Capture<'_>,
     found: &[Found],
     links: &[Option<usize>],
+    index: Option<&IndexedFiles>,
 ) -> Result<Vec<Option<FileFacts>>, CaptureError> {
-    let is_read =
+    let is_file =
         |&index: &usize| matches!(found[index].kind, FoundKind::File) && links[index].is_none();
-    let files: Vec<usize> = (0..found.len()).filter(is_read).collect();
+    let mut files = Vec::new();
+    let mut all: Vec<Option<FileFacts>> = Vec::new();
+    all.resize_with(found.len(), || None);
+    for at in (0..found.len()).filter(is_file) {
+        match index.and_then(|index| known(capture, &found[at], index)) {
+            Some(facts) => all[at] = Some(facts),
+            None => files.push(at),
+        }
+    }
     let threads = thread::available_parallelism().map_or(1, Into::into);
     let threads = threads.min(THREADS_MAX).min(files.len());
     let next = AtomicUsize::new(0);
@@ -67,8 +81,6 @@ pub(crate) fn hash_files(
         }
         Ok(facts)
     };
-    let mut all: Vec<Option<FileFacts>> = Vec::new();
-    all.resize_with(found.len(), || None);
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(read_some)).collect();
         for thread in threads {
@@ -78,6 +90,28 @@ pub(crate) fn hash_files(
             }
         }
         Ok(all)
+    })
+}
+
+/// What is known of a file that has not changed since it was read.
+fn known(capture: &Capture<'_>, found: &Found, index: &IndexedFiles) -> Option<FileFacts> {
+    if capture.replaced.contains_key(&found.path) || capture.dialect != Dialect::Plain {
+        return None;
+    }
+    let stamp = found.stamp();
+    let digest = index.digest(&found.path, &stamp)?;
+    Some(FileFacts {
+        digest,
+        mode: found.mode,
+        modified: found.modified,
+        xattrs: Vec::new(),
+        holes: Vec::new(),
+        source: Source::Disk {
+            root: found.root,
+            path: found.path.clone(),
+        },
+        stamp: Some(stamp),
+        is_known: true,
     })
 }
 
@@ -94,6 +128,8 @@ fn hash_file(
             xattrs: Vec::new(),
             holes: Vec::new(),
             source: Source::Memory(bytes.clone()),
+            stamp: None,
+            is_known: false,
         });
     }
     for _ in 0..READS {
@@ -158,6 +194,8 @@ fn read_file(
             root,
             path: found.path.clone(),
         },
+        stamp: Some(stamp_of(&own)),
+        is_known: false,
     }))
 }
 
@@ -190,6 +228,15 @@ fn open(
     let stat = fstat(&file)?;
     let regular = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
     Ok(regular.then_some((file, stat)))
+}
+
+fn stamp_of(stat: &Stat) -> Stamp {
+    Stamp {
+        node: (stat.st_dev, stat.st_ino),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: modified(stat),
+        changed: changed(stat),
+    }
 }
 
 fn unchanged(before: &Stat, after: &Stat) -> bool {

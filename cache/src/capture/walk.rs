@@ -16,8 +16,8 @@ use rustix::{
 };
 
 use super::{
-    Capture, CaptureError, Detail, Dialect,
-    facts::{Marks, XattrList, modified, xattrs},
+    Capture, CaptureError, Detail, Dialect, Stamp,
+    facts::{Marks, XattrList, changed, modified, xattrs},
 };
 use crate::selection::Verdict;
 
@@ -30,12 +30,28 @@ pub(crate) struct Found {
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
     pub(crate) modified: i64,
+    /// When anything of it last changed, in nanoseconds since 1970.
+    pub(crate) changed: i64,
+    /// In bytes.
+    pub(crate) size: u64,
     /// Device and inode.
     pub(crate) node: (u64, u64),
     /// The same, if it has other names.
     pub(crate) shared_node: Option<(u64, u64)>,
     /// Of directories; those of files are read with them.
     pub(crate) xattrs: XattrList,
+}
+
+impl Found {
+    /// What changes when it does.
+    pub(crate) const fn stamp(&self) -> Stamp {
+        Stamp {
+            node: self.node,
+            size: self.size,
+            modified: self.modified,
+            changed: self.changed,
+        }
+    }
 }
 
 /// What it is, as far as that is known without reading it.
@@ -54,16 +70,50 @@ struct Pending {
     dialect: Dialect,
 }
 
-/// Lists everything that the capture chooses, in no particular order.
+/// What a directory holds.
+enum Child {
+    /// Known in full.
+    Ready(Found),
+    /// A directory that nobody has opened yet.
+    Directory(Pending),
+}
+
+/// Lists everything that the capture chooses: in tree order, but for links of other layers, which come
+/// last.
 pub(crate) fn walk(capture: &Capture<'_>) -> Result<Vec<Found>, CaptureError> {
     let mut found = Vec::new();
-    let mut pending = vec![Pending {
+    let root = Pending {
         path: None,
         root: 0,
         dialect: capture.dialect,
-    }];
-    while let Some(next) = pending.pop() {
-        list(capture, &next, &mut found, &mut pending)?;
+    };
+    let failed = |source| CaptureError::List { source };
+    let directory = capture.roots[0].directory(None).map_err(failed)?;
+    // Siblings by name, and what is in one before the next one: that is the order of trees.
+    let mut pending = vec![list(capture, &root, &directory)?.into_iter()];
+    while let Some(children) = pending.last_mut() {
+        let Some(child) = children.next() else {
+            pending.pop();
+            continue;
+        };
+        if found.len() as u64 >= TREE_ENTRIES_MAX {
+            return Err(CaptureError::TooMany);
+        }
+        match child {
+            Child::Ready(entry) => found.push(entry),
+            Child::Directory(at) => {
+                let path = at.path.clone().expect("the root is no child");
+                let Some((entry, directory, next)) = enter(capture, &at, path)? else {
+                    continue;
+                };
+                let children = match next.root == at.root {
+                    true => list(capture, &next, &directory)?,
+                    false => list_elsewhere(capture, &next)?,
+                };
+                found.push(entry);
+                pending.push(children.into_iter());
+            }
+        }
     }
     if !capture.links.is_empty() {
         add_links(capture, &mut found)?;
@@ -115,38 +165,50 @@ fn look_up(capture: &Capture<'_>, path: &TreePath) -> Result<Option<Found>, Capt
     let stat = statat(&directory, path.name(), AtFlags::SYMLINK_NOFOLLOW);
     let stat = stat.map_err(|e| failed(e.into()))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return enter(capture, &at, path.clone()).map(|(directory, _)| Some(directory));
+        let entered = enter(capture, &at, path.clone())?;
+        return Ok(entered.map(|(entry, _, _)| entry));
     }
     look(&directory, &at, path.clone(), &stat)
 }
 
-/// Lists one directory.
+/// Lists a directory of the merged file system in place of the one in the upper directory.
+fn list_elsewhere(capture: &Capture<'_>, at: &Pending) -> Result<Vec<Child>, CaptureError> {
+    let directory = capture.roots[at.root].directory(at.path.as_ref());
+    let directory = directory.map_err(|source| not_listed(at, source))?;
+    list(capture, at, &directory)
+}
+
+fn not_listed(at: &Pending, source: io::Error) -> CaptureError {
+    match at.path.clone() {
+        Some(path) => CaptureError::Read { path, source },
+        None => CaptureError::List { source },
+    }
+}
+
+/// Lists one directory, by name.
 fn list(
     capture: &Capture<'_>,
     at: &Pending,
-    found: &mut Vec<Found>,
-    pending: &mut Vec<Pending>,
-) -> Result<(), CaptureError> {
-    let failed = |source| match at.path.clone() {
-        Some(path) => CaptureError::Read { path, source },
-        None => CaptureError::List { source },
-    };
-    let directory = capture.roots[at.root]
-        .directory(at.path.as_ref())
-        .map_err(failed)?;
-    let names = Dir::read_from(&directory).map_err(|e| failed(e.into()))?;
-    for name in names {
-        let name = name.map_err(|e| failed(e.into()))?;
-        let name = name.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
+    directory: &OwnedFd,
+) -> Result<Vec<Child>, CaptureError> {
+    let failed = |e: Errno| not_listed(at, e.into());
+    let mut names = Vec::new();
+    for name in Dir::read_from(directory).map_err(failed)? {
+        let name = name.map_err(failed)?;
+        let name = name.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
         }
-        let path = below(at.path.as_ref(), name)?;
+    }
+    names.sort_unstable();
+    let mut children = Vec::with_capacity(names.len());
+    for name in names {
+        let path = below(at.path.as_ref(), name.to_bytes())?;
         let verdict = capture.selection.of(&path);
         if verdict == Verdict::Skip {
             continue;
         }
-        let stat = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match statat(directory, &*name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             // It went away between listing and looking: as if it had gone before.
             Err(Errno::NOENT) => continue,
@@ -159,18 +221,17 @@ fn list(
         if verdict == Verdict::Lead && !is_directory {
             continue;
         }
-        if found.len() as u64 >= TREE_ENTRIES_MAX {
-            return Err(CaptureError::TooMany);
-        }
         if is_directory {
-            let (directory, next) = enter(capture, at, path)?;
-            found.push(directory);
-            pending.push(next);
-        } else if let Some(entry) = look(&directory, at, path, &stat)? {
-            found.push(entry);
+            children.push(Child::Directory(Pending {
+                path: Some(path),
+                root: at.root,
+                dialect: at.dialect,
+            }));
+        } else if let Some(entry) = look(directory, at, path, &stat)? {
+            children.push(Child::Ready(entry));
         }
     }
-    Ok(())
+    Ok(children)
 }
 
 fn below(directory: Option<&TreePath>, name: &[u8]) -> Result<TreePath, CaptureError> {
@@ -221,19 +282,21 @@ fn look(
     Ok(Some(entry(path, kind, at.root, stat)))
 }
 
-/// What is known of the directory at `path`, and where what it holds is to be listed.
+/// What is known of the directory at `path`, the directory itself, and where what it holds is to be
+/// listed; `None` if it went away.
 fn enter(
     capture: &Capture<'_>,
     at: &Pending,
     path: TreePath,
-) -> Result<(Found, Pending), CaptureError> {
+) -> Result<Option<(Found, OwnedFd, Pending)>, CaptureError> {
     let failed = |source: io::Error| CaptureError::Read {
         path: path.clone(),
         source,
     };
-    let directory = capture.roots[at.root]
-        .directory(Some(&path))
-        .map_err(failed)?;
+    let directory = match capture.roots[at.root].directory(Some(&path)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        directory => directory.map_err(failed)?,
+    };
     let stat = fstat(&directory).map_err(|e| failed(e.into()))?;
     let (xattrs, marks) = match capture.detail {
         Detail::Full => xattrs(directory.as_fd(), at.dialect).map_err(failed)?,
@@ -255,7 +318,7 @@ fn enter(
     let kind = FoundKind::Other(EntryKind::Directory { opaque });
     let mut found = entry(path, kind, at.root, &stat);
     found.xattrs = xattrs;
-    Ok((found, next))
+    Ok(Some((found, directory, next)))
 }
 
 fn entry(path: TreePath, kind: FoundKind, root: usize, stat: &Stat) -> Found {
@@ -274,6 +337,8 @@ fn entry(path: TreePath, kind: FoundKind, root: usize, stat: &Stat) -> Found {
         mode: stat.st_mode & 0o7777,
         owner: (stat.st_uid, stat.st_gid),
         modified: modified(stat),
+        changed: changed(stat),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
         node,
         shared_node: (countable && stat.st_nlink > 1).then_some(node),
         xattrs: Vec::new(),

@@ -1,14 +1,15 @@
 //! What a connection may do. Pure: who is there, what the coordinator has granted, and the time go in.
 //!
-//! People and their CI read the entries of their own team; a build's trust does not bind them. Workers
-//! do only what their grants say. The coordinator does everything, and is believed what it says of an
+//! People and their CI read the entries of their own team; a build's trust does not bind them. They write
+//! directories that they put there by hand, with the trust of their role; and their admins delete those.
+//! Workers do only what their grants say. The coordinator does everything, and is believed what it says of an
 //! entry.
 
 use protocol::{
     access::{Grant, Identity, Role, Trust},
     message::{
         Refusal, RefusalCode,
-        cache::{Entry, EntryKey},
+        cache::{Entry, EntryKey, keys},
     },
     name::{Namespace, Team},
     time::WallTime,
@@ -101,6 +102,9 @@ impl Access {
         if self.identity.role == Role::Coordinator {
             return Ok((entry.team.clone(), entry.trust));
         }
+        if self.is_own(&key.namespace) && key.path.starts_with(keys::SAVED) {
+            return Ok((self.identity.team.clone(), self.identity.role.trust()));
+        }
         let fitting = self
             .live(now)
             .filter(|grant| grant.namespace == key.namespace && covers(&grant.writes, &key.path));
@@ -113,10 +117,19 @@ impl Access {
 
     /// Whether entries may be deleted.
     pub(crate) fn delete(&self, namespace: &Namespace, prefix: &str) -> Result<(), Refusal> {
-        if self.identity.role == Role::Coordinator {
+        let is_admin = self.identity.role == Role::Admin && self.is_own(namespace);
+        if self.identity.role == Role::Coordinator || is_admin && prefix.starts_with(keys::SAVED) {
             Ok(())
         } else {
             Err(self.deny(&format!("delete the entries under {namespace}/{prefix}")))
+        }
+    }
+
+    /// Whether room may be made before it is time.
+    pub(crate) fn collect(&self) -> Result<(), Refusal> {
+        match self.identity.role {
+            Role::Coordinator | Role::Admin => Ok(()),
+            _ => Err(self.deny("have the cache make room")),
         }
     }
 
@@ -155,7 +168,7 @@ impl Access {
                 trust: Trust::Untrusted,
             });
         }
-        if identity.role.is_client() && *namespace == Namespace::from(identity.team.clone()) {
+        if self.is_own(namespace) {
             return Some(Reader {
                 team: Some(identity.team.clone()),
                 trust: Trust::Untrusted,
@@ -170,6 +183,12 @@ impl Access {
             team: Some(strictest.team.clone()),
             trust: strictest.trust,
         })
+    }
+
+    /// Whether it is the namespace of the team of a person, or of their CI.
+    fn is_own(&self, namespace: &Namespace) -> bool {
+        let identity = &self.identity;
+        identity.role.is_client() && *namespace == Namespace::from(identity.team.clone())
     }
 
     fn live(&self, now: WallTime) -> impl Iterator<Item = &Grant> {
@@ -346,6 +365,31 @@ mod tests {
             assert!(person.chunks(&team("red"), NOW).is_ok());
             let all = person.chunks(&team("blue"), NOW).is_ok();
             assert_eq!(all, role == Role::Admin);
+        }
+    }
+
+    #[test]
+    fn people_put_directories_with_their_own_trust_and_admins_delete_those() {
+        for role in Role::ALL {
+            let person = access(role);
+            let put = |namespace, path| person.write(&key(namespace, path), &entry(), NOW).ok();
+            let own = put("red", "saved/mine");
+            match role {
+                Role::Admin | Role::Ci => assert_eq!(own, Some((team("red"), Trust::Protected))),
+                Role::Developer => assert_eq!(own, Some((team("red"), Trust::Team))),
+                Role::Coordinator => continue,
+                Role::Worker | Role::Cache => assert_eq!(own, None),
+            }
+            assert_eq!(put("blue", "saved/mine"), None, "{role}");
+            assert_eq!(put("red", "savedish/mine"), None, "{role}");
+            let delete = |namespace: &str, prefix| {
+                let namespace = namespace.parse().unwrap();
+                person.delete(&namespace, prefix).is_ok()
+            };
+            assert_eq!(delete("red", "saved/mine"), role == Role::Admin);
+            assert!(!delete("blue", "saved/mine"), "{role}");
+            assert!(!delete("red", "s"), "{role}");
+            assert_eq!(person.collect().is_ok(), role == Role::Admin);
         }
     }
 

@@ -136,6 +136,20 @@ pub(super) async fn delete(
     }
 }
 
+/// Makes room, although it is not time yet.
+pub(super) async fn collect(
+    (session, context): (&Session, &Context),
+) -> Result<CacheReply, Refusal> {
+    session.access().collect()?;
+    let swept = context.store.sweep(context.budget).await;
+    let swept = swept.map_err(|trouble| of_trouble(&trouble))?;
+    Ok(CacheReply::Collected {
+        entries: swept.evicted,
+        chunks: swept.chunks,
+        bytes_stored: swept.stored,
+    })
+}
+
 /// Counts what a dependency cache did.
 pub(super) async fn record(
     record: UseRecord,

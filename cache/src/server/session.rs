@@ -282,6 +282,7 @@ async fn dispatch(
             context.revoked.send_replace(revoked.into());
             CacheReply::Done
         }
+        CacheRequest::Collect => entries::collect((session, context)).await?,
     };
     Ok(Some(reply))
 }

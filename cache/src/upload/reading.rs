@@ -34,8 +34,10 @@ pub(super) struct Reading {
     /// A path of each, for messages.
     pub(super) paths: Vec<TreePath>,
     pub(super) units: Vec<Unit>,
+    /// Which of them are to be read, ascending.
+    pub(super) wanted: Vec<usize>,
     pub(super) sources: Sources,
-    /// The next unit to be read.
+    /// Which of the wanted units is to be read next.
     pub(super) next: AtomicUsize,
 }
 
@@ -69,11 +71,11 @@ impl Reading {
     ) -> Result<Vec<(usize, Vec<Digest>)>, UploadError> {
         let mut read = Vec::new();
         loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(unit) = self.units.get(index) else {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(&index) = self.wanted.get(next) else {
                 return Ok(read);
             };
-            let chunks = match unit {
+            let chunks = match &self.units[index] {
                 Unit::Pack(files) => self.read_pack(files, out),
                 Unit::Alone(file) if self.files[*file].size() <= WINDOW_BYTES as u64 => {
                     self.read_pack(&[*file], out)
@@ -85,7 +87,7 @@ impl Reading {
                 Err(Stop::Unwanted) => return Ok(read),
                 Err(Stop::Failed(error)) => {
                     // The other threads need not go on.
-                    self.next.store(self.units.len(), Ordering::Relaxed);
+                    self.next.store(self.wanted.len(), Ordering::Relaxed);
                     return Err(error);
                 }
             }

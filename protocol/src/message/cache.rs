@@ -102,6 +102,9 @@ pub enum CacheRequest {
     /// From the coordinator: all that was revoked, at most [`REVOCATIONS_MAX`]; takes the place of what
     /// was said before. Answer: [`CacheReply::Done`].
     Revoked(Vec<Revocation>),
+    /// Make room now, as is done every now and then: chunks go that nothing names and nobody holds, and
+    /// entries while the cache takes more than its budget. Answer: [`CacheReply::Collected`].
+    Collect,
 }
 
 /// The answer to a [`CacheRequest`].
@@ -137,6 +140,15 @@ pub enum CacheReply {
     Stats(Box<Stats>),
     /// How many chunks were set aside.
     SetAside(u64),
+    /// What making room took away.
+    Collected {
+        /// How many entries.
+        entries: u64,
+        /// How many chunks.
+        chunks: u64,
+        /// What these took, in bytes.
+        bytes_stored: u64,
+    },
 }
 
 /// What became of an entry that was put.
@@ -196,6 +208,15 @@ pub mod keys {
         let version = hex(&spec.version().hash()[..8]);
         format!("{}{version}/{key}", dependencies(project))
     }
+
+    /// A directory that somebody put into the cache by hand, under the key that it was given, or under the
+    /// hash of its tree.
+    pub fn saved(key: &str) -> String {
+        format!("{SAVED}{key}")
+    }
+
+    /// How the keys of all of these start.
+    pub const SAVED: &str = "saved/";
 
     /// How the keys of all dependency caches of a project start.
     pub fn dependencies(project: &ProjectName) -> String {
@@ -333,5 +354,6 @@ mod tests {
         assert_eq!(keys::artifact(build, 4, 1), format!("artifact/{id}/4/1"));
         assert!(keys::snapshot(job, 2).starts_with(&keys::snapshots(build)));
         assert!(keys::artifact(build, 4, 1).starts_with(&keys::artifacts(build)));
+        assert!(keys::saved("mine").starts_with(keys::SAVED));
     }
 }

@@ -1,0 +1,196 @@
+//! From a directory of this machine to a tree at the cache, with a local index of what was put the last
+//! time: what has not changed is not read, and what the cache has is not sent.
+
+use std::path::PathBuf;
+
+use protocol::{blob::TreeRef, digest::Digest};
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::{
+    capture::{Capture, CaptureError, Captured, Detail, Dialect, Found, Stamped, open_root},
+    client::CacheClient,
+    clock::Clock,
+    index::{IndexedFiles, LocalIndex, Whole, fingerprint, is_settled},
+    progress::{Progress, Transfer},
+    selection::Selection,
+    upload::{UploadError, Uploaded, upload_known},
+};
+
+/// Why a directory could not be put into the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// What was read cannot be sent.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+}
+
+/// What came of putting a directory.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Put {
+    /// The tree, durable at the cache and held there for a while; an entry keeps it for longer.
+    pub tree: TreeRef,
+    /// What was moved for it.
+    pub transfer: Transfer,
+    /// How many of its files were not read, because they are as they were the last time.
+    pub files_known: u64,
+}
+
+/// Brings the directory at `root` to the cache. With an `index` only what has changed since it was put
+/// the last time is read; it is brought up to date.
+///
+/// # Errors
+///
+/// If something cannot be read or changes meanwhile, or the cache cannot be reached or refuses. An index
+/// that cannot be read or written is none.
+///
+/// # Cancel safety
+///
+/// May be dropped at any time; threads that read end with the file they are at.
+pub async fn put(
+    client: &CacheClient,
+    root: PathBuf,
+    index: Option<LocalIndex>,
+    progress: &Progress,
+) -> Result<Put, PutError> {
+    let looking = {
+        let (root, index) = (root.clone(), index.clone());
+        blocking(move || look(root, index.as_ref()))
+    };
+    let looked = looking.await?;
+    if let Some(whole) = &looked.unchanged {
+        let all = all_chunks(whole);
+        let missing = client.find_missing(&all).await.map_err(UploadError::from)?;
+        if missing.is_empty() {
+            progress.expect(whole.files, whole.bytes);
+            progress.skip(whole.bytes);
+            return Ok(Put {
+                tree: whole.tree.clone(),
+                transfer: Transfer {
+                    files: whole.files,
+                    bytes: whole.bytes,
+                    chunks: whole.chunks.len() as u64,
+                    ..Transfer::default()
+                },
+                files_known: whole.files,
+            });
+        }
+    }
+    let read = {
+        let index = index.clone();
+        blocking(move || read(root, looked, index.as_ref()))
+    };
+    let mut read = read.await?;
+    let stamps = std::mem::take(&mut read.captured.stamps);
+    let (known, now) = (read.captured.known, read.now);
+    let uploaded = upload_known(client, read.captured, &read.files, progress).await?;
+    let put = Put {
+        tree: uploaded.tree.clone(),
+        transfer: uploaded.transfer,
+        files_known: known,
+    };
+    if let Some(index) = index {
+        let fingerprint = read.fingerprint;
+        blocking(move || keep(&index, (stamps, now), fingerprint, uploaded)).await;
+    }
+    Ok(put)
+}
+
+/// What a walk saw.
+struct Looked {
+    found: Vec<Found>,
+    /// When the walk began, in nanoseconds since 1970.
+    now: i64,
+    fingerprint: Option<Digest>,
+    /// What came of the same the last time.
+    unchanged: Option<Whole>,
+}
+
+fn capture_of(root: PathBuf) -> Result<Capture<'static>, CaptureError> {
+    Ok(Capture {
+        roots: vec![open_root(&root)?],
+        selection: &Selection::All,
+        links: &[],
+        dialect: Dialect::Plain,
+        detail: Detail::Full,
+        replaced: std::collections::BTreeMap::new(),
+    })
+}
+
+fn look(root: PathBuf, index: Option<&LocalIndex>) -> Result<Looked, CaptureError> {
+    let now = i64::try_from(Clock::wall().0).unwrap_or(0);
+    let now = now.saturating_mul(1_000_000);
+    let found = capture_of(root)?.look()?;
+    let fingerprint = index.and_then(|_| fingerprint(&found, now));
+    let unchanged = index
+        .filter(|_| fingerprint.is_some())
+        .and_then(LocalIndex::whole)
+        .filter(|whole| whole.fingerprint == fingerprint);
+    Ok(Looked {
+        found,
+        now,
+        fingerprint,
+        unchanged,
+    })
+}
+
+/// What was read, and what was known.
+struct Read {
+    captured: Captured,
+    files: IndexedFiles,
+    now: i64,
+    fingerprint: Option<Digest>,
+}
+
+fn read(root: PathBuf, looked: Looked, index: Option<&LocalIndex>) -> Result<Read, CaptureError> {
+    let files = index.and_then(LocalIndex::files).unwrap_or_default();
+    let captured = capture_of(root)?.read(looked.found, Some(&files))?;
+    Ok(Read {
+        captured,
+        files,
+        now: looked.now,
+        fingerprint: looked.fingerprint,
+    })
+}
+
+fn keep(
+    index: &LocalIndex,
+    (mut stamps, now): (Vec<Stamped>, i64),
+    fingerprint: Option<Digest>,
+    uploaded: Uploaded,
+) {
+    stamps.retain(|file| is_settled(file.stamp.changed, now));
+    let whole = Whole {
+        fingerprint,
+        tree: uploaded.tree,
+        chunks: uploaded.chunks,
+        files: uploaded.transfer.files,
+        bytes: uploaded.transfer.bytes,
+    };
+    let files = IndexedFiles::new(stamps, uploaded.units);
+    if let Err(error) = index.keep(&whole, &files) {
+        warn!(%error, "could not keep what was read; it will be read again");
+    }
+}
+
+fn all_chunks(whole: &Whole) -> Vec<Digest> {
+    let TreeRef {
+        tree,
+        attributes,
+        layout,
+    } = &whole.tree;
+    let blobs = [tree, attributes, layout].into_iter();
+    let of_blobs = blobs.flat_map(|blob| &blob.chunks);
+    of_blobs.chain(&whole.chunks).copied().collect()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = spawn_blocking(work).await;
+    done.expect("reading does not panic")
+}
+
+#[cfg(test)]
+mod tests;

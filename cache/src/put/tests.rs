@@ -1,0 +1,172 @@
+//! Directories that are put again: what has changed is noticed, what has not is not read.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::{Put, put};
+use crate::{
+    fixture::{Cache, cache, grow_tree},
+    index::LocalIndex,
+    progress::Progress,
+};
+
+struct Site {
+    cache: Cache,
+    root: TempDir,
+    indices: TempDir,
+}
+
+impl Site {
+    async fn new() -> Self {
+        Self {
+            cache: cache().await,
+            root: tempfile::tempdir().unwrap(),
+            indices: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn index(&self) -> LocalIndex {
+        LocalIndex::new(self.indices.path(), self.root.path())
+    }
+
+    async fn put_with(&self, index: Option<LocalIndex>) -> Put {
+        let root = self.root.path().to_owned();
+        put(&self.cache.client, root, index, &Progress::default())
+            .await
+            .unwrap()
+    }
+
+    async fn put(&self) -> Put {
+        self.put_with(Some(self.index())).await
+    }
+
+    /// Puts until the files are old enough for an index to tell whether they change.
+    async fn put_until_known(&self) -> Put {
+        loop {
+            let put = self.put().await;
+            if put.files_known == put.transfer.files {
+                return put;
+            }
+        }
+    }
+}
+
+/// Writes a file as somebody would who wants nobody to notice: with the length and the time of before.
+fn write_unnoticed(path: &Path, bytes: &str) {
+    let before = path.metadata().unwrap();
+    assert_eq!(before.size(), bytes.len() as u64);
+    fs::write(path, bytes).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_is_not_read_and_gives_the_same_tree() {
+    let site = Site::new().await;
+    for index in 0..50 {
+        fs::write(
+            site.root.path().join(format!("f{index}")),
+            format!("{index}"),
+        )
+        .unwrap();
+    }
+    let first = site.put_with(None).await;
+    assert_eq!(first.files_known, 0);
+    let again = site.put_until_known().await;
+    assert_eq!(again.tree, first.tree);
+    assert_eq!(again.transfer.chunks_moved, 0);
+    assert_eq!(again.transfer.files, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_noticed() {
+    let site = Site::new().await;
+    let path = |name: &str| site.root.path().join(name);
+    fs::write(path("file"), "one").unwrap();
+    fs::write(path("other"), "other").unwrap();
+    fs::create_dir(path("dir")).unwrap();
+    let mut last = site.put_until_known().await.tree;
+    let changes: [&dyn Fn(); 7] = [
+        &|| write_unnoticed(&path("file"), "two"),
+        &|| fs::set_permissions(path("file"), fs::Permissions::from_mode(0o700)).unwrap(),
+        &|| fs::set_permissions(path("dir"), fs::Permissions::from_mode(0o700)).unwrap(),
+        &|| fs::rename(path("other"), path("dir/other")).unwrap(),
+        &|| fs::hard_link(path("file"), path("second")).unwrap(),
+        &|| {
+            let file = File::open(path("file")).unwrap();
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(7);
+            file.set_modified(time).unwrap();
+        },
+        &|| fs::remove_file(path("second")).unwrap(),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        change();
+        let put = site.put().await;
+        assert_ne!(put.tree, last, "change {number}");
+        let whole = site.put_with(None).await;
+        assert_eq!(put.tree, whole.tree, "change {number}");
+        last = site.put_until_known().await.tree;
+        assert_eq!(last, whole.tree, "change {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_read_and_sent() {
+    let site = Site::new().await;
+    grow_tree(site.root.path(), 5, 400);
+    let first = site.put_until_known_or_special().await;
+    fs::write(site.root.path().join("new"), "new").unwrap();
+    let put = site.put().await;
+    assert!(first.transfer.files - 60 < put.files_known, "{put:?}");
+    assert!(put.transfer.chunks_moved <= 6, "{put:?}");
+    assert_eq!(put.tree, site.put_with(None).await.tree);
+}
+
+impl Site {
+    /// The same for a tree with files that an index never has: those with holes or attributes.
+    async fn put_until_known_or_special(&self) -> Put {
+        loop {
+            let put = self.put().await;
+            if 0 < put.files_known && put.transfer.chunks_moved == 0 {
+                return put;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_is_none() {
+    let site = Site::new().await;
+    fs::write(site.root.path().join("file"), "one").unwrap();
+    let first = site.put_until_known().await;
+    for entry in fs::read_dir(site.indices.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    let put = site.put().await;
+    assert_eq!((put.tree, put.files_known), (first.tree, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cache_has_lost_is_sent_again() {
+    let site = Site::new().await;
+    fs::write(site.root.path().join("file"), "one").unwrap();
+    let first = site.put_until_known().await;
+    let other = cache().await;
+    let root = site.root.path().to_owned();
+    let progress = Progress::default();
+    let put = put(&other.client, root, Some(site.index()), &progress).await;
+    let put = put.unwrap();
+    assert_eq!(put.tree, first.tree);
+    assert_eq!(put.transfer.chunks_moved, 4);
+    assert_eq!(put.files_known, 1, "it is read only to be sent");
+}
