@@ -96,6 +96,11 @@ impl CacheClient {
         &self.team
     }
 
+    /// How many bytes of datagrams the connection has sent and received, with all that belongs to them.
+    pub fn datagram_bytes(&self) -> (u64, u64) {
+        self.connection.datagram_bytes()
+    }
+
     /// Presents a grant: until it ends, this connection (all clones and all clients on it) may do what
     /// it says.
     ///

@@ -23,3 +23,4 @@ pub mod server;
 pub mod source;
 mod store;
 pub mod upload;
+pub mod verify;

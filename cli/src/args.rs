@@ -1,5 +1,7 @@
 //! What can be typed: commands, arguments and their help.
 
+mod cache;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -9,6 +11,11 @@ use protocol::{
     message::client::{PRIORITY_MAX, PRIORITY_MIN},
     name::{ProjectName, Team, WorkerName},
     worker::Isolation,
+};
+
+pub(crate) use self::cache::{
+    CacheCommand, CacheServeArgs, ExplainArgs, GcArgs, GetArgs, LsArgs, PutArgs, VerifyArgs,
+    WhatArgs,
 };
 
 /// A build farm for your own machines: runs CodeBuild buildspecs on as many of them as you like.
@@ -149,15 +156,6 @@ pub(crate) struct CoordinatorArgs {
     pub(crate) metrics: Option<SocketAddr>,
 }
 
-/// `grange cache …`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum CacheCommand {
-    /// Start the service that stores
-    Serve(CacheServeArgs),
-    /// Show what the cache holds and what it saved
-    Stats(ReadArgs),
-}
-
 /// Joining a farm as a service.
 #[derive(Args, Debug)]
 pub(crate) struct JoinArgs {
@@ -172,26 +170,6 @@ pub(crate) struct JoinArgs {
         hide_env_values = true
     )]
     pub(crate) token: Option<String>,
-}
-
-/// `grange cache serve`.
-#[derive(Args, Debug)]
-pub(crate) struct CacheServeArgs {
-    /// Which farm to join.
-    #[command(flatten)]
-    pub(crate) join: JoinArgs,
-    /// Where to keep the store.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) data: Option<PathBuf>,
-    /// Where to listen.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// The address that workers and clients reach it at, where that is not the one it listens on.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) advertise: Option<SocketAddr>,
-    /// Where to serve `/metrics` and `/healthz`.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `grange worker`.

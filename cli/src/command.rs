@@ -4,6 +4,7 @@
 mod artifacts;
 mod bench;
 mod build;
+mod cache;
 mod follow;
 mod members;
 mod read;
@@ -15,6 +16,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::CommandFactory as _;
 
+pub(crate) use self::cache::Explanation;
 use crate::{
     args::{BenchCommand, BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
     error::CommandError,
@@ -50,7 +52,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Up(args) => up::run(&args, context).await?,
         Command::Coordinator(args) => serve::coordinator(args, context).await?,
         Command::Cache(CacheCommand::Serve(args)) => serve::cache(args, context).await?,
-        Command::Cache(CacheCommand::Stats(args)) => read::cache_stats(&args, context).await?,
+        Command::Cache(command) => return cache::run(command, context).await,
         Command::Worker(args) => serve::worker(args, context).await?,
         Command::Build(args) => return build::run(args, context).await,
         Command::Builds(args) => match args.command {

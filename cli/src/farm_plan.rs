@@ -142,6 +142,7 @@ mod tests {
         Places {
             data: "/home/a/data".into(),
             settings: "/home/a/settings".into(),
+            cache: "/home/a/cache".into(),
         }
     }
 

@@ -13,6 +13,8 @@ pub(crate) struct Places {
     pub(crate) data: PathBuf,
     /// Where settings are kept: `~/.config/grange`.
     pub(crate) settings: PathBuf,
+    /// Where things are kept that can be made again: `~/.cache/grange`.
+    pub(crate) cache: PathBuf,
 }
 
 impl Places {
@@ -33,6 +35,7 @@ impl Places {
         Ok(Self {
             data: strategy.data_dir(),
             settings: strategy.config_dir(),
+            cache: strategy.cache_dir(),
         })
     }
 
@@ -49,6 +52,11 @@ impl Places {
     /// Where a farm on this machine keeps its data unless told otherwise.
     pub(crate) fn farm(&self) -> PathBuf {
         self.data.join("farm")
+    }
+
+    /// Where it is kept what was put into the cache from which directory: `~/.cache/grange/trees`.
+    pub(crate) fn indices(&self) -> PathBuf {
+        self.cache.join("trees")
     }
 
     /// Where the identity lies by which commands go to the farm at `address`, however that was typed.

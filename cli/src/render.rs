@@ -4,6 +4,7 @@
 mod answers;
 pub(crate) mod bar;
 mod bench;
+pub(crate) mod cache;
 mod members;
 pub(crate) mod out;
 mod table;
@@ -12,9 +13,9 @@ pub(crate) mod transcript;
 
 use std::{net::SocketAddr, path::Path};
 
+use ::cache::progress::Transfer;
 use anstyle::{AnsiColor, Style};
 use anyhow::Context as _;
-use cache::progress::Transfer;
 use protocol::{
     access::Role,
     build::{Outcome, Status},
@@ -26,7 +27,7 @@ use serde::Serialize;
 use serde_json::json;
 
 pub(crate) use self::{
-    answers::{artifacts, builds, cache_stats, status, workers},
+    answers::{artifacts, builds, status, workers},
     bench::hits,
     members::{members, tokens},
 };

@@ -231,6 +231,13 @@ impl Connection {
         remote(self.shared.quic.remote_address())
     }
 
+    /// How many bytes of datagrams this connection has sent and received, handshake, acknowledgements and
+    /// what was sent again included.
+    pub fn datagram_bytes(&self) -> (u64, u64) {
+        let stats = self.shared.quic.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
     /// How long a datagram and its acknowledgement take at the moment.
     pub fn round_trip(&self) -> std::time::Duration {
         self.shared.quic.rtt()

@@ -123,7 +123,7 @@ async fn only_what_changed_is_read_and_sent() {
     let first = site.put_until_known_or_special().await;
     fs::write(site.root.path().join("new"), "new").unwrap();
     let put = site.put().await;
-    assert!(first.transfer.files - 60 < put.files_known, "{put:?}");
+    assert!(first.transfer.files < put.files_known * 2, "{put:?}");
     assert!(put.transfer.chunks_moved <= 6, "{put:?}");
     assert_eq!(put.tree, site.put_with(None).await.tree);
 }

@@ -128,21 +128,6 @@ pub(crate) async fn create_token(
     }
 }
 
-/// `grange cache stats`.
-///
-/// # Errors
-///
-/// If the farm or its cache cannot be reached.
-pub(crate) async fn cache_stats(args: &ReadArgs, context: &Context) -> Result<(), CommandError> {
-    context
-        .with_farm(&args.farm, Purpose::Ask, async |reached| {
-            let (client, _) = reached.farm.cache().await?;
-            let stats = client.stats().await.map_err(CommandError::farm)?;
-            render::cache_stats(&stats, args.json)
-        })
-        .await
-}
-
 /// Asks once, and ends what had to be started for it.
 ///
 /// # Errors

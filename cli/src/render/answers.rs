@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     job::{Artifact, CacheUseKind},
-    message::{
-        cache::Stats,
-        client::{BuildDetail, BuildSummary, UnitDetail, WorkerSummary},
-    },
+    message::client::{BuildDetail, BuildSummary, UnitDetail, WorkerSummary},
 };
 use serde_json::json;
 
@@ -179,34 +176,4 @@ pub(crate) fn workers(workers: &[WorkerSummary], json: bool) -> Result<(), Comma
         ]);
     }
     out::print(&table.text())
-}
-
-/// `grange cache stats`.
-pub(crate) fn cache_stats(stats: &Stats, json: bool) -> Result<(), CommandError> {
-    if json {
-        return json_line(stats);
-    }
-    let mut text = format!(
-        "{} chunks, {} in {} on disk, {} free\n",
-        stats.chunks,
-        bytes(stats.bytes),
-        bytes(stats.bytes_stored),
-        bytes(stats.bytes_free),
-    );
-    let mut table = Table::new([
-        "TEAM", "PROJECT", "KEY", "HITS", "MISSES", "SAVED", "RESTORED",
-    ]);
-    for used in &stats.uses {
-        table.row([
-            used.team.to_string(),
-            used.project.to_string(),
-            used.key.clone(),
-            used.restored.to_string(),
-            used.missed.to_string(),
-            used.saved.to_string(),
-            bytes(used.bytes_restored),
-        ]);
-    }
-    text += &table.text();
-    out::print(&text)
 }

@@ -11,11 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use protocol::message::work::RestoreProgress;
 use tokio::time::interval;
 
+use super::text::bytes;
+
 /// How often a bar is drawn again: often enough to look alive, seldom enough to cost nothing.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// What a bar of bytes looks like.
-const BYTES: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+const BYTES: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {prefix}{eta} left";
 
 /// Shows how far `work` is, by bytes, while it runs.
 pub(crate) async fn show<T>(
@@ -40,6 +42,9 @@ pub(crate) async fn show<T>(
                 let now = progress.now();
                 bar.set_length(now.bytes_total);
                 bar.set_position(now.bytes_done);
+                if now.bytes_skipped > 0 {
+                    bar.set_prefix(format!("{} skipped, ", bytes(now.bytes_skipped)));
+                }
             }
         }
     }

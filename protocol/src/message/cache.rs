@@ -209,10 +209,15 @@ pub mod keys {
         format!("{}{version}/{key}", dependencies(project))
     }
 
-    /// A directory that somebody put into the cache by hand, under the key that it was given, or under the
-    /// hash of its tree.
-    pub fn saved(key: &str) -> String {
-        format!("{SAVED}{key}")
+    /// A directory that somebody put into the cache by hand, under the name that it was given, or under
+    /// the hash of its tree. The key begins none of another name that has no word `=`.
+    pub fn saved(name: &str) -> String {
+        format!("{SAVED}{name}/=")
+    }
+
+    /// The name of such a directory.
+    pub fn saved_name(key: &str) -> Option<&str> {
+        key.strip_prefix(SAVED)?.strip_suffix("/=")
     }
 
     /// How the keys of all of these start.
@@ -354,6 +359,9 @@ mod tests {
         assert_eq!(keys::artifact(build, 4, 1), format!("artifact/{id}/4/1"));
         assert!(keys::snapshot(job, 2).starts_with(&keys::snapshots(build)));
         assert!(keys::artifact(build, 4, 1).starts_with(&keys::artifacts(build)));
-        assert!(keys::saved("mine").starts_with(keys::SAVED));
+        let key = keys::saved("mine/main");
+        assert!(key.starts_with(keys::SAVED));
+        assert_eq!(keys::saved_name(&key), Some("mine/main"));
+        assert!(!keys::saved("mine/mainly").starts_with(&key));
     }
 }
