@@ -6,6 +6,7 @@
 mod eviction;
 mod process;
 mod reads;
+mod trees;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -20,6 +21,8 @@ pub(crate) enum Part {
     Reads,
     /// A gigabyte of budget, ten written
     Eviction,
+    /// Trees in and out, beside a writer from memory, `cp -r` and an archive over TLS
+    Trees,
 }
 
 /// Measures one part, or all of them, with so many pairs for each figure.
@@ -37,6 +40,7 @@ pub(crate) fn measure(part: Option<Part>, pairs: u32) -> Result<Vec<Row>> {
         rows.extend(match part {
             Part::Reads => reads::measure(pairs)?,
             Part::Eviction => eviction::measure(pairs)?,
+            Part::Trees => trees::measure(pairs)?,
         });
     }
     Ok(rows)

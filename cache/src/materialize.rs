@@ -5,6 +5,7 @@
 //! no link is followed. Each chunk is fetched once, in whichever order it comes, with a bounded number
 //! in memory.
 
+mod parents;
 mod place;
 mod plan;
 mod restore;
@@ -287,8 +288,7 @@ async fn unpack(
         };
         let partial = Partial::create(&directory).map_err(aside)?;
         let root = Root::open(&partial.path).map_err(aside)?;
-        let unpacking = Unpacking::new(plan, settings, root);
-        unpacking.lay_out()?;
+        let unpacking = Unpacking::new(plan, settings, root).map_err(aside)?;
         Ok((Arc::new(unpacking), partial))
     })
     .await?;
@@ -340,7 +340,8 @@ async fn write_files(
     let is_used = |&index: &usize| !plan.uses[index].is_empty();
     let wanted: Vec<usize> = (0..plan.uses.len()).filter(is_used).collect();
     if wanted.is_empty() {
-        return Ok(0);
+        let unpacking = Arc::clone(unpacking);
+        return blocking(move || unpacking.lay_out().map(|()| 0)).await;
     }
     let digests = wanted
         .iter()
@@ -381,6 +382,8 @@ async fn hand_out(
     writing: &mut JoinSet<Result<u64, MaterializeError>>,
     progress: &Progress,
 ) -> Result<(usize, u64), MaterializeError> {
+    let laying_out = Arc::clone(unpacking);
+    writing.spawn_blocking(move || laying_out.lay_out().map(|()| 0));
     let mut came = vec![false; wanted.len()];
     let (mut count, mut moved) = (0, 0);
     while let Some(chunk) = chunks.recv().await {

@@ -261,6 +261,7 @@ impl Farm {
             .env_remove("GRANGE_FARM")
             .env_remove("GRANGE_LOG")
             .env_remove("GRANGE_TOKEN")
+            .env("XDG_CACHE_HOME", self.directory.path().join("cache"))
             .env("XDG_DATA_HOME", self.directory.path().join("data"))
             .env("XDG_CONFIG_HOME", self.directory.path().join("config"))
             .stdin(Stdio::null());

@@ -17,7 +17,8 @@ use rustix::{
 
 use super::{
     MaterializeError,
-    unpack::{Unpacking, open_or_create, write_error},
+    parents::open_or_create,
+    unpack::{USUAL_DIRECTORY, Unpacking, write_error},
 };
 use crate::beneath::Root;
 
@@ -178,7 +179,7 @@ fn move_entry(
         _ => write_error(path, source),
     };
     let parent = path.parent();
-    let to = open_or_create(target, parent.as_ref()).map_err(failed)?;
+    let to = open_or_create(target, parent.as_ref(), &|_| USUAL_DIRECTORY).map_err(failed)?;
     let from = unpacking
         .root()
         .directory(parent.as_ref())

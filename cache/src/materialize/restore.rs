@@ -24,17 +24,28 @@ const LENDING_BITS: u32 = 0o6000;
 /// Lends rights as well.
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// How something was created.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    /// With the mode that it is to have.
+    pub(super) has_mode: bool,
+}
+
 /// Restores the open file or directory of the entry at `index`.
 pub(super) fn restore_file(
     unpacking: &Unpacking,
     file: BorrowedFd<'_>,
-    index: usize,
+    (index, made): (usize, Made),
 ) -> io::Result<()> {
     let known = unpacking.plan.attributes(index);
-    if let Some((user, group)) = owner(unpacking, known) {
+    let owner = owner(unpacking, known);
+    if let Some((user, group)) = owner {
         tolerate(unpacking, fchown(file, user, group))?;
     }
-    fchmod(file, mode(unpacking, index, known))?;
+    // A new owner takes some bits away.
+    if !made.has_mode || owner.is_some() {
+        fchmod(file, Mode::from_raw_mode(wanted_mode(unpacking, index)))?;
+    }
     for (name, value) in known.map_or(&[][..], |known| &known.xattrs) {
         if name == CAPABILITY && unpacking.settings.owner == Owner::Own {
             continue;
@@ -66,7 +77,7 @@ pub(super) fn restore_entry(
         chmodat(
             parent.as_fd(),
             name,
-            mode(unpacking, index, known),
+            Mode::from_raw_mode(wanted_mode(unpacking, index)),
             AtFlags::empty(),
         )?;
     }
@@ -76,29 +87,35 @@ pub(super) fn restore_entry(
     Ok(())
 }
 
+/// The owner that is to be set; `None`: it is right as it is, or stays.
 fn owner(
     unpacking: &Unpacking,
     known: Option<&EntryAttributes>,
 ) -> Option<(Option<Uid>, Option<Gid>)> {
     let (user, group) = known?.owner?;
+    if unpacking.settings.owner == Owner::Own || (user, group) == unpacking.fresh.owner {
+        return None;
+    }
     // All ones means "leave as it is" to the system.
     let real = |number: u32| number != u32::MAX;
     let user = real(user).then(|| Uid::from_raw(user));
     let group = real(group).then(|| Gid::from_raw(group));
-    (unpacking.settings.owner == Owner::Keep).then_some((user, group))
+    Some((user, group))
 }
 
-fn mode(unpacking: &Unpacking, index: usize, known: Option<&EntryAttributes>) -> Mode {
+/// The mode that the entry at `index` is to have.
+pub(super) fn wanted_mode(unpacking: &Unpacking, index: usize) -> u32 {
     let default = match unpacking.plan.entry(index).kind {
         EntryKind::Directory { .. } => 0o755,
         EntryKind::File { executable, .. } if executable => 0o755,
         _ => 0o644,
     };
+    let known = unpacking.plan.attributes(index);
     let mode = known.and_then(|known| known.mode).unwrap_or(default);
-    Mode::from_raw_mode(match unpacking.settings.owner {
+    match unpacking.settings.owner {
         Owner::Keep => mode,
         Owner::Own => mode & !LENDING_BITS,
-    })
+    }
 }
 
 fn times(unpacking: &Unpacking, known: Option<&EntryAttributes>) -> Option<Timestamps> {

@@ -3,7 +3,8 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    thread,
 };
 
 use protocol::{
@@ -13,24 +14,34 @@ use protocol::{
 };
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, XattrFlags, fsetxattr, ftruncate, linkat, makedev,
-        mkdirat, mknodat, symlinkat,
+        AtFlags, FileType, Mode, OFlags, XattrFlags, fsetxattr, fstat, ftruncate, linkat, makedev,
+        mkdirat, mknodat, openat, symlinkat, unlinkat,
     },
     io::{Errno, pread, pwrite},
 };
 
 use super::{
     MaterializeError, Owner,
+    parents::Parents,
     plan::{Plan, Use, outside_holes},
-    restore::{restore_entry, restore_file},
+    restore::{Made, restore_entry, restore_file, wanted_mode},
 };
 use crate::beneath::Root;
 
 /// How much is read at once to verify a file.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// What things are created with, until everything in them is written.
+/// What is created in more than one step has until its last one.
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
-const PRIVATE_DIRECTORY: Mode = Mode::from_raw_mode(0o700);
+/// A directory of another mode than the usual one is created with this, and gets its own at the end.
+const PRIVATE_DIRECTORY: u32 = 0o700;
+/// The usual one.
+pub(super) const USUAL_DIRECTORY: u32 = 0o755;
+/// What may be set when something is created.
+const PERMISSIONS: u32 = 0o777;
+/// The name of a file that is only there to look at what new files get.
+const PROBE: &str = "probe";
+/// How many threads give directories their attributes: the rest of the machine may have other work.
+const FINISHERS_MAX: usize = 4;
 
 /// A tree that is being written.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ pub(crate) struct Unpacking {
     root: Root,
     /// For each distinct file how many of its pieces are not written yet.
     left: Vec<AtomicU32>,
+    /// What new files get here without asking.
+    pub(crate) fresh: Fresh,
     /// How many attributes the file system or our rights did not allow to be restored.
     pub(crate) refused: AtomicU64,
 }
@@ -52,16 +65,47 @@ pub(crate) struct Settings {
     pub(crate) default_modified: Option<i64>,
 }
 
+/// What new files get without asking: so much need not be restored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fresh {
+    /// The permissions that the process's mask and the directory's access list let pass.
+    pub(crate) permissions: u32,
+    /// User and group.
+    pub(crate) owner: (u32, u32),
+    /// Whether directories get a bit more than they ask for, which hands on their group.
+    pub(crate) inherits: bool,
+}
+
+impl Fresh {
+    /// Finds out in the directory `root`, which is empty.
+    fn probe(root: &Root) -> io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let all = Mode::from_raw_mode(PERMISSIONS);
+        let file = openat(root.as_fd(), PROBE, flags, all)?;
+        let stat = fstat(&file);
+        unlinkat(root.as_fd(), PROBE, AtFlags::empty())?;
+        let stat = stat?;
+        let inherits = fstat(root.as_fd())?.st_mode & 0o2000 != 0;
+        Ok(Self {
+            inherits,
+            permissions: stat.st_mode & PERMISSIONS,
+            owner: (stat.st_uid, stat.st_gid),
+        })
+    }
+}
+
 impl Unpacking {
-    pub(crate) fn new(plan: Plan, settings: Settings, root: Root) -> Self {
+    /// Prepares to unpack into `root`, which is empty.
+    pub(crate) fn new(plan: Plan, settings: Settings, root: Root) -> io::Result<Self> {
         let left = plan.files.iter().map(|file| AtomicU32::new(file.pieces));
-        Self {
+        Ok(Self {
             left: left.collect(),
             plan,
             settings,
+            fresh: Fresh::probe(&root)?,
             root,
             refused: AtomicU64::new(0),
-        }
+        })
     }
 
     /// The directory that is written into.
@@ -69,9 +113,10 @@ impl Unpacking {
         &self.root
     }
 
-    /// Creates everything that has no bytes.
+    /// Creates everything that has no bytes; files may be written meanwhile, and what they need may be
+    /// there already.
     pub(crate) fn lay_out(&self) -> Result<(), MaterializeError> {
-        let mut parents = Parents::new(&self.root);
+        let mut parents = self.parents();
         for (index, entry) in self.plan.contents.tree.entries().iter().enumerate() {
             if self.plan.hard_link(index).is_some() {
                 continue;
@@ -81,9 +126,21 @@ impl Unpacking {
             self.create(parent, index).map_err(failed)?;
         }
         for &index in &self.plan.empty {
-            self.write_whole(index, &[])?;
+            self.write_whole(&mut parents, index, &[])?;
         }
         Ok(())
+    }
+
+    fn parents(&self) -> Parents<'_> {
+        Parents::new(&self.root, |path| self.directory_mode(path))
+    }
+
+    /// What the directory at `path` is created with.
+    fn directory_mode(&self, path: &TreePath) -> u32 {
+        match self.plan.contents.tree.find(path) {
+            Some((index, _)) if wanted_mode(self, index) != USUAL_DIRECTORY => PRIVATE_DIRECTORY,
+            _ => USUAL_DIRECTORY,
+        }
     }
 
     fn create(&self, parent: BorrowedFd<'_>, index: usize) -> io::Result<()> {
@@ -93,8 +150,12 @@ impl Unpacking {
         match &entry.kind {
             EntryKind::File { .. } => return Ok(()),
             EntryKind::Directory { .. } => {
-                mkdirat(parent, name, PRIVATE_DIRECTORY)?;
-                return Ok(());
+                let mode = Mode::from_raw_mode(self.directory_mode(&entry.path));
+                return match mkdirat(parent, name, mode) {
+                    // Somebody who writes a file in it was quicker.
+                    Ok(()) | Err(Errno::EXIST) => Ok(()),
+                    Err(e) => Err(e.into()),
+                };
             }
             EntryKind::Symlink { target } => symlinkat(target.as_slice(), parent, name)?,
             EntryKind::Whiteout => {
@@ -122,6 +183,7 @@ impl Unpacking {
     /// complete. Returns how many bytes of distinct files that were.
     pub(crate) fn write_chunk(&self, index: usize, bytes: &[u8]) -> Result<u64, MaterializeError> {
         let mut written = 0;
+        let mut parents = self.parents();
         for of in &self.plan.uses[index] {
             let file = &self.plan.files[of.file];
             let piece = &bytes[of.in_chunk..of.in_chunk + of.length];
@@ -134,10 +196,10 @@ impl Unpacking {
                     .attributes(entry)
                     .is_some_and(|of| !of.holes.is_empty());
                 if file.pieces == 1 && !has_holes {
-                    self.write_whole(entry, piece)?;
+                    self.write_whole(&mut parents, entry, piece)?;
                 } else {
                     let path = &self.plan.entry(entry).path;
-                    self.write_piece(entry, of, piece)
+                    self.write_piece(&mut parents, (entry, of), piece)
                         .map_err(|source| write_error(path, source))?;
                 }
             }
@@ -160,23 +222,35 @@ impl Unpacking {
     }
 
     /// Writes a file whose bytes are all here.
-    fn write_whole(&self, entry: usize, bytes: &[u8]) -> Result<(), MaterializeError> {
+    fn write_whole(
+        &self,
+        parents: &mut Parents<'_>,
+        entry: usize,
+        bytes: &[u8],
+    ) -> Result<(), MaterializeError> {
         let path = &self.plan.entry(entry).path;
-        let write = || {
+        let mut write = || {
+            let wanted = wanted_mode(self, entry);
+            let mode = Mode::from_raw_mode(wanted & PERMISSIONS);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-            let file = self.root.open_at(path, flags, PRIVATE_FILE)?;
+            let file = openat(parents.of(path)?, path.name(), flags | ALWAYS, mode)?;
             write_all(file.as_fd(), bytes, 0)?;
-            restore_file(self, file.as_fd(), entry)
+            let has_mode = wanted & !self.fresh.permissions == 0;
+            restore_file(self, file.as_fd(), (entry, Made { has_mode }))
         };
         write().map_err(|source| write_error(path, source))
     }
 
     /// Writes a part of a file, but for its holes.
-    fn write_piece(&self, entry: usize, of: &Use, piece: &[u8]) -> io::Result<()> {
+    fn write_piece(
+        &self,
+        parents: &mut Parents<'_>,
+        (entry, of): (usize, &Use),
+        piece: &[u8],
+    ) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE;
-        let file = self
-            .root
-            .open_at(&self.plan.entry(entry).path, flags, PRIVATE_FILE)?;
+        let path = &self.plan.entry(entry).path;
+        let file = openat(parents.of(path)?, path.name(), flags | ALWAYS, PRIVATE_FILE)?;
         let holes = match self.plan.attributes(entry) {
             Some(of) => of.holes.as_slice(),
             None => &[],
@@ -208,96 +282,84 @@ impl Unpacking {
                     expected: file.digest,
                 });
             }
-            restore_file(self, opened.as_fd(), entry).map_err(failed)?;
+            let made = Made { has_mode: false };
+            restore_file(self, opened.as_fd(), (entry, made)).map_err(failed)?;
         }
         Ok(())
     }
 
     /// Gives things their second names. Every file has to be written.
     pub(crate) fn link(&self) -> Result<(), MaterializeError> {
+        let (mut from, mut to) = (self.parents(), self.parents());
         for (index, entry) in self.plan.contents.tree.entries().iter().enumerate() {
             let Some(first) = self.plan.hard_link(index) else {
                 continue;
             };
-            let link = || {
+            let mut link = || {
                 let old = &self.plan.entry(first).path;
-                let from = self.root.directory(old.parent().as_ref())?;
-                let to = self.root.directory(entry.path.parent().as_ref())?;
+                let (from, to) = (from.of(old)?, to.of(&entry.path)?);
                 let name = entry.path.name();
-                io::Result::Ok(linkat(&from, old.name(), &to, name, AtFlags::empty())?)
+                io::Result::Ok(linkat(from, old.name(), to, name, AtFlags::empty())?)
             };
             link().map_err(|source| write_error(&entry.path, source))?;
         }
         Ok(())
     }
 
-    /// Gives directories their attributes, innermost first, since what is done in one changes its time.
-    /// They are below `root`; `chosen` says which.
+    /// Gives directories their attributes, when all that is in them is there, since what is done in one
+    /// changes its time. They are below `root`; `chosen` says which.
     pub(crate) fn finish_directories(
         &self,
         root: &Root,
         chosen: impl Fn(usize) -> bool,
     ) -> Result<(), MaterializeError> {
-        for (index, entry) in self.plan.contents.tree.entries().iter().enumerate().rev() {
-            let EntryKind::Directory { opaque } = entry.kind else {
-                continue;
-            };
-            if !chosen(index) {
-                continue;
+        let entries = self.plan.contents.tree.entries();
+        let is_chosen = |&index: &usize| {
+            matches!(entries[index].kind, EntryKind::Directory { .. }) && chosen(index)
+        };
+        let directories = (0..entries.len()).filter(is_chosen);
+        let (open, closed): (Vec<_>, Vec<_>) =
+            directories.partition(|&index| wanted_mode(self, index) & 0o700 == 0o700);
+        let threads = thread::available_parallelism().map_or(1, Into::into);
+        let threads = threads.min(FINISHERS_MAX).min(1 + open.len() / 64);
+        let next = AtomicUsize::new(0);
+        let finish_some = || {
+            while let Some(&index) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.finish_directory(root, index)?;
             }
-            let finish = || {
-                let directory = root.directory(Some(&entry.path))?;
-                if opaque {
-                    fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
-                }
-                restore_file(self, directory.as_fd(), index)
-            };
-            finish().map_err(|source| write_error(&entry.path, source))?;
-        }
-        Ok(())
+            Ok::<(), MaterializeError>(())
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(finish_some)).collect();
+            let mut ended = threads.into_iter().map(thread::ScopedJoinHandle::join);
+            ended.try_for_each(|ended| ended.expect("restoring does not panic"))
+        })?;
+        // These bar the way to what is in them, so the innermost goes first.
+        let mut closed = closed.into_iter().rev();
+        closed.try_for_each(|index| self.finish_directory(root, index))
+    }
+
+    fn finish_directory(&self, root: &Root, index: usize) -> Result<(), MaterializeError> {
+        let entry = self.plan.entry(index);
+        let finish = || {
+            let directory = root.directory(Some(&entry.path))?;
+            if matches!(entry.kind, EntryKind::Directory { opaque: true }) {
+                fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
+            }
+            let wanted = wanted_mode(self, index);
+            let is_usual = wanted == USUAL_DIRECTORY && !self.fresh.inherits;
+            let has_mode = is_usual && wanted & !self.fresh.permissions == 0;
+            restore_file(self, directory.as_fd(), (index, Made { has_mode }))
+        };
+        finish().map_err(|source| write_error(&entry.path, source))
     }
 }
+
+/// What every file is opened with: a link in its place is an error.
+const ALWAYS: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
 /// What makes a directory opaque for overlayfs.
 const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// The directory that was worked in last, since entries of one follow each other; creates those that
-/// the tree does not list.
-struct Parents<'a> {
-    root: &'a Root,
-    open: Option<(Option<TreePath>, OwnedFd)>,
-}
-
-impl<'a> Parents<'a> {
-    fn new(root: &'a Root) -> Self {
-        Self { root, open: None }
-    }
-
-    fn of(&mut self, path: &TreePath) -> io::Result<BorrowedFd<'_>> {
-        let parent = path.parent();
-        if self.open.as_ref().is_none_or(|(open, _)| *open != parent) {
-            let directory = open_or_create(self.root, parent.as_ref())?;
-            self.open = Some((parent, directory));
-        }
-        let (_, directory) = self.open.as_ref().expect("it was just opened");
-        Ok(directory.as_fd())
-    }
-}
-
-/// Opens a directory; creates it, and those that lead to it, if it is not there.
-pub(crate) fn open_or_create(root: &Root, path: Option<&TreePath>) -> io::Result<OwnedFd> {
-    let (Some(path), Err(e)) = (path, root.directory(path)) else {
-        return root.directory(path);
-    };
-    if e.kind() != io::ErrorKind::NotFound {
-        return Err(e);
-    }
-    let outer = open_or_create(root, path.parent().as_ref())?;
-    match mkdirat(&outer, path.name(), Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => root.directory(Some(path)),
-        Err(e) => Err(e.into()),
-    }
-}
 
 fn write_all(file: BorrowedFd<'_>, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
