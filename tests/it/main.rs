@@ -11,6 +11,7 @@ mod builds;
 mod caching;
 mod cli;
 mod corpus;
+mod directories;
 mod home;
 mod hostile;
 mod isolation;

@@ -1,6 +1,9 @@
 //! How directories in the cache are shown, and what the cache knows.
 
-use cache::{progress::Transfer, put::Put, verify::Verified};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use cache::{eviction::Worth, progress::Transfer, put::Put, verify::Verified};
 use protocol::{
     attributes::Attributes,
     blob::TreeRef,
@@ -230,7 +233,18 @@ pub(crate) fn collected(entries: u64, chunks: u64, stored: u64) {
 /// `grange cache stats`.
 pub(crate) fn stats(stats: &Stats, json: bool) -> Result<(), CommandError> {
     if json {
-        return json_line(stats);
+        let mut facts = serde_json::to_value(stats)
+            .context("failed to write JSON")
+            .map_err(CommandError::farm)?;
+        for (facts, of) in facts["uses"]
+            .as_array_mut()
+            .into_iter()
+            .flatten()
+            .zip(&stats.uses)
+        {
+            facts["saved_millis"] = saved_millis(of).into();
+        }
+        return json_line(&facts);
     }
     let mut text = format!(
         "{} chunks, {} in {} on disk, {} free\n",
@@ -243,9 +257,30 @@ pub(crate) fn stats(stats: &Stats, json: bool) -> Result<(), CommandError> {
     out::print(&text)
 }
 
+/// How much time restores under one key have saved, about: what eviction takes such bytes to be worth,
+/// less the time that restoring took.
+fn saved_millis(of: &UseStats) -> u64 {
+    let worth = Worth {
+        bytes: of.bytes_restored,
+        made_millis: 0,
+    };
+    match of.restored {
+        0 => 0,
+        _ => worth.saves_millis().saturating_sub(of.restore_millis),
+    }
+}
+
 fn uses(uses: &[UseStats]) -> String {
     let mut table = Table::new([
-        "TEAM", "PROJECT", "KEY", "HITS", "MISSES", "SAVED", "RESTORED", "IN",
+        "TEAM",
+        "PROJECT",
+        "KEY",
+        "HITS",
+        "MISSES",
+        "SAVED",
+        "RESTORED",
+        "IN",
+        "TIME SAVED",
     ]);
     for used in uses {
         table.row([
@@ -256,7 +291,11 @@ fn uses(uses: &[UseStats]) -> String {
             used.missed.to_string(),
             used.saved.to_string(),
             bytes(used.bytes_restored),
-            text::span(std::time::Duration::from_millis(used.restore_millis)),
+            text::span(Duration::from_millis(used.restore_millis)),
+            format!(
+                "about {}",
+                text::span(Duration::from_millis(saved_millis(used)))
+            ),
         ]);
     }
     table.text()
