@@ -319,6 +319,42 @@ mod tests {
     const GOLDEN: &str = "6439b6301090cf1a1eb3a1ed3b20141effc1673aa9dec758c23ada3e8ff1ab2d/95";
 
     #[test]
+    fn names_and_targets_of_any_bytes_are_written_so() {
+        let entry = |path: &[u8], kind| Entry {
+            path: TreePath::new(path).unwrap(),
+            kind,
+        };
+        let target = b"\xfe".to_vec();
+        let program = EntryKind::File {
+            digest: Digest::from_parts([7; 32], 300),
+            executable: true,
+        };
+        let disk = EntryKind::Device {
+            block: true,
+            major: 8,
+            minor: 259,
+        };
+        let tree = Tree::new(vec![
+            entry(b"disk", disk),
+            entry(b"caf\xe9-x", program),
+            entry(b"caf\xe9", EntryKind::Directory { opaque: false }),
+            entry(b"caf\xe9/\n\xff", EntryKind::Symlink { target }),
+        ])
+        .unwrap();
+        let expected: [&[u8]; 7] = [
+            b"gtre\x01\x04",
+            b"\x00\x04caf\xe9\x00",
+            b"\x04\x03/\n\xff\x04\x01\xfe",
+            b"\x04\x02-x\x03",
+            &[7; 32],
+            b"\xac\x02",
+            b"\x00\x04disk\x08\x08\x83\x02",
+        ];
+        assert_eq!(tree.encode(), expected.concat());
+        assert_eq!(Tree::decode(&tree.encode()), Ok(tree));
+    }
+
+    #[test]
     fn a_tree_survives_its_bytes() {
         let tree = sample();
         assert_eq!(Tree::decode(&tree.encode()), Ok(tree));
