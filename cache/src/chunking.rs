@@ -52,6 +52,19 @@ pub fn cut(bytes: &[u8]) -> Vec<Range<usize>> {
     chunks
 }
 
+/// How finely trees, attributes and layouts are cut: smallest, average and largest chunk, in bytes. They
+/// hold hashes and times, which hardly compress, and one changed file changes a few bytes of each: with
+/// chunks of the usual size these would be most of what travels after a change.
+const OUTLINE_BYTES: (usize, usize, usize) = (8 * 1024, 32 * 1024, 128 * 1024);
+
+/// The chunks of the bytes of a tree, of attributes or of a layout, as [`cut`] gives those of files.
+pub fn cut_outline(bytes: &[u8]) -> Vec<Range<usize>> {
+    let (min, average, max) = OUTLINE_BYTES;
+    let cuts = FastCDC::with_level(bytes, min, average, max, Normalization::Level2);
+    let chunk = |chunk: fastcdc::v2020::Chunk| chunk.offset..chunk.offset + chunk.length;
+    cuts.map(chunk).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -90,6 +103,20 @@ mod tests {
     const GOLDEN: [usize; 12] = [
         278_755, 849_084, 1_106_190, 1_818_230, 2_739_707, 3_303_375, 3_834_010, 3_991_912,
         4_556_756, 5_105_987, 5_728_357, 6_000_000,
+    ];
+
+    #[test]
+    fn the_cut_points_of_outlines_never_change() {
+        let bytes = noise(4, 300_000);
+        let chunks = cut_outline(&bytes);
+        let sizes: Vec<_> = chunks.iter().map(ExactSizeIterator::len).collect();
+        assert_eq!(sizes, OUTLINE_GOLDEN);
+        assert_eq!(sizes.iter().sum::<usize>(), bytes.len());
+        assert!(cut_outline(&[]).is_empty());
+        assert_eq!(cut_outline(&bytes[..100]), vec![0..100; 1]);
+    }
+    const OUTLINE_GOLDEN: [usize; 8] = [
+        33_157, 33_870, 36_614, 51_762, 47_972, 51_225, 36_519, 8_881,
     ];
 
     #[test]

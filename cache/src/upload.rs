@@ -9,6 +9,7 @@ mod reading;
 use std::{
     collections::{BTreeMap, HashSet},
     io,
+    ops::Range,
     sync::{Arc, atomic::AtomicUsize},
 };
 
@@ -26,7 +27,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use self::reading::{Chunk, Reading};
 use crate::{
     capture::{Captured, Sources},
-    chunking,
+    chunking::{cut, cut_outline},
     client::{CacheClient, CacheError},
     compression::{EncodedChunk, encode},
     index::{IndexedFiles, unit_name},
@@ -133,9 +134,9 @@ pub(crate) async fn upload_known(
     let tree_bytes = tree.encode();
     let digest = Digest::of(&tree_bytes);
     let ((tree, tree_sent), (attributes, attributes_sent), (layout_blob, layout_sent)) = tokio::try_join!(
-        send_blob(client, tree_bytes, progress),
-        send_blob(client, attributes.encode(&digest), progress),
-        send_blob(client, layout.encode(&digest), progress),
+        send_blob(client, (tree_bytes, cut_outline), progress),
+        send_blob(client, (attributes.encode(&digest), cut_outline), progress),
+        send_blob(client, (layout.encode(&digest), cut_outline), progress),
     )?;
     for sent in [sent, tree_sent, attributes_sent, layout_sent] {
         transfer.chunks_moved += sent.chunks;
@@ -159,7 +160,7 @@ pub(crate) async fn upload_known(
 ///
 /// If the cache cannot be reached or refuses.
 pub async fn upload_blob(client: &CacheClient, bytes: Vec<u8>) -> Result<Blob, UploadError> {
-    let (blob, _) = send_blob(client, bytes, &Progress::default()).await?;
+    let (blob, _) = send_blob(client, (bytes, cut), &Progress::default()).await?;
     Ok(blob)
 }
 
@@ -173,7 +174,8 @@ pub async fn upload_attributes(
     tree: &TreeRef,
     attributes: &Attributes,
 ) -> Result<TreeRef, UploadError> {
-    let attributes = upload_blob(client, attributes.encode(&tree.tree.digest)).await?;
+    let bytes = attributes.encode(&tree.tree.digest);
+    let (attributes, _) = send_blob(client, (bytes, cut_outline), &Progress::default()).await?;
     Ok(TreeRef {
         attributes,
         ..tree.clone()
@@ -377,13 +379,16 @@ async fn encode_all(
     }
 }
 
+/// Says where bytes are cut.
+type Cut = fn(&[u8]) -> Vec<Range<usize>>;
+
 /// Cuts a run of bytes and sends what is missing of it.
 async fn send_blob(
     client: &CacheClient,
-    bytes: Vec<u8>,
+    (bytes, cut): (Vec<u8>, Cut),
     progress: &Progress,
 ) -> Result<(Blob, Sent), UploadError> {
-    let cut = move || {
+    let cut_up = move || {
         let digest = Digest::of(&bytes);
         let bytes = Bytes::from(bytes);
         let chunk = |at| {
@@ -391,10 +396,10 @@ async fn send_blob(
             let digest = Digest::of(&bytes);
             Chunk { digest, bytes }
         };
-        let chunks: Vec<_> = chunking::cut(&bytes).into_iter().map(chunk).collect();
+        let chunks: Vec<_> = cut(&bytes).into_iter().map(chunk).collect();
         (digest, chunks)
     };
-    let cutting = tokio::task::spawn_blocking(cut).await;
+    let cutting = tokio::task::spawn_blocking(cut_up).await;
     let (digest, mut chunks) = cutting.expect("cutting does not panic");
     let blob = Blob {
         digest,

@@ -10,7 +10,7 @@ use cache::{
     capture::Dialect,
     client::CacheClient,
     index::LocalIndex,
-    materialize::{Materialize, Owner, materialize},
+    materialize::{Materialize, MaterializeError, Owner, materialize},
     progress::Progress,
     put::put,
 };
@@ -197,7 +197,10 @@ async fn get_directory(args: &GetArgs, context: &Context) -> Result<(), CommandE
         };
         let getting = materialize(&cache.client, &tree, &args.directory, options);
         let moved = bar::show("getting", &progress, getting).await;
-        let moved = moved.map_err(CommandError::farm)?;
+        let moved = moved.map_err(|error| match error {
+            MaterializeError::Exists { .. } => CommandError::usage(error),
+            error => CommandError::farm(error),
+        })?;
         let wire = cache.client.datagram_bytes();
         render::cache::was_got(&tree, (&moved, wire), args.read.json)
     })
