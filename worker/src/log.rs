@@ -64,6 +64,8 @@ struct Spool {
     dropped: u64,
     /// The most bytes that commands may write.
     room: u64,
+    /// Whether the last byte did not end its line.
+    in_line: bool,
 }
 
 impl Spool {
@@ -81,11 +83,21 @@ impl Spool {
                 "The log has reached its limit of {} bytes: what commands write from here on is dropped",
                 self.room
             );
-            let line = format!("\n{}", agent_line::stamp(clock::wall_micros(), &text));
-            self.push(line.as_bytes(), self.room + RESERVED_BYTES)?;
+            self.say(&agent_line::stamp(clock::wall_micros(), &text))?;
         }
         self.dropped += over.len() as u64;
         Ok(())
+    }
+
+    /// Appends a line of the farm's own, which begins where lines begin, whatever a command wrote last.
+    /// Blocks.
+    fn say(&mut self, line: &str) -> io::Result<()> {
+        let limit = self.room + RESERVED_BYTES;
+        if self.in_line {
+            self.push(format!("\n{line}").as_bytes(), limit)
+        } else {
+            self.push(line.as_bytes(), limit)
+        }
     }
 
     /// Appends all of `bytes` or nothing; nothing too if the log would be longer than `limit` then.
@@ -100,6 +112,9 @@ impl Spool {
             return Err(error);
         }
         self.written += bytes.len() as u64;
+        if let Some(last) = bytes.last() {
+            self.in_line = *last != b'\n';
+        }
         Ok(())
     }
 }
@@ -130,6 +145,7 @@ impl Log {
             written: 0,
             dropped: 0,
             room,
+            in_line: false,
         };
         Ok(Self {
             path: Arc::new(path.to_owned()),
@@ -150,10 +166,7 @@ impl Log {
     pub(crate) async fn say(&self, text: &str) -> io::Result<()> {
         let line = agent_line::stamp(clock::wall_micros(), text);
         let spool = Arc::clone(&self.spool).lock_owned().await;
-        self.write(spool, move |spool| {
-            spool.push(line.as_bytes(), spool.room + RESERVED_BYTES)
-        })
-        .await
+        self.write(spool, move |spool| spool.say(&line)).await
     }
 
     /// Appends what a command wrote, and takes it out of `bytes` for that. Waits while the coordinator
@@ -327,6 +340,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_of_the_farms_begins_where_lines_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Log::create(&path).await.unwrap();
+        log.say("Running command printf a").await.unwrap();
+        log.append(&mut b"a".to_vec()).await.unwrap();
+        log.append(&mut Vec::new()).await.unwrap();
+        log.say("Running command echo b").await.unwrap();
+        log.append(&mut b"b\n".to_vec()).await.unwrap();
+        log.say("Phase complete").await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines();
+        let shown: Vec<_> = lines
+            .map(|line| {
+                if line.starts_with("[Container] ") {
+                    "-"
+                } else {
+                    line
+                }
+            })
+            .collect();
+        assert_eq!(shown, ["-", "a", "-", "b", "-"], "{text}");
+    }
+
+    #[tokio::test]
     async fn a_log_is_stored_when_it_is_closed_and_all_of_it_is_durable() {
         let folder = tempfile::tempdir().unwrap();
         let log = Log::create(&folder.path().join("log")).await.unwrap();
@@ -398,6 +436,7 @@ mod tests {
             written: 0,
             dropped: 0,
             room: 1 << 20,
+            in_line: false,
         };
         spool.push(b"whole\n", 1 << 20).unwrap();
         let path = folder.path().join("log");
