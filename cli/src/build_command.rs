@@ -14,7 +14,16 @@ use ignore::WalkBuilder;
 use protocol::digest::{Digest, Hasher, hex};
 
 /// Prints one digest of all files that match its arguments; for cache keys.
-pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
+const HASH_FILES: &str = "codebuild-hash-files";
+
+/// Pauses a build that is debugged.
+const BREAKPOINT: &str = "codebuild-breakpoint";
+
+/// Ends a pause.
+const RESUME: &str = "codebuild-resume";
+
+/// The names of all of them.
+pub(crate) const ALL: [&str; 3] = [HASH_FILES, BREAKPOINT, RESUME];
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -57,8 +66,11 @@ pub(crate) enum HashError {
 
 /// Runs the command `name` if it is one of these.
 pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    if name != HASH_FILES {
-        return None;
+    match name {
+        HASH_FILES => {}
+        // No build is debugged, and then these do nothing.
+        BREAKPOINT | RESUME => return Some(ExitCode::SUCCESS),
+        _ => return None,
     }
     let patterns = words.map(|word| word.to_string_lossy().into_owned());
     let patterns: Vec<String> = patterns.collect();
@@ -174,6 +186,14 @@ mod tests {
         }
         let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
         hash_files(root.path(), &patterns).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_debugging_a_breakpoint_does_nothing() {
+        for name in [BREAKPOINT, RESUME] {
+            assert_eq!(run(name, std::iter::empty()), Some(ExitCode::SUCCESS));
+        }
+        assert_eq!(run("codebuild", std::iter::empty()), None);
     }
 
     #[test]

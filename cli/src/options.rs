@@ -68,7 +68,7 @@ pub(crate) fn worker(
         base_salt: file.base_salt.clone(),
         path: file.path.clone().unwrap_or_else(own_path),
         environment: passed_on(&file.pass_environment),
-        commands: vec![build_command::HASH_FILES.to_owned()],
+        commands: build_command::ALL.map(str::to_owned).into(),
         disk_budget: file.bytes_max,
         // A worker beside other services has their metrics served; one by itself says where.
         metrics_listen: None,
