@@ -10,6 +10,7 @@ mod building;
 mod builds;
 mod caching;
 mod cli;
+mod conformance;
 mod corpus;
 mod directories;
 mod home;

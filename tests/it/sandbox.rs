@@ -154,7 +154,7 @@ async fn phase(spec: SandboxSpec, commands: &[&str]) -> Phase {
 
 /// Checks what commands print, at every level.
 #[track_caller]
-fn check(commands: &[&str], expected_log: &str) {
+pub(crate) fn check(commands: &[&str], expected_log: &str) {
     let runtime = runtime();
     runtime.block_on(async {
         for level in levels().await {
