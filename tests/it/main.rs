@@ -28,5 +28,6 @@ mod sandbox;
 mod simulation;
 mod survival;
 mod tidy;
+mod transcripts;
 mod unasked;
 mod up;
