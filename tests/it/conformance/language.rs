@@ -107,15 +107,6 @@ fn a_command_that_is_a_mapping_is_refused_with_its_index() {
 }
 
 #[test]
-fn files_of_artifacts_is_required() {
-    check(
-        &with("artifacts:\n  base-directory: b\n"),
-        Severity::Error,
-        "`files`",
-    );
-}
-
-#[test]
 fn a_batch_has_one_kind() {
     let list = "  build-list:\n    - identifier: a\n";
     let graph = "  build-graph:\n    - identifier: b\n";
