@@ -21,8 +21,6 @@ use Support::{Ignored, Later, Pointless, Read};
 
 /// What happens instead of `run-as`.
 const NO_USERS: &str = "commands run as the user that the worker's isolation gives them";
-/// What happens instead of `reports`.
-const NO_REPORTS: &str = "test reports are not collected";
 /// What happens instead of asking for a machine.
 const ANY_WORKER: &str = "the task runs on any worker";
 /// What happens instead of asking for a system.
@@ -67,7 +65,7 @@ pub(crate) const TOP: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Later(NO_REPORTS)),
+        ("reports", Read),
         ("run-as", Later(NO_USERS)),
         ("proxy", Ignored("the farm uses no proxy")),
     ],
@@ -85,7 +83,7 @@ pub(crate) const TOP_0_1: Level = Level {
         ("artifacts", Read),
         ("cache", Read),
         ("batch", Read),
-        ("reports", Later(NO_REPORTS)),
+        ("reports", Read),
         ("run-as", Later(NO_USERS)),
         ("proxy", Ignored("the farm uses no proxy")),
     ],

@@ -8,6 +8,7 @@ mod clock;
 pub mod compression;
 pub mod download;
 pub mod eviction;
+pub mod file;
 #[cfg(test)]
 mod fixture;
 pub mod globs;

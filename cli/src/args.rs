@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     /// List or fetch the artifacts of a build
     Artifacts(ArtifactsArgs),
+    /// Show what the tests of a build and their coverage say, and what changed
+    Reports(OneBuildArgs),
     /// List the workers
     Workers(ReadArgs),
     /// Let a worker end what it runs and give it no more

@@ -8,6 +8,7 @@ mod cache;
 mod follow;
 mod members;
 mod read;
+pub(crate) mod reports;
 mod serve;
 mod source;
 mod up;
@@ -66,6 +67,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Stop(args) => read::stop(&args, context).await?,
         Command::Retry(args) => return build::retry(&args, context).await,
         Command::Artifacts(args) => artifacts::run(&args, context).await?,
+        Command::Reports(args) => reports::run(&args, context).await?,
         Command::Workers(args) => read::workers(&args, context).await?,
         Command::Drain(args) => read::drain(&args, context).await?,
         Command::Token(TokenCommand::Create {

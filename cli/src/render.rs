@@ -7,6 +7,7 @@ mod bench;
 pub(crate) mod cache;
 mod members;
 pub(crate) mod out;
+mod reports;
 mod table;
 mod text;
 pub(crate) mod transcript;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     answers::{artifacts, builds, status, workers},
     bench::hits,
     members::{members, tokens},
+    reports::report,
 };
 use crate::{
     command::{Context, PRINTED_TOKEN_LIFETIME},

@@ -168,10 +168,19 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
             let own = commands.chain(patterns);
             Box::new(own.chain(texts_of_cache(phase.save_cache.as_ref())))
         }
-        Task::UploadArtifacts { artifacts, .. } => Box::new(artifacts.iter().flat_map(|spec| {
-            let patterns = spec.files.iter().chain(&spec.exclude_paths);
-            patterns.chain(&spec.name).chain(&spec.base_directory)
-        })),
+        Task::UploadArtifacts {
+            artifacts, reports, ..
+        } => {
+            let artifacts = artifacts.iter().flat_map(|spec| {
+                let patterns = spec.files.iter().chain(&spec.exclude_paths);
+                patterns.chain(&spec.name).chain(&spec.base_directory)
+            });
+            let reports = reports.iter().flat_map(|spec| {
+                let names = [&spec.group, &spec.format].into_iter();
+                names.chain(&spec.files).chain(&spec.base_directory)
+            });
+            Box::new(artifacts.chain(reports))
+        }
     }
 }
 

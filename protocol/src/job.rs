@@ -9,6 +9,7 @@ use crate::{
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, PhaseContext},
     cache_spec::{CacheSpec, UnaskedCache},
+    report_group::{ReportRef, ReportSpec},
     time::WallTime,
 };
 
@@ -71,6 +72,9 @@ pub enum Task {
         artifacts: Option<ArtifactsSpec>,
         /// The shell that expands the artifact's name.
         shell: Shell,
+        /// The reports to collect, besides those that are discovered.
+        #[serde(default)]
+        reports: Vec<ReportSpec>,
     },
 }
 
@@ -173,6 +177,9 @@ pub struct AttemptResult {
     pub snapshot: Option<Blob>,
     /// The artifact that was uploaded.
     pub artifact: Option<Artifact>,
+    /// The reports that were collected.
+    #[serde(default)]
+    pub reports: Vec<ReportRef>,
     /// What dependency caches did.
     pub cache_uses: Vec<CacheUse>,
     /// How many bytes of log the attempt wrote; all of them are stored.

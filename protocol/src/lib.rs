@@ -23,6 +23,7 @@ pub mod message;
 pub mod name;
 pub mod path;
 pub mod report;
+pub mod report_group;
 pub mod snapshot;
 pub mod time;
 pub mod tree;

@@ -158,8 +158,10 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
     let nodes = &build.submission.graph.units;
     let mut waits = Waits::new(state, build, now);
     let units = build.units.iter().zip(nodes).map(|(unit, node)| {
-        let results = unit.jobs.iter();
-        let mut results = results.filter_map(|&job| build.jobs[job as usize].result.as_ref());
+        let results = || {
+            let jobs = unit.jobs.iter();
+            jobs.filter_map(|&job| build.jobs[job as usize].result.as_ref())
+        };
         UnitDetail {
             identifier: node.identifier.clone(),
             status: unit_status(build, unit),
@@ -168,7 +170,10 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
                 .iter()
                 .map(|&job| phase(build, job, &mut waits))
                 .collect(),
-            artifact: results.find_map(|result| result.artifact.clone()),
+            artifact: results().find_map(|result| result.artifact.clone()),
+            reports: results()
+                .flat_map(|result| result.reports.clone())
+                .collect(),
         }
     });
     Some(BuildDetail {

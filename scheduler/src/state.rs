@@ -282,13 +282,16 @@ impl Build {
     }
 }
 
-/// The bytes of logs and artifacts that a result stands for.
+/// The bytes of logs, artifacts and reports that a result stands for.
 fn bytes_of(result: &AttemptResult) -> u64 {
     let artifact = result
         .artifact
         .as_ref()
         .map_or(0, |artifact| artifact.bytes);
-    result.log_bytes.saturating_add(artifact)
+    let reports = result.reports.iter();
+    let reports = reports.map(|report| report.content.digest.size());
+    let kept = reports.fold(artifact, u64::saturating_add);
+    result.log_bytes.saturating_add(kept)
 }
 
 /// Whether every index of a graph leads where the documents say.

@@ -320,6 +320,7 @@ fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -
         context: end.verdict.context,
         snapshot: end.snapshot,
         artifact: end.artifact,
+        reports: end.reports,
         cache_uses: end.cache_uses,
         log_bytes,
         started,

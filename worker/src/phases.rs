@@ -5,6 +5,7 @@ mod cache_paths;
 mod commands;
 mod download_source;
 mod hard_links;
+mod reports;
 mod restore;
 mod save;
 mod state;
@@ -42,6 +43,7 @@ use protocol::{
         work::Assignment,
     },
     path::TreePath,
+    report_group::ReportRef,
     snapshot::{Layer, Snapshot},
     time::{Time, WallTime},
 };
@@ -72,6 +74,8 @@ pub(crate) struct PhaseEnd {
     pub(crate) snapshot: Option<Blob>,
     /// What was published.
     pub(crate) artifact: Option<Artifact>,
+    /// The reports that were collected.
+    pub(crate) reports: Vec<ReportRef>,
     /// What dependency caches did.
     pub(crate) cache_uses: Vec<CacheUse>,
     /// When its commands had ended; `None`: it had none.
@@ -87,6 +91,7 @@ impl PhaseEnd {
             verdict,
             snapshot: None,
             artifact: None,
+            reports: Vec::new(),
             cache_uses: Vec::new(),
             ended: None,
             state_lost: false,
@@ -180,9 +185,11 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
             download_source::run(work, ground, variables, cached).await
         }
         Task::Commands(commands) => commands::run(work, ground, commands).await,
-        Task::UploadArtifacts { artifacts, shell } => {
-            upload_artifacts::run(work, ground, (artifacts.as_ref(), *shell)).await
-        }
+        Task::UploadArtifacts {
+            artifacts,
+            shell,
+            reports,
+        } => upload_artifacts::run(work, ground, (artifacts.as_ref(), reports), *shell).await,
     }
 }
 

@@ -71,6 +71,7 @@ pub(super) fn result() -> AttemptResult {
         context: PhaseContext::default(),
         snapshot: Some(blob(b"snapshot")),
         artifact: None,
+        reports: Vec::new(),
         cache_uses: Vec::new(),
         log_bytes: 1_000,
         started: WallTime(1),

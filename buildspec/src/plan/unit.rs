@@ -7,10 +7,11 @@ use protocol::{
     cache_spec::{CacheSpec, UnaskedCache},
     graph::{Edge, JobGraph, JobNode, OutcomeSet},
     job::{PhaseCommands, ShellState, Task},
+    report_group::ReportSpec,
 };
 
 use super::Running;
-use crate::spec::{CacheAction, OnFailure, PhaseSpec, Version};
+use crate::spec::{BuildSpec, CacheAction, OnFailure, PhaseSpec, ReportFormat, Version};
 
 /// How many jobs a unit has.
 pub(super) const JOBS_PER_UNIT: usize = 6;
@@ -70,10 +71,25 @@ fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<
         task: Task::UploadArtifacts {
             artifacts: spec.artifacts.as_ref().map(|of| of.primary.spec.clone()),
             shell: spec.shell,
+            reports: reports_of(spec),
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
     planned
+}
+
+/// The groups of reports that the file names.
+fn reports_of(spec: &BuildSpec) -> Vec<ReportSpec> {
+    let groups = spec.reports.iter();
+    let groups = groups.map(|(name, group)| ReportSpec {
+        group: name.clone(),
+        // A word that is no format was found fault with.
+        format: group.format.map_or("", ReportFormat::as_str).to_owned(),
+        files: group.files.clone(),
+        base_directory: group.base_directory.clone(),
+        discard_paths: group.discard_paths,
+    });
+    groups.collect()
 }
 
 /// What a unit keeps for the next one.

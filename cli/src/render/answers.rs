@@ -109,6 +109,9 @@ fn status_of_unit(unit: &UnitDetail) -> String {
             bytes(artifact.bytes)
         );
     }
+    for report in &unit.reports {
+        text += &format!("report `{}`: {}\n", report.group, report.summary);
+    }
     text
 }
 

@@ -1,7 +1,7 @@
 //! Results of attempts, cut to what is kept of them: workers say what commands have printed, and the journal,
 //! the memory and every answer hold it for as long as the build is known.
 
-use protocol::job::AttemptResult;
+use protocol::{job::AttemptResult, report_group::REPORTS_MAX};
 
 /// How long the reason of an outcome may be, in bytes: a command line and what became of it.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
@@ -26,7 +26,9 @@ pub(super) struct TooManyChunks;
 pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, TooManyChunks> {
     let tree = result.artifact.as_ref().map(|artifact| &artifact.tree);
     let of_tree = tree.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
+    let reports = result.reports.iter().map(|report| &report.content);
     let blobs = of_tree.into_iter().flatten().chain(&result.snapshot);
+    let blobs = blobs.chain(reports);
     let most = blobs.map(|blob| blob.chunks.len()).max();
     if most.is_some_and(|chunks| CHUNKS_MAX < chunks) {
         return Err(TooManyChunks);
@@ -36,6 +38,12 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, TooMan
     result.cache_uses.truncate(CACHE_USES_MAX);
     for used in &mut result.cache_uses {
         cut(&mut used.key, NAME_BYTES_MAX);
+    }
+    result.reports.truncate(REPORTS_MAX);
+    for report in &mut result.reports {
+        cut(&mut report.group, NAME_BYTES_MAX);
+        cut(&mut report.format, NAME_BYTES_MAX);
+        cut(&mut report.summary, NAME_BYTES_MAX);
     }
     if let Some(artifact) = &mut result.artifact {
         cut(&mut artifact.name, NAME_BYTES_MAX);
@@ -86,6 +94,7 @@ mod tests {
                 chunks: vec![Digest::of(b""); chunks],
             }),
             artifact: None,
+            reports: Vec::new(),
             cache_uses: vec![used; uses],
             log_bytes: 0,
             started: WallTime(1),

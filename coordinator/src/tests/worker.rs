@@ -149,6 +149,7 @@ impl TestWorker {
             context: PhaseContext::default(),
             snapshot: Some(snapshot),
             artifact: None,
+            reports: Vec::new(),
             cache_uses: Vec::new(),
             log_bytes: 0,
             started: WallTime(1),

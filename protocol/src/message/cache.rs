@@ -198,6 +198,11 @@ pub mod keys {
         format!("{}{unit}/{attempt}", artifacts(build))
     }
 
+    /// The reports of one unit of a build: below its artifact, so that they live as long as that.
+    pub fn reports(build: BuildId, unit: u32, attempt: u32) -> String {
+        format!("{}/reports", artifact(build, unit, attempt))
+    }
+
     /// How the keys of all artifacts of a build start.
     pub fn artifacts(build: BuildId) -> String {
         format!("artifact/{build}/")

@@ -11,6 +11,7 @@ use crate::{
     job::{Artifact, CacheUse, JobId},
     message::work::RestoreProgress,
     name::{Namespace, ProjectName, Team, WorkerName},
+    report_group::ReportRef,
     time::WallTime,
     worker::WorkerOffer,
 };
@@ -231,6 +232,8 @@ pub struct UnitDetail {
     pub phases: Vec<PhaseDetail>,
     /// What it published.
     pub artifact: Option<Artifact>,
+    /// What its tests and their coverage say.
+    pub reports: Vec<ReportRef>,
 }
 
 /// A phase of a unit.

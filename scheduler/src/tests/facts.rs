@@ -151,6 +151,10 @@ fn facts_of_older_journals_are_still_read() {
         include_str!("golden/submitted.json").trim(),
     );
     check_older(
+        include_str!("golden/ended-older.json"),
+        include_str!("golden/ended.json").trim(),
+    );
+    check_older(
         r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","at":1700000000000}}"#,
         r#"{"LeaseLost":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"WORKER_LOST","message":"The worker was lost."},"breaks":null,"at":1700000000000}}"#,
     );

@@ -49,6 +49,7 @@ pub(crate) fn result(word: &str) -> AttemptResult {
         context: PhaseContext::default(),
         snapshot: (word != "bare").then(|| blob(word)),
         artifact: None,
+        reports: Vec::new(),
         cache_uses: Vec::new(),
         log_bytes: 10,
         started: EPOCH,
@@ -185,6 +186,7 @@ fn task(phase: Phase) -> Task {
         Phase::UploadArtifacts => Task::UploadArtifacts {
             artifacts: None,
             shell: Shell::Sh,
+            reports: Vec::new(),
         },
         Phase::PostBuild => Task::Commands(PhaseCommands {
             commands: vec!["publish".to_owned()],

@@ -123,6 +123,7 @@ pub(super) fn result(
         context: PhaseContext::default(),
         snapshot,
         artifact: None,
+        reports: Vec::new(),
         cache_uses: Vec::new(),
         log_bytes,
         started: WallTime(1),

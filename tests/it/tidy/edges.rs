@@ -13,7 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("report", &[]),
     ("transport", &["protocol"]),
     ("cache", &["protocol", "transport"]),
-    ("worker", &["protocol", "transport", "cache"]),
+    ("worker", &["protocol", "transport", "cache", "report"]),
     (
         "coordinator",
         &["protocol", "buildspec", "scheduler", "transport", "cache"],
@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "cache",
             "worker",
             "coordinator",
+            "report",
         ],
     ),
     (

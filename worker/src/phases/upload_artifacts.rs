@@ -1,9 +1,10 @@
-//! `UPLOAD_ARTIFACTS`: selects what the build publishes, and brings it to the cache.
+//! `UPLOAD_ARTIFACTS`: selects what the build publishes, and brings it to the cache; then its reports.
 
 use std::{collections::BTreeMap, convert::Infallible, path::Path};
 
 use super::{
-    PhaseEnd, Work, artifact::published, commands::upload, save::root_of, source_path, state,
+    PhaseEnd, Work, artifact::published, commands::upload, reports, save::root_of, source_path,
+    state,
 };
 use crate::{
     attempt::Verdict,
@@ -23,31 +24,45 @@ use protocol::{
     job::{Artifact, Shell, ShellState},
     message::cache::keys,
     path::TreePath,
+    report_group::ReportSpec,
     snapshot::Snapshot,
     tree::{EntryKind, TreeError},
 };
 
-/// Uploads the artifacts.
+/// Uploads the artifacts, and the reports that are named or discovered.
 pub(super) async fn run(
     work: &mut Work<'_>,
     ground: &Ground,
-    (artifacts, shell): (Option<&ArtifactsSpec>, Shell),
+    (artifacts, specs): (Option<&ArtifactsSpec>, &[ReportSpec]),
+    shell: Shell,
 ) -> Result<PhaseEnd, Fault> {
-    let end = match artifacts {
-        None => PhaseEnd::new(Verdict::succeeded()),
-        Some(spec) => {
-            let snapshot = state::load(work, ground).await?;
-            work.open(ground, &snapshot, (shell, ShellState::Carried))
-                .await?;
-            let published = publish(work, ground, &snapshot, spec).await?;
-            work.scene.finish().await?;
-            match published {
-                Ok(artifact) => PhaseEnd {
-                    artifact: Some(artifact),
-                    ..PhaseEnd::new(Verdict::succeeded())
-                },
-                Err(message) => PhaseEnd::new(Verdict::client_error(message)),
-            }
+    let snapshot = state::load(work, ground).await?;
+    let is_discovering = reports::are_discovered(&work.variables(&snapshot));
+    let end = if artifacts.is_none() && specs.is_empty() && !is_discovering {
+        PhaseEnd::new(Verdict::succeeded())
+    } else {
+        work.open(ground, &snapshot, (shell, ShellState::Carried))
+            .await?;
+        let published = match artifacts {
+            Some(spec) => publish(work, ground, &snapshot, spec).await?.map(Some),
+            None => Ok(None),
+        };
+        let collected = reports::collect(work, ground, &snapshot, specs).await?;
+        work.scene.finish().await?;
+        let (artifact, problem) = match published {
+            Ok(artifact) => (artifact, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        // Reports are uploaded although artifacts are not, and the other way round.
+        let problems: Vec<_> = problem.into_iter().chain(collected.problem).collect();
+        let verdict = match problems.is_empty() {
+            true => Verdict::succeeded(),
+            false => Verdict::client_error(problems.join("; ")),
+        };
+        PhaseEnd {
+            artifact,
+            reports: collected.reports,
+            ..PhaseEnd::new(verdict)
         }
     };
     if let Ground::Host { place, .. } = ground {

@@ -272,6 +272,7 @@ mod tests {
             context: PhaseContext::default(),
             snapshot: None,
             artifact: None,
+            reports: Vec::new(),
             cache_uses: Vec::new(),
             log_bytes: 0,
             started: WallTime(1),

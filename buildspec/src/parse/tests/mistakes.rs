@@ -264,7 +264,6 @@ warning 2:1+6 `run-as` at the top level is not carried out yet: commands run as 
 warning 5:5+16 `runtime-versions` in a phase is not carried out yet: the build runs with what the worker has installed
 warning 7:17+7 `phases.build.on-failure`: `RETRY-2` is not carried out yet: the phase runs once
 warning 8:5+6 `run-as` in a phase is not carried out yet: commands run as the user that the worker's isolation gives them
-warning 13:1+7 `reports` at the top level is not carried out yet: test reports are not collected
 ",
     );
 }

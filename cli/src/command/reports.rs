@@ -1,0 +1,116 @@
+//! `grange reports`: what the tests of a build and their coverage say, and what changed since the build before.
+
+use anyhow::Context as _;
+use cache::{client::CacheClient, download::fetch_blob};
+use protocol::{
+    message::client::{BuildDetail, BuildSummary, ClientReply, ClientRequest},
+    report_group::ReportRef,
+};
+use report::{Comparison, PUBLISHED_BYTES_MAX, Published, compare};
+
+use crate::{
+    args::OneBuildArgs,
+    command::{Context, read},
+    error::CommandError,
+    farm::{Farm, unexpected},
+    reach::Purpose,
+    render,
+};
+
+/// How many builds of a project are listed to find the one before.
+const LISTED_MAX: u32 = 100;
+
+/// How many builds before are asked for their reports: builds that failed early have none.
+const LOOKED_AT_MAX: usize = 10;
+
+/// A report, and the same one of the build before.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// What it says; of a batch, what all units say together.
+    pub(crate) published: Published,
+    /// Against which build, as `project#number`, and what changed; `None`: there is none before.
+    pub(crate) since: Option<(String, Comparison)>,
+}
+
+/// Shows the reports of a build.
+///
+/// # Errors
+///
+/// If the farm cannot be reached, does not know the build, or does not have the reports any more.
+pub(crate) async fn run(args: &OneBuildArgs, context: &Context) -> Result<(), CommandError> {
+    let json = args.read.json;
+    context
+        .with_farm(&args.read.farm, Purpose::Ask, async |reached| {
+            let farm = &reached.farm;
+            let detail = read::detail(farm, &args.build).await?;
+            if detail.units.iter().all(|unit| unit.reports.is_empty()) {
+                render::note("the build has no reports");
+                return Ok(());
+            }
+            let (client, _) = farm.cache().await?;
+            let former = match build_before(farm, &detail.summary).await? {
+                Some(before) => {
+                    let name = format!("{}#{}", before.summary.project, before.summary.number);
+                    Some((name, all(&client, &before).await?))
+                }
+                None => None,
+            };
+            for published in all(&client, &detail).await? {
+                let since = former.as_ref().and_then(|(name, former)| {
+                    let same = former.iter().find(|other| other.group == published.group)?;
+                    Some((name.clone(), compare(&same.report, &published.report)?))
+                });
+                render::report(&Shown { published, since }, json)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// The build of the same project before this one that has reports.
+async fn build_before(
+    farm: &Farm,
+    build: &BuildSummary,
+) -> Result<Option<BuildDetail>, CommandError> {
+    let request = ClientRequest::Builds {
+        project: Some(build.project.clone()),
+        limit: LISTED_MAX,
+    };
+    let mut builds = match farm.ask(&request).await? {
+        ClientReply::Builds(builds) => builds,
+        other => return Err(unexpected(&other)),
+    };
+    builds.retain(|other| other.number < build.number && other.team == build.team);
+    builds.sort_by_key(|other| std::cmp::Reverse(other.number));
+    for other in builds.iter().take(LOOKED_AT_MAX) {
+        let detail = read::detail(farm, &other.build.to_string()).await?;
+        if detail.units.iter().any(|unit| !unit.reports.is_empty()) {
+            return Ok(Some(detail));
+        }
+    }
+    Ok(None)
+}
+
+/// The reports of a build, those of its units by group.
+async fn all(client: &CacheClient, detail: &BuildDetail) -> Result<Vec<Published>, CommandError> {
+    let mut all: Vec<Published> = Vec::new();
+    for report in detail.units.iter().flat_map(|unit| &unit.reports) {
+        let published = fetch(client, report).await?;
+        let mut known = all.iter_mut();
+        match known.find(|known| known.group == published.group && known.format == published.format)
+        {
+            Some(known) => known.absorb_shard(published),
+            None => all.push(published),
+        }
+    }
+    Ok(all)
+}
+
+async fn fetch(client: &CacheClient, report: &ReportRef) -> Result<Published, CommandError> {
+    let bytes = fetch_blob(client, &report.content, PUBLISHED_BYTES_MAX as u64)
+        .await
+        .map_err(CommandError::farm)?;
+    Published::decode(&bytes)
+        .with_context(|| format!("failed to show the report {:?}", report.group))
+        .map_err(CommandError::farm)
+}
