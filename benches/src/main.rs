@@ -4,6 +4,7 @@
 //! the median of the pairs' ratios, because the machine may be shared (see `docs/benchmarks.md`).
 
 mod batch;
+mod buildspec;
 mod cache;
 mod clock;
 mod entries;
@@ -12,6 +13,8 @@ mod hits;
 mod noise;
 mod report;
 mod scheduler;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -74,6 +77,18 @@ enum Benchmark {
         /// Which.
         role: String,
     },
+    /// Reading and planning buildspecs, beside the YAML library alone
+    Buildspec {
+        /// Print one JSON object per line.
+        #[arg(long)]
+        json: bool,
+        /// How many pairs to measure.
+        #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(2..))]
+        pairs: u32,
+        /// A directory of real buildspecs, of which the largest is measured; without it a stand-in is.
+        #[arg(long, env = "GRANGE_CORPUS")]
+        corpus: Option<PathBuf>,
+    },
     /// Decisions of the scheduler: 100,000 queued jobs of 50 teams on 1,000 workers
     Scheduler {
         /// Print one JSON object per line.
@@ -88,6 +103,11 @@ enum Benchmark {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().benchmark {
         Benchmark::Farm { json, pairs } => report::print(&farm::measure(pairs)?, json),
+        Benchmark::Buildspec {
+            json,
+            pairs,
+            corpus,
+        } => report::print(&buildspec::measure(pairs, corpus.as_deref())?, json),
         Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
         Benchmark::Cache { json, part, pairs } => {
             report::print(&cache::measure(part, pairs)?, json)
