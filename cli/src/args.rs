@@ -1,6 +1,7 @@
 //! What can be typed: commands, arguments and their help.
 
 mod cache;
+pub(crate) mod buildspec;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Worker(WorkerArgs),
     /// Build a source tree
     Build(BuildArgs),
+    /// What a buildspec says, without a farm
+    #[command(subcommand)]
+    Buildspec(buildspec::BuildspecCommand),
     /// List builds, newest first; or delete some
     Builds(BuildsArgs),
     /// Show how a build stands, and why its jobs wait

@@ -5,6 +5,7 @@ mod artifacts;
 mod bench;
 mod build;
 mod cache;
+mod buildspec;
 mod follow;
 mod members;
 mod read;
@@ -56,6 +57,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Cache(command) => return cache::run(command, context).await,
         Command::Worker(args) => serve::worker(args, context).await?,
         Command::Build(args) => return build::run(args, context).await,
+        Command::Buildspec(command) => return buildspec::run(&command),
         Command::Builds(args) => match args.command {
             None => read::builds(&args, context).await?,
             Some(BuildsCommand::Delete { builds, farm }) => {

@@ -9,6 +9,7 @@ mod beacon;
 mod build_command;
 mod clock;
 mod command;
+mod ecosystem;
 mod embedded;
 mod error;
 mod farm;

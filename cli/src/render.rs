@@ -8,6 +8,8 @@ pub(crate) mod cache;
 mod members;
 pub(crate) mod out;
 mod reports;
+mod plan;
+mod remarks;
 mod table;
 mod text;
 pub(crate) mod transcript;
@@ -32,6 +34,8 @@ pub(crate) use self::{
     bench::hits,
     members::{members, tokens},
     reports::report,
+    plan::plan,
+    remarks::{checked, checked_json, remarks},
 };
 use crate::{
     command::{Context, PRINTED_TOKEN_LIFETIME},

@@ -8,6 +8,7 @@
 mod batch;
 mod building;
 mod builds;
+mod buildspec;
 mod caching;
 mod cli;
 mod conformance;

@@ -74,7 +74,11 @@ fn read_buildspec(path: &Path) -> Result<String, CommandError> {
 }
 
 /// Reads a file of at most `limit` bytes, whatever it says of its size: some never end.
-fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+///
+/// If it cannot be read, or has more.
+pub(super) fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut file = fs::File::open(path)?.take(limit as u64 + 1);
     file.read_to_end(&mut bytes)?;
