@@ -270,3 +270,30 @@ async fn what_is_announced_takes_no_memory_before_it_arrives() {
     let reserved = here.receive.reserved();
     assert!(reserved <= 1024 * 1024, "{reserved} bytes are set aside");
 }
+
+#[tokio::test]
+async fn a_message_goes_on_where_a_cancelled_read_has_left_it() {
+    let pair = Pair::new().await;
+    let (mut there, mut here) = pair.stream().await;
+    let text = "a message that arrives in pieces";
+    let message = protocol::codec::encode(&text).unwrap();
+    let header = protocol::frame::header(&message);
+    let wire = Bytes::from([&header[..], &message].concat());
+    // In the header, behind it, in the message.
+    for (from, to) in [(0, 2), (2, 4), (4, 9)] {
+        there.send.bytes(wire.slice(from..to)).await.unwrap();
+        let reading = timeout(Duration::from_millis(100), here.receive.message::<String>());
+        assert!(reading.await.is_err(), "there is no message yet");
+    }
+    let rest = vec![
+        wire.slice(9..20),
+        wire.slice(20..),
+        Bytes::from_static(b"body"),
+    ];
+    there.send.pieces(rest).await.unwrap();
+    let read: Option<String> = here.receive.message().await.unwrap();
+    assert_eq!(read.as_deref(), Some(text));
+    assert_eq!(here.receive.bytes(4).await.unwrap(), "body");
+    there.send.finish();
+    here.receive.end().await.unwrap();
+}
