@@ -18,10 +18,15 @@ use protocol::{
     },
     name::{Namespace, Team},
 };
+use tokio::task::JoinSet;
 use transport::{Connection, StreamError};
 
 pub use self::{read::ReadChunk, write::Written};
 use crate::compression::DecodeChunkError;
+
+/// How many requests of [`DIGESTS_MAX`] digests are on their way at once: as many as the cache looks up
+/// at once for one connection.
+const ASKED_AT_ONCE: usize = 2;
 
 /// Why the cache did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -137,24 +142,46 @@ impl CacheClient {
     ///
     /// If the cache cannot be asked or refuses.
     pub async fn find_missing(&self, chunks: &[Digest]) -> Result<Vec<usize>, CacheError> {
-        const WHAT: &str = "find missing chunks";
+        let mut asking = JoinSet::new();
         let mut missing = Vec::new();
         for (batch, chunks) in chunks.chunks(DIGESTS_MAX).enumerate() {
-            let request = CacheRequest::FindMissing {
-                team: self.team.clone(),
-                chunks: chunks.to_vec(),
-            };
-            let CacheReply::Missing(found) = self.ask(WHAT, request).await? else {
-                return Err(CacheError::Answer { what: WHAT });
-            };
-            for index in found {
-                let index = usize::try_from(index).ok();
-                let index = index.filter(|&index| index < chunks.len());
-                let index = index.ok_or(CacheError::Answer { what: WHAT })?;
-                missing.push(batch * DIGESTS_MAX + index);
+            if ASKED_AT_ONCE <= asking.len()
+                && let Some(found) = asking.join_next().await
+            {
+                missing.extend(found.expect("asking does not panic")?);
             }
+            let (client, chunks) = (self.clone(), chunks.to_vec());
+            asking.spawn(async move { client.find_batch(chunks, batch * DIGESTS_MAX).await });
         }
+        while let Some(found) = asking.join_next().await {
+            missing.extend(found.expect("asking does not panic")?);
+        }
+        missing.sort_unstable();
         Ok(missing)
+    }
+
+    /// The indices of those `chunks` that are missing, counted from `first`.
+    async fn find_batch(
+        &self,
+        chunks: Vec<Digest>,
+        first: usize,
+    ) -> Result<Vec<usize>, CacheError> {
+        const WHAT: &str = "find missing chunks";
+        let count = chunks.len();
+        let request = CacheRequest::FindMissing {
+            team: self.team.clone(),
+            chunks,
+        };
+        let CacheReply::Missing(found) = self.ask(WHAT, request).await? else {
+            return Err(CacheError::Answer { what: WHAT });
+        };
+        let index = |index: u32| {
+            let index = usize::try_from(index).ok();
+            let index = index.filter(|&index| index < count);
+            index.map(|index| first + index)
+        };
+        let missing: Option<Vec<usize>> = found.into_iter().map(index).collect();
+        missing.ok_or(CacheError::Answer { what: WHAT })
     }
 
     /// Writes an entry under `key`; everything that it names has to be there. What it says about trust,

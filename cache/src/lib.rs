@@ -14,6 +14,7 @@ mod fixture;
 pub mod globs;
 mod holds;
 pub mod index;
+mod hot;
 pub mod materialize;
 pub mod metrics;
 pub mod packing;

@@ -4,6 +4,7 @@
 //! What was acknowledged survives the end of the process and of the machine: it is in the log, and the
 //! log is on the disk. A chunk, its facts, who may know of it and the counts change in one batch.
 
+mod bodies;
 pub(crate) mod change;
 mod closure;
 mod condemned;
@@ -42,6 +43,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::{Damage, OpenStoreError};
+pub(crate) use self::{
+    bodies::ReadAnswer,
+    error::{ClosureError, Trouble},
+};
+pub(crate) use self::{
+    bodies::ReadAnswer,
+    error::{ClosureError, Trouble},
+};
 use self::{
     change::{Applied, Change},
     condemned::Condemned,
@@ -54,11 +63,7 @@ use self::{
     space::DiskUsage,
     writer::{Queued, Writer},
 };
-pub(crate) use self::{
-    error::{ClosureError, Trouble},
-    read::ReadAnswer,
-};
-use crate::{clock::Clock, eviction, holds::Holds};
+use crate::{clock::Clock, eviction, holds::Holds, hot::Hot};
 
 /// How many changes may wait for the writer. Past that, those who bring them wait: that is the store's
 /// back-pressure. The bytes that wait are bounded where they are received.
@@ -135,6 +140,7 @@ impl Store {
             clock: Clock::start(),
             holds: left::take(&options.directory, options.hold),
             directory: options.directory,
+            hot: Hot::default(),
             condemned: Condemned::default(),
             totals: Mutex::new(totals),
             ending: AtomicBool::new(false),
@@ -257,6 +263,7 @@ struct Shared {
     free_low_water: u64,
     clock: Clock,
     holds: Holds,
+    hot: Hot,
     condemned: Condemned,
     totals: Mutex<Totals>,
     /// Whether the store is about to close, so that long work ends early.
@@ -329,6 +336,7 @@ impl Shared {
         gauge!("grange_cache_chunks").set(as_float(totals.chunks));
         gauge!("grange_cache_bytes").set(as_float(totals.bytes));
         gauge!("grange_cache_stored_bytes").set(as_float(totals.stored));
+        gauge!("grange_cache_hot_bytes").set(as_float(self.hot.bytes() as u64));
     }
 
     fn is_stopped(&self) -> bool {

@@ -63,7 +63,7 @@ impl Store {
         let mut bytes = Vec::new();
         let mut hasher = Hasher::default();
         for &digest in &blob.chunks {
-            let ReadAnswer::Found { encoding, body } = self.read(team, &digest)? else {
+            let ReadAnswer::Found { encoding, body } = self.read_one(team, &digest)? else {
                 return Err(ClosureError::Missing { part: PART, digest });
             };
             let header = ChunkHeader {

@@ -1,10 +1,9 @@
-//! Reading: presence, chunks, entries, counts. Everything here blocks.
+//! Reading: presence, entries, counts. Everything here blocks.
 
-use bytes::Bytes;
 use protocol::{
     access::Trust,
     digest::Digest,
-    message::cache::{ENTRIES_LISTED_MAX, Encoding, Entry, EntrySummary, Stats, UseStats},
+    message::cache::{ENTRIES_LISTED_MAX, Entry, EntrySummary, Stats, UseStats},
     name::{Namespace, Team},
 };
 
@@ -13,7 +12,7 @@ use super::{
     change::Change,
     key::{self, ChunkKey},
     lock,
-    rocks::{self, Column, Rocks},
+    rocks::{Column, Rocks},
     row::{self, Fact, StoredEntry, Usage, Uses},
 };
 use crate::clock::Clock;
@@ -23,19 +22,6 @@ const LISTED_BYTES_MAX: usize = 3 << 20;
 
 /// How many counts of uses one answer has.
 pub(super) const USES_LISTED_MAX: usize = 1000;
-
-/// What a chunk is stored as.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum ReadAnswer {
-    /// Not there, or not for this team.
-    Missing,
-    /// There.
-    Found {
-        encoding: Encoding,
-        /// In RocksDB's memory.
-        body: Bytes,
-    },
-}
 
 /// An entry that may be given.
 #[derive(Clone, Debug)]
@@ -50,12 +36,7 @@ impl Store {
     pub(crate) fn present(&self, team: &Team, chunks: &[Digest]) -> Result<Vec<bool>, Trouble> {
         let rocks = self.shared.rocks()?;
         // Sorted keys share the blocks that they are looked up in.
-        let mut keys: Vec<(ChunkKey, usize)> = chunks
-            .iter()
-            .enumerate()
-            .filter_map(|(index, digest)| Some((ChunkKey::of(digest)?, index)))
-            .collect();
-        keys.sort_unstable();
+        let keys = sorted(chunks);
         let quiet = self.shared.condemned.quiet_since();
         let mut found = owned(&rocks, team, &keys)?;
         self.hold(&found);
@@ -71,37 +52,6 @@ impl Store {
             present[index] = true;
         }
         Ok(present)
-    }
-
-    /// The chunk `digest` as it is stored, if the team has it here.
-    pub(crate) fn read(&self, team: &Team, digest: &Digest) -> Result<ReadAnswer, Trouble> {
-        let Some(chunk) = ChunkKey::of(digest) else {
-            return Ok(ReadAnswer::Missing);
-        };
-        let rocks = self.shared.rocks()?;
-        if rocks.get(Column::Owners, &chunk.owner(team))?.is_none() {
-            return Ok(ReadAnswer::Missing);
-        }
-        let value = match rocks::pinned(&rocks, Column::Chunks, chunk.as_bytes()) {
-            Ok(Some(value)) => value,
-            Ok(None) => return Ok(ReadAnswer::Missing),
-            Err(error) if rocks::is_damage(&error) => {
-                tracing::error!(%digest, %error, "chunk is damaged and is set aside");
-                self.try_change(Change::SetAside { chunk });
-                return Ok(ReadAnswer::Missing);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let encoding = value.first().and_then(|&byte| row::encoding_of(byte));
-        let Some(encoding) = encoding else {
-            tracing::error!(%digest, "chunk has no encoding and is set aside");
-            self.try_change(Change::SetAside { chunk });
-            return Ok(ReadAnswer::Missing);
-        };
-        Ok(ReadAnswer::Found {
-            encoding,
-            body: value.slice(1..),
-        })
     }
 
     /// The entry under `key`, if it is trusted at least as far as `trust` and all of it is there.
@@ -242,14 +192,29 @@ impl Store {
     }
 }
 
+/// The keys of `chunks`, ascending, and where they stand among them.
+pub(super) fn sorted(chunks: &[Digest]) -> Vec<(ChunkKey, usize)> {
+    let keys = chunks.iter().enumerate();
+    let keys = keys.filter_map(|(index, digest)| Some((ChunkKey::of(digest)?, index)));
+    let mut keys: Vec<(ChunkKey, usize)> = keys.collect();
+    keys.sort_unstable();
+    keys
+}
+
 /// Those of `keys`, ascending, that the team has.
-fn owned(
+pub(super) fn owned(
     rocks: &Rocks,
     team: &Team,
     keys: &[(ChunkKey, usize)],
 ) -> Result<Vec<(ChunkKey, usize)>, Trouble> {
-    let owners: Vec<Vec<u8>> = keys.iter().map(|(chunk, _)| chunk.owner(team)).collect();
-    let there = rocks.contains(Column::Owners, owners.iter().map(Vec::as_slice))?;
+    // All keys in one piece of memory, since there may be 65,536.
+    let length = size_of::<ChunkKey>() + team.as_str().len();
+    let mut owners = Vec::with_capacity(keys.len() * length);
+    for (chunk, _) in keys {
+        owners.extend_from_slice(chunk.as_bytes());
+        owners.extend_from_slice(team.as_str().as_bytes());
+    }
+    let there = rocks.contains(Column::Owners, owners.chunks_exact(length))?;
     let found = keys.iter().zip(there).filter(|(_, there)| *there);
     Ok(found.map(|(&key, _)| key).collect())
 }

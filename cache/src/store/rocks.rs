@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
-    DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch,
-    WriteOptions,
+    DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
@@ -70,8 +70,9 @@ impl Column {
     }
 }
 
-/// What index and filter blocks may take in memory, in bytes, for all columns together.
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
+/// What blocks of rows may take in memory, in bytes, for all columns together: who may know of two million
+/// chunks.
+const BLOCK_CACHE_BYTES: usize = 128 << 20;
 /// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
 /// pointer to them would be.
 const BLOB_BYTES_MIN: u64 = 512;
@@ -93,6 +94,8 @@ pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
 pub(crate) struct Rocks {
     db: DB,
     directory: PathBuf,
+    /// For what its receiver verifies.
+    unchecked: ReadOptions,
 }
 
 impl fmt::Debug for Rocks {
@@ -112,9 +115,12 @@ impl Rocks {
             ColumnFamilyDescriptor::new(column.name(), options)
         });
         let db = DB::open_cf_descriptors(&database_options(sizes), directory, columns)?;
+        let mut unchecked = ReadOptions::default();
+        unchecked.set_verify_checksums(false);
         Ok(Self {
             db,
             directory: directory.to_owned(),
+            unchecked,
         })
     }
 
@@ -151,6 +157,17 @@ impl Rocks {
             .db
             .batched_multi_get_cf(self.column(column), keys, true);
         rows.into_iter().collect()
+    }
+
+    /// The values under `keys`, ascending, without a look at their checksums.
+    pub(crate) fn get_many_unchecked<'a>(
+        &self,
+        column: Column,
+        keys: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>> {
+        let column = self.column(column);
+        self.db
+            .batched_multi_get_cf_opt(column, keys, true, &self.unchecked)
     }
 
     /// The rows from `start` on, ascending.
@@ -303,6 +320,25 @@ pub(crate) fn pinned(
 ) -> Result<Option<Bytes>, rocksdb::Error> {
     let pinned = Pinned::try_new(Arc::clone(rocks), |rocks| {
         rocks.get(column, key).map_err(Some)?.ok_or(None)
+    });
+    match pinned {
+        Ok(pinned) => Ok(Some(Bytes::from_owner(pinned))),
+        Err(None) => Ok(None),
+        Err(Some(error)) => Err(error),
+    }
+}
+
+/// As [`pinned`], without a look at checksums: for what its receiver verifies.
+pub(crate) fn pinned_unchecked(
+    rocks: &Arc<Rocks>,
+    column: Column,
+    key: &[u8],
+) -> Result<Option<Bytes>, rocksdb::Error> {
+    let pinned = Pinned::try_new(Arc::clone(rocks), |rocks| {
+        let value = rocks
+            .db
+            .get_pinned_cf_opt(rocks.column(column), key, &rocks.unchecked);
+        value.map_err(Some)?.ok_or(None)
     });
     match pinned {
         Ok(pinned) => Ok(Some(Bytes::from_owner(pinned))),

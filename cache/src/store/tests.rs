@@ -208,7 +208,7 @@ fn has(store: &Store, owner: &str, digest: Digest) -> bool {
 }
 
 fn read(store: &Store, owner: &str, digest: Digest) -> Option<Vec<u8>> {
-    match store.read(&team(owner), &digest).unwrap() {
+    match store.read_one(&team(owner), &digest).unwrap() {
         ReadAnswer::Missing => None,
         ReadAnswer::Found { encoding, body } => {
             let header = protocol::message::cache::ChunkHeader {

@@ -95,6 +95,7 @@ impl Writer {
         let mut staged = Staged::new(&rocks, self.totals);
         let mut replies = Vec::with_capacity(group.len());
         let mut probed = false;
+        let mut leaving = Vec::new();
         // Given back when all of it is in the files, or will not be.
         let mut admitted = Vec::with_capacity(group.len());
         for Queued {
@@ -105,6 +106,11 @@ impl Writer {
         {
             admitted.push(part);
             probed |= matches!(change, Change::Probe);
+            match &change {
+                Change::SetAside { chunk } => leaving.push(*chunk),
+                Change::Collect { chunks } => leaving.extend_from_slice(chunks),
+                _ => {}
+            }
             let applied = match &room {
                 Err(full) if !change.makes_room() => Err(full.clone()),
                 _ => staged.apply(change, &around),
@@ -116,6 +122,9 @@ impl Writer {
         } else {
             staged.commit()
         };
+        if !leaving.is_empty() {
+            self.shared.hot.remove(leaving.into_iter());
+        }
         self.shared.condemned.acquit();
         drop(admitted);
         self.shared.measure_often(&rocks);

@@ -124,7 +124,8 @@ async fn a_read_that_goes_on_outlives_the_store() {
     let bytes = noise(1, 100_000);
     let (_, digest) = fixture.write("red", &bytes).await;
     fixture.store.shared.rocks().unwrap().flush().unwrap();
-    let ReadAnswer::Found { body, .. } = fixture.store.read(&team("red"), &digest).unwrap() else {
+    let ReadAnswer::Found { body, .. } = fixture.store.read_one(&team("red"), &digest).unwrap()
+    else {
         panic!("the chunk is there");
     };
     drop(fixture.store);
@@ -137,7 +138,7 @@ async fn a_store_that_stopped_opens_itself_again_though_reads_keep_coming() {
     let fixture = Fixture::new();
     let bytes = noise(1, 100_000);
     let (_, digest) = fixture.write("red", &bytes).await;
-    let read_now = || fixture.store.read(&team("red"), &digest);
+    let read_now = || fixture.store.read_one(&team("red"), &digest);
     let stalled = read_now().unwrap();
     let retired = fixture.store.retired().unwrap();
     fixture.store.shared.set_stopped(Some("a test".to_owned()));

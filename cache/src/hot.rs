@@ -1,0 +1,270 @@
+//! The hot set: small chunks that are read often, in memory, as they travel.
+//!
+//! A chunk is taken in when it is read for the second time within a while, so one pass over everything
+//! changes nothing; which goes first is decided by a hand that spares what was read since it last came by.
+//! What is deleted or set aside in the store leaves the set, too; what was being read meanwhile is not
+//! taken in.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use protocol::name::Team;
+
+use crate::store::key::ChunkKey;
+
+/// The largest chunk that is taken in, in bytes: below this, finding a chunk takes longer than moving it.
+pub(crate) const HOT_CHUNK_BYTES_MAX: u64 = 32 * 1024;
+/// What the set takes, in bytes: an eighth of what the cache may take.
+const HOT_BYTES: usize = 64 << 20;
+/// What a chunk takes besides its bytes, about: a row of the table, a place in the queue, a team.
+const OVERHEAD_BYTES: usize = 192;
+/// How many teams of a chunk are known; more are looked up in the store.
+const TEAMS_MAX: usize = 4;
+/// Parts of the set, each with a lock of its own, so that those who read do not wait for each other.
+const PARTS: usize = 16;
+/// How many readings are remembered in each part: with chunks of 4 KiB, four times as many as fit.
+const SEEN: usize = 4096;
+
+/// Small chunks in memory.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    parts: Box<[Mutex<Part>]>,
+    part_bytes: usize,
+    /// How often chunks were taken out of the store.
+    removals: AtomicU64,
+}
+
+/// The state of the store when a reading began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since(u64);
+
+#[derive(Debug)]
+struct Part {
+    chunks: HashMap<ChunkKey, Chunk>,
+    /// The order in which the hand goes. Has each chunk of the table once, and ones that are gone.
+    queue: VecDeque<ChunkKey>,
+    bytes: usize,
+    /// By slot: a part of the key of the chunk that was last read.
+    seen: Box<[u64]>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// One byte of encoding, and the body.
+    value: Bytes,
+    /// Who may read it.
+    teams: Vec<Team>,
+    /// Whether it was read since the hand came by.
+    is_used: bool,
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Self::new(HOT_BYTES)
+    }
+}
+
+impl Hot {
+    /// A set that takes at most about `bytes`.
+    fn new(bytes: usize) -> Self {
+        let part = || Part {
+            chunks: HashMap::new(),
+            queue: VecDeque::new(),
+            bytes: 0,
+            seen: vec![0; SEEN].into(),
+        };
+        Self {
+            parts: (0..PARTS).map(|_| Mutex::new(part())).collect(),
+            part_bytes: bytes / PARTS,
+            removals: AtomicU64::new(0),
+        }
+    }
+
+    /// To be asked before chunks are read that will be brought here.
+    pub(crate) fn since(&self) -> Since {
+        Since(self.removals.load(Ordering::SeqCst))
+    }
+
+    /// The chunk as it is kept, if it is here and `team` may read it.
+    pub(crate) fn get(&self, team: &Team, chunk: &ChunkKey) -> Option<Bytes> {
+        let mut part = self.part(chunk);
+        let found = part.chunks.get_mut(chunk)?;
+        if !found.teams.contains(team) {
+            return None;
+        }
+        found.is_used = true;
+        Some(found.value.clone())
+    }
+
+    /// Takes in a chunk that `team` has just read, if it was read not long before.
+    pub(crate) fn bring(&self, team: &Team, chunk: &ChunkKey, value: &[u8], since: Since) {
+        let (fingerprint, at) = slot(chunk);
+        let mut part = self.part(chunk);
+        // Under the lock: a removal that comes later finds the chunk here.
+        if self.removals.load(Ordering::SeqCst) != since.0 {
+            return;
+        }
+        if let Some(found) = part.chunks.get_mut(chunk) {
+            if found.teams.len() < TEAMS_MAX && !found.teams.contains(team) {
+                found.teams.push(team.clone());
+            }
+            return;
+        }
+        if part.seen[at] != fingerprint {
+            part.seen[at] = fingerprint;
+            return;
+        }
+        let taken = Chunk {
+            value: Bytes::copy_from_slice(value),
+            teams: vec![team.clone()],
+            is_used: false,
+        };
+        part.bytes += taken.bytes();
+        part.chunks.insert(*chunk, taken);
+        part.queue.push_back(*chunk);
+        part.shrink(self.part_bytes);
+    }
+
+    /// Takes out chunks that the store does not have any more, or that are in doubt.
+    pub(crate) fn remove(&self, chunks: impl Iterator<Item = ChunkKey>) {
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        for chunk in chunks {
+            let mut part = self.part(&chunk);
+            if let Some(gone) = part.chunks.remove(&chunk) {
+                part.bytes -= gone.bytes();
+                // Or it would be there twice when it comes back.
+                part.queue.retain(|queued| *queued != chunk);
+            }
+        }
+    }
+
+    /// What it takes, in bytes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| lock(part).bytes).sum()
+    }
+
+    fn part(&self, chunk: &ChunkKey) -> MutexGuard<'_, Part> {
+        let [.., last] = chunk.hash();
+        lock(&self.parts[usize::from(*last) % PARTS])
+    }
+}
+
+impl Part {
+    fn shrink(&mut self, bytes_max: usize) {
+        while bytes_max < self.bytes {
+            let Some(chunk) = self.queue.pop_front() else {
+                return;
+            };
+            let Some(found) = self.chunks.get_mut(&chunk) else {
+                continue;
+            };
+            if std::mem::take(&mut found.is_used) {
+                self.queue.push_back(chunk);
+            } else if let Some(gone) = self.chunks.remove(&chunk) {
+                self.bytes -= gone.bytes();
+            }
+        }
+    }
+}
+
+impl Chunk {
+    fn bytes(&self) -> usize {
+        self.value.len() + OVERHEAD_BYTES
+    }
+}
+
+/// What is remembered of a chunk that was read, and where. BLAKE3 spreads evenly: any bytes will do.
+fn slot(chunk: &ChunkKey) -> (u64, usize) {
+    let (first, rest) = chunk
+        .hash()
+        .split_first_chunk()
+        .expect("a hash has 32 bytes");
+    let [a, b, ..] = *rest else {
+        unreachable!("a hash has 32 bytes")
+    };
+    (
+        u64::from_le_bytes(*first),
+        usize::from(u16::from_le_bytes([a, b])) % SEEN,
+    )
+}
+
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    // What is brought and taken out changes in steps that do not panic.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::digest::Digest;
+
+    use super::*;
+
+    fn key(seed: u32) -> ChunkKey {
+        let bytes = [&seed.to_le_bytes()[..], &[0; 996]].concat();
+        ChunkKey::of(&Digest::of(&bytes)).unwrap()
+    }
+
+    fn team(name: &str) -> Team {
+        name.parse().unwrap()
+    }
+
+    fn read(hot: &Hot, chunk: &ChunkKey) -> bool {
+        let found = hot.get(&team("red"), chunk).is_some();
+        if !found {
+            hot.bring(&team("red"), chunk, &[7; 1000], hot.since());
+        }
+        found
+    }
+
+    #[test]
+    fn what_is_read_twice_is_there_the_third_time_and_only_for_who_read_it() {
+        let hot = Hot::default();
+        assert!(!read(&hot, &key(1)));
+        assert!(!read(&hot, &key(1)));
+        assert!(read(&hot, &key(1)));
+        assert_eq!(hot.get(&team("red"), &key(1)), Some(vec![7; 1000].into()));
+        assert_eq!(hot.get(&team("blue"), &key(1)), None);
+        hot.bring(&team("blue"), &key(1), &[7; 1000], hot.since());
+        assert!(hot.get(&team("blue"), &key(1)).is_some());
+    }
+
+    #[test]
+    fn it_is_bounded_and_a_scan_does_not_push_out_what_is_used() {
+        let hot = Hot::new(1 << 20);
+        for chunk in (0..400).chain(0..400).map(key) {
+            read(&hot, &chunk);
+        }
+        for number in 1_000..50_000 {
+            read(&hot, &key(number));
+            if number % 100 == 0 {
+                for used in 0..400 {
+                    read(&hot, &key(used));
+                }
+            }
+        }
+        assert!(hot.bytes() <= 1 << 20, "{} bytes", hot.bytes());
+        let kept = (0..400).filter(|&used| read(&hot, &key(used))).count();
+        assert!(390 <= kept, "{kept} of 400 are there");
+    }
+
+    #[test]
+    fn what_is_removed_is_gone_and_a_reading_from_before_does_not_bring_it_back() {
+        let hot = Hot::default();
+        read(&hot, &key(1));
+        read(&hot, &key(1));
+        let before = hot.since();
+        hot.remove([key(1)].into_iter());
+        assert_eq!(hot.get(&team("red"), &key(1)), None);
+        assert_eq!(hot.bytes(), 0);
+        hot.bring(&team("red"), &key(1), &[7; 1000], before);
+        assert_eq!(hot.get(&team("red"), &key(1)), None);
+        hot.bring(&team("red"), &key(1), &[7; 1000], hot.since());
+        assert!(hot.get(&team("red"), &key(1)).is_some());
+    }
+}

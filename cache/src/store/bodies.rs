@@ -1,0 +1,136 @@
+//! Reading chunks: many at once, as they are stored, from the hot set or from the database. Blocks.
+//!
+//! Checksums are not looked at here: the receiver verifies every chunk, and what it reports is read again
+//! with them. RocksDB's are computed without the processor's help, which would take longer than all the
+//! rest of a read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrics::counter;
+use protocol::{digest::Digest, message::cache::Encoding, name::Team};
+
+use super::{
+    Store, Trouble,
+    change::Change,
+    key::ChunkKey,
+    read::{owned, sorted},
+    rocks::{self, Column, Rocks},
+    row,
+};
+use crate::hot::HOT_CHUNK_BYTES_MAX;
+
+/// What a chunk is stored as.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) enum ReadAnswer {
+    /// Not there, or not for this team.
+    #[default]
+    Missing,
+    /// There.
+    Found {
+        encoding: Encoding,
+        /// In RocksDB's memory, or in the hot set's.
+        body: Bytes,
+    },
+}
+
+impl Store {
+    /// What `chunks` are stored as, for each in their order, if the team has it here.
+    pub(crate) fn read(&self, team: &Team, chunks: &[Digest]) -> Result<Vec<ReadAnswer>, Trouble> {
+        let rocks = self.shared.rocks()?;
+        let since = self.shared.hot.since();
+        let mut answers = vec![ReadAnswer::Missing; chunks.len()];
+        let mut cold = sorted(chunks);
+        let (asked, mut hits) = (cold.len(), 0_u64);
+        cold.retain(|(chunk, index)| {
+            let small = chunk.size() <= HOT_CHUNK_BYTES_MAX;
+            let value = small.then(|| self.shared.hot.get(team, chunk)).flatten();
+            let Some(answer) = value.and_then(found) else {
+                return true;
+            };
+            answers[*index] = answer;
+            hits += 1;
+            false
+        });
+        counter!("grange_cache_hot_hits_total").increment(hits);
+        counter!("grange_cache_hot_misses_total").increment(asked as u64 - hits);
+        let cold = owned(&rocks, team, &cold)?;
+        let (small, large): (Vec<_>, Vec<_>) = cold
+            .into_iter()
+            .partition(|(chunk, _)| chunk.size() <= HOT_CHUNK_BYTES_MAX);
+        let keys = small.iter().map(|(chunk, _)| &chunk.as_bytes()[..]);
+        let values = rocks.get_many_unchecked(Column::Chunks, keys);
+        for ((chunk, index), value) in small.iter().zip(values) {
+            if let Ok(Some(value)) = &value {
+                self.shared.hot.bring(team, chunk, value, since);
+            }
+            let value = value.map(|value| value.map(|value| Bytes::copy_from_slice(&value)));
+            answers[*index] = self.answer(&rocks, (team, chunk), value)?;
+        }
+        for (chunk, index) in &large {
+            let value = rocks::pinned_unchecked(&rocks, Column::Chunks, chunk.as_bytes());
+            answers[*index] = self.answer(&rocks, (team, chunk), value)?;
+        }
+        Ok(answers)
+    }
+
+    /// What the chunk `digest` is stored as, if the team has it here; with a look at checksums, for what
+    /// is read here.
+    pub(crate) fn read_one(&self, team: &Team, digest: &Digest) -> Result<ReadAnswer, Trouble> {
+        let Some(chunk) = ChunkKey::of(digest) else {
+            return Ok(ReadAnswer::Missing);
+        };
+        let rocks = self.shared.rocks()?;
+        if rocks.get(Column::Owners, &chunk.owner(team))?.is_none() {
+            return Ok(ReadAnswer::Missing);
+        }
+        let value = rocks::pinned(&rocks, Column::Chunks, chunk.as_bytes());
+        self.answer(&rocks, (team, &chunk), value)
+    }
+
+    /// Lets chunks go from memory that are in doubt.
+    pub(crate) fn doubt(&self, chunks: &[Digest]) {
+        let keys = chunks.iter().filter_map(ChunkKey::of);
+        self.shared.hot.remove(keys);
+    }
+
+    /// What is said of a chunk that the team has, with what was found of it. One that is damaged is set
+    /// aside.
+    fn answer(
+        &self,
+        rocks: &Arc<Rocks>,
+        (team, chunk): (&Team, &ChunkKey),
+        value: Result<Option<Bytes>, rocksdb::Error>,
+    ) -> Result<ReadAnswer, Trouble> {
+        let why = match value {
+            Ok(Some(value)) => match found(value) {
+                Some(answer) => return Ok(answer),
+                None => "it has no encoding".to_owned(),
+            },
+            // It was deleted just now, or what says where it is is damaged.
+            Ok(None) if rocks.get(Column::Owners, &chunk.owner(team))?.is_none() => {
+                return Ok(ReadAnswer::Missing);
+            }
+            Ok(None) => match rocks::pinned(rocks, Column::Chunks, chunk.as_bytes()) {
+                Ok(Some(value)) => return Ok(found(value).unwrap_or_default()),
+                Ok(None) => "it is not there, and somebody has it".to_owned(),
+                Err(error) if rocks::is_damage(&error) => error.to_string(),
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) if rocks::is_damage(&error) => error.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::error!(digest = %chunk.digest(), why, "chunk is damaged and is set aside");
+        self.try_change(Change::SetAside { chunk: *chunk });
+        Ok(ReadAnswer::Missing)
+    }
+}
+
+/// A chunk from the value in its row; `None`: that is none.
+fn found(value: Bytes) -> Option<ReadAnswer> {
+    let encoding = value.first().and_then(|&byte| row::encoding_of(byte))?;
+    Some(ReadAnswer::Found {
+        encoding,
+        body: value.slice(1..),
+    })
+}
