@@ -4,9 +4,12 @@
 //! Each part is a file of its own: a function that gives rows.
 
 mod eviction;
+mod memory;
+mod presence;
 mod process;
 mod reads;
 mod trees;
+mod writes;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -23,14 +26,21 @@ pub(crate) enum Part {
     Eviction,
     /// Trees in and out, beside a writer from memory, `cp -r` and an archive over TLS
     Trees,
+    /// Chunks in, durable, beside a plain file
+    Writes,
+    /// Which of two million chunks are there
+    Presence,
+    /// What the server takes with many connections, and after much was stored
+    Memory,
 }
 
-/// Measures one part, or all of them, with so many pairs for each figure.
+/// Measures one part, or all of them, with so many pairs for each figure. `stored` is how many bytes are
+/// written to see what memory that takes.
 ///
 /// # Errors
 ///
 /// If a process cannot be started, or says something unexpected.
-pub(crate) fn measure(part: Option<Part>, pairs: u32) -> Result<Vec<Row>> {
+pub(crate) fn measure(part: Option<Part>, pairs: u32, stored: u64) -> Result<Vec<Row>> {
     let all = Part::value_variants();
     let parts = all
         .iter()
@@ -41,6 +51,9 @@ pub(crate) fn measure(part: Option<Part>, pairs: u32) -> Result<Vec<Row>> {
             Part::Reads => reads::measure(pairs)?,
             Part::Eviction => eviction::measure(pairs)?,
             Part::Trees => trees::measure(pairs)?,
+            Part::Writes => writes::measure(pairs)?,
+            Part::Presence => presence::measure(pairs)?,
+            Part::Memory => memory::measure(stored)?,
         });
     }
     Ok(rows)

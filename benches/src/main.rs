@@ -55,6 +55,9 @@ enum Benchmark {
         /// Measure only this.
         #[arg(long, value_enum)]
         part: Option<cache::Part>,
+        /// How much is stored to see what memory that takes, in GiB.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        stored_gib: u64,
         /// How many pairs to measure for each figure.
         #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(2..))]
         pairs: u32,
@@ -109,9 +112,12 @@ fn main() -> anyhow::Result<()> {
             corpus,
         } => report::print(&buildspec::measure(pairs, corpus.as_deref())?, json),
         Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
-        Benchmark::Cache { json, part, pairs } => {
-            report::print(&cache::measure(part, pairs)?, json)
-        }
+        Benchmark::Cache {
+            json,
+            part,
+            pairs,
+            stored_gib,
+        } => report::print(&cache::measure(part, pairs, stored_gib << 30)?, json),
         Benchmark::Hits {
             json,
             commits,

@@ -47,10 +47,6 @@ pub(crate) use self::{
     bodies::ReadAnswer,
     error::{ClosureError, Trouble},
 };
-pub(crate) use self::{
-    bodies::ReadAnswer,
-    error::{ClosureError, Trouble},
-};
 use self::{
     change::{Applied, Change},
     condemned::Condemned,

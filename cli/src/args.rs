@@ -1,7 +1,7 @@
 //! What can be typed: commands, arguments and their help.
 
-mod cache;
 pub(crate) mod buildspec;
+mod cache;
 mod members;
 
 use std::{net::SocketAddr, path::PathBuf};

@@ -4,8 +4,8 @@
 mod artifacts;
 mod bench;
 mod build;
-mod cache;
 mod buildspec;
+mod cache;
 mod follow;
 mod members;
 mod read;

@@ -7,9 +7,9 @@ mod bench;
 pub(crate) mod cache;
 mod members;
 pub(crate) mod out;
-mod reports;
 mod plan;
 mod remarks;
+mod reports;
 mod table;
 mod text;
 pub(crate) mod transcript;
@@ -33,9 +33,9 @@ pub(crate) use self::{
     answers::{artifacts, builds, status, workers},
     bench::hits,
     members::{members, tokens},
-    reports::report,
     plan::plan,
     remarks::{checked, checked_json, remarks},
+    reports::report,
 };
 use crate::{
     command::{Context, PRINTED_TOKEN_LIFETIME},

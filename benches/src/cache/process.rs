@@ -203,6 +203,18 @@ impl Process {
         }
         Ok(serde_json::from_str(&line)?)
     }
+
+    /// The most memory that it has had, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub(crate) fn memory_peak(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.context("the kernel says no peak")?;
+        Ok(peak.trim_end_matches("kB").trim().parse::<u64>()? << 10)
+    }
 }
 
 impl Drop for Process {

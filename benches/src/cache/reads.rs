@@ -2,6 +2,8 @@
 //! pump of bytes from memory over the same connection.
 
 mod client;
+mod more;
+mod peers;
 mod pump;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use self::peers::Peers;
 pub(crate) use self::{
     client::{Load, load},
     pump::serve_pump,
@@ -23,6 +26,18 @@ use crate::{
     report::Row,
 };
 
+/// The sizes of chunks, in bytes.
+const SIZES: [u64; 4] = [4 << 10, 64 << 10, 512 << 10, 2 << 20];
+/// How many small chunks one batched request names, and how many such requests are under way.
+const BATCH: usize = 1024;
+const BATCHES: usize = 4;
+/// How many chunks of 4 KiB are read over and over, so that they are hot: half of what the set takes.
+const HOT_CHUNKS: usize = 8192;
+/// What a request for one chunk is to reach of iroh-blobs, and batched reads of small ones from the
+/// database and from the hot set.
+const IROH_SHARE: f64 = 2.0;
+const IROH_SHARE_BATCHED: f64 = 4.0;
+const IROH_SHARE_HOT: f64 = 8.0;
 /// What share of the pump's bytes per second chunks of 512 KiB have to reach, 16 in flight.
 const PUMP_SHARE: f64 = 0.7;
 /// How many bytes of chunks of each size the store has: more than any set in memory.
@@ -78,9 +93,52 @@ struct Manner {
     batch: usize,
     /// The largest datagram, in bytes.
     datagram: u16,
+    /// How many chunks are read over and over; `None`: all there are.
+    distinct: Option<usize>,
 }
 
 impl Manner {
+    /// One by one.
+    const fn single(size: u64, in_flight: usize, datagram: u16) -> Self {
+        Self {
+            size,
+            in_flight,
+            batch: 1,
+            datagram,
+            distinct: None,
+        }
+    }
+
+    /// Small chunks, many with each request.
+    const fn batched(datagram: u16, distinct: Option<usize>) -> Self {
+        Self {
+            size: 4 << 10,
+            in_flight: BATCHES,
+            batch: BATCH,
+            datagram,
+            distinct,
+        }
+    }
+
+    /// What is to be reached: as a share of the pump, as a share of iroh-blobs.
+    fn ceilings(&self) -> (Option<f64>, Option<f64>) {
+        match (self.batch, self.size, self.in_flight, self.distinct) {
+            (1, 524_288, 16, _) => (Some(PUMP_SHARE), Some(IROH_SHARE)),
+            (1, ..) => (None, None),
+            (.., None) => (None, Some(IROH_SHARE_BATCHED)),
+            (.., Some(_)) => (None, Some(IROH_SHARE_HOT)),
+        }
+    }
+
+    /// How many blobs are read from a peer, and how many requests are under way there: a peer has no
+    /// batches, and gets as many requests as serve it best.
+    fn of_peer(&self) -> (u64, usize) {
+        match self.batch {
+            1 => (bytes_for(self) / self.size / 2, self.in_flight),
+            _ => (20_000, 64),
+        }
+    }
+
     fn name(&self) -> String {
         let size = match self.size {
             size if size < 1 << 20 => format!("{} KiB", size >> 10),
@@ -90,8 +148,9 @@ impl Manner {
             1 => String::new(),
             batch => format!(" x {batch}"),
         };
+        let hot = self.distinct.map_or("", |_| ", hot");
         format!(
-            "read {size}{batch}, {} in flight, {} B",
+            "read {size}{batch}{hot}, {} in flight, {} B",
             self.in_flight, self.datagram
         )
     }
@@ -102,6 +161,7 @@ struct Stage {
     farm: PathBuf,
     cache: (Process, SocketAddr),
     pump: (Process, SocketAddr),
+    peers: Peers,
 }
 
 impl Stage {
@@ -117,6 +177,7 @@ impl Stage {
             in_flight: manner.in_flight,
             batch: manner.batch,
             bytes: bytes_for(manner),
+            distinct: manner.distinct,
             datagram: manner.datagram,
         })
     }
@@ -145,7 +206,12 @@ fn bytes_for(manner: &Manner) -> u64 {
     }
 }
 
-fn run(load: Load) -> Result<Took> {
+/// Starts a client and waits for what it says.
+///
+/// # Errors
+///
+/// If it fails.
+pub(crate) fn run(load: Load) -> Result<Took> {
     Process::start(&Role::Load(load))?.hear()
 }
 
@@ -158,25 +224,35 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let stage = prepare(directory.path())?;
     let mut rows = Vec::new();
-    for datagram in [1_452, 6_500] {
-        for size in [4 << 10, 64 << 10, 512 << 10, 2 << 20] {
+    for datagram in [6_500, 1_452] {
+        for size in SIZES {
             for in_flight in [1, 16, 64] {
-                let manner = Manner {
-                    size,
-                    in_flight,
-                    batch: 1,
-                    datagram,
+                let manner = Manner::single(size, in_flight, datagram);
+                // What is judged is measured as often as was asked for, the rest is told for scale.
+                let pairs = match manner.ceilings() {
+                    (None, None) => pairs.min(3),
+                    _ => pairs,
                 };
-                rows.push(against_pump(&stage, &manner, pairs)?);
+                rows.extend(beside_all(&stage, &manner, pairs)?);
             }
         }
-        let manner = Manner {
-            size: 4 << 10,
-            in_flight: 4,
-            batch: 1024,
-            datagram,
-        };
-        rows.push(against_pump(&stage, &manner, pairs)?);
+        for distinct in [None, Some(HOT_CHUNKS)] {
+            rows.extend(beside_all(
+                &stage,
+                &Manner::batched(datagram, distinct),
+                pairs,
+            )?);
+        }
+    }
+    for missing in &stage.peers.missing {
+        rows.push(Row {
+            name: "peer not measured".to_owned(),
+            value: 0.0,
+            unit: "",
+            ceiling: None,
+            ratio: None,
+            note: missing.clone(),
+        });
     }
     Ok(rows)
 }
@@ -191,7 +267,7 @@ fn prepare(farm: &Path) -> Result<Stage> {
     {
         let mut cache = Process::start(&Role::Cache(plan.clone()))?;
         let address = cache.hear()?;
-        for size in [4 << 10, 64 << 10, 512 << 10, 2 << 20] {
+        for size in SIZES {
             run(Load::Fill {
                 farm: farm.to_owned(),
                 address,
@@ -212,34 +288,51 @@ fn prepare(farm: &Path) -> Result<Stage> {
         farm: farm.to_owned(),
         cache: (cache, address),
         pump: (pump, pumps),
+        peers: Peers::start(farm, &SIZES),
     })
 }
 
-fn against_pump(stage: &Stage, manner: &Manner, pairs: u32) -> Result<Row> {
-    let (mut ours, mut theirs, mut ratios) = (vec![], vec![], vec![]);
+/// Reads in alternation from the cache, the pump and the peers.
+fn beside_all(stage: &Stage, manner: &Manner, pairs: u32) -> Result<Vec<Row>> {
+    let mut ours = Vec::new();
+    let mut others: [Vec<Took>; 3] = Default::default();
     for _ in 0..pairs {
-        let read = stage.read(manner)?;
-        let pumped = stage.pump(manner.datagram)?.megabytes_per_second();
-        ratios.push(read.megabytes_per_second() / pumped);
-        ours.push(read);
-        theirs.push(pumped);
+        ours.push(stage.read(manner)?);
+        others[0].push(stage.pump(manner.datagram)?);
+        let of_peer = manner.of_peer();
+        others[1].extend(stage.peers.read_iroh(manner.size, of_peer)?);
+        others[2].extend(stage.peers.read_nginx(manner.size, of_peer)?);
     }
-    let is_judged = (manner.size, manner.in_flight) == (512 << 10, 16);
+    let (of_pump, of_iroh) = manner.ceilings();
     let chunks = median(ours.iter().map(|took| took.chunks_per_second()).collect());
-    Ok(Row {
-        name: manner.name(),
-        value: median(
-            ours.iter()
-                .map(|took| took.megabytes_per_second())
-                .collect(),
-        ),
-        unit: "MB/s",
-        ceiling: is_judged.then_some(PUMP_SHARE),
-        ratio: Some(median(ratios)),
-        note: format!(
-            "{chunks:.0} chunks/s; x a pump ({:.0} MB/s, spread {:.2})",
-            median(theirs.clone()),
-            spread(&theirs)
-        ),
-    })
+    let mut rows = Vec::new();
+    let whom = ["a pump", "iroh-blobs", "nginx"];
+    for ((whom, theirs), ceiling) in whom.iter().zip(&others).zip([of_pump, of_iroh, None]) {
+        if theirs.len() != ours.len() {
+            continue;
+        }
+        let theirs: Vec<f64> = theirs
+            .iter()
+            .map(|took| took.megabytes_per_second())
+            .collect();
+        let ours: Vec<f64> = ours
+            .iter()
+            .map(|took| took.megabytes_per_second())
+            .collect();
+        rows.push(Row {
+            name: manner.name(),
+            ratio: Some(median(
+                ours.iter().zip(&theirs).map(|(a, b)| a / b).collect(),
+            )),
+            value: median(ours),
+            unit: "MB/s",
+            ceiling,
+            note: format!(
+                "{chunks:.0} chunks/s; x {whom} ({:.0} MB/s, spread {:.2})",
+                median(theirs.clone()),
+                spread(&theirs)
+            ),
+        });
+    }
+    Ok(rows)
 }

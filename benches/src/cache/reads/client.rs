@@ -16,8 +16,9 @@ use cache::{client::CacheClient, compression::EncodedChunk};
 use protocol::{digest::Digest, message::cache::Encoding};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
+use transport::DATAGRAM_BYTES_MAX;
 
-use super::{Took, pump};
+use super::{Took, more, pump};
 use crate::{
     cache::process::{dial, team},
     clock::Stopwatch,
@@ -53,8 +54,39 @@ pub(crate) enum Load {
         batch: usize,
         /// How many bytes are read.
         bytes: u64,
+        /// How many of the chunks are read, over and over; `None`: all.
+        distinct: Option<usize>,
         /// The largest datagram.
         datagram: u16,
+    },
+    /// Writes chunks that are all new, each with a request of its own.
+    Write {
+        farm: PathBuf,
+        address: SocketAddr,
+        /// How large each is, in bytes.
+        size: usize,
+        in_flight: usize,
+        chunks: u64,
+        /// What their bytes come from.
+        seed: u64,
+    },
+    /// Asks which chunks are there; for each that is, one that is not.
+    Presence {
+        farm: PathBuf,
+        address: SocketAddr,
+        digests: PathBuf,
+        /// How many digests are asked for.
+        count: usize,
+    },
+    /// Asks for chunks on many connections, and reads on half of them only.
+    Hold {
+        farm: PathBuf,
+        address: SocketAddr,
+        digests: PathBuf,
+        connections: usize,
+        in_flight: usize,
+        /// How many bytes those that read get, together.
+        bytes: u64,
     },
     /// Reads from a pump.
     Pump {
@@ -79,7 +111,7 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             bytes,
             digests,
         } => {
-            let client = CacheClient::new(dial(&farm, address, 6_500).await?, team());
+            let client = client(&farm, address).await?;
             fill(&client, (size, bytes / size), &digests).await
         }
         Load::Read {
@@ -89,17 +121,52 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             in_flight,
             batch,
             bytes,
+            distinct,
             datagram,
         } => {
             let client = CacheClient::new(dial(&farm, address, datagram).await?, team());
-            let digests = load_digests(&digests)?;
+            let mut digests = load_digests(&digests)?;
+            digests.truncate(distinct.unwrap_or(usize::MAX));
             let size = digests[0].size();
             let count = usize::try_from(bytes / size)?;
             // Windows, datagrams and the blocks that say where chunks are get their size.
-            read(&client, &digests, (count / 8, in_flight, batch)).await?;
+            let warm = (count / 8).max(distinct.map_or(0, |count| 3 * count));
+            read(&client, &digests, (warm, in_flight, batch)).await?;
             let watch = Stopwatch::start();
             read(&client, &digests, (count, in_flight, batch)).await?;
             Ok(Took::of(watch.elapsed(), count as u64, count as u64 * size))
+        }
+        Load::Write {
+            farm,
+            address,
+            size,
+            in_flight,
+            chunks,
+            seed,
+        } => {
+            let client = client(&farm, address).await?;
+            more::write(&client, (size, chunks, seed), in_flight).await
+        }
+        Load::Presence {
+            farm,
+            address,
+            digests,
+            count,
+        } => {
+            let client = client(&farm, address).await?;
+            more::presence(&client, &load_digests(&digests)?, count).await
+        }
+        Load::Hold {
+            farm,
+            address,
+            digests,
+            connections,
+            in_flight,
+            bytes,
+        } => {
+            let digests = load_digests(&digests)?;
+            let many = (connections, in_flight);
+            more::hold((&farm, address), &digests, many, bytes).await
         }
         Load::Pump {
             farm,
@@ -108,6 +175,11 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             datagram,
         } => pump::receive((&farm, address), bytes, datagram).await,
     }
+}
+
+async fn client(farm: &Path, address: SocketAddr) -> Result<CacheClient> {
+    let connection = dial(farm, address, DATAGRAM_BYTES_MAX).await?;
+    Ok(CacheClient::new(connection, team()))
 }
 
 async fn fill(client: &CacheClient, (size, count): (u64, u64), keep: &Path) -> Result<Took> {
@@ -183,7 +255,7 @@ pub(crate) fn load_digests(file: &Path) -> Result<Vec<Digest>> {
 }
 
 /// Reads `count` chunks, over and over if there are not so many.
-async fn read(
+pub(crate) async fn read(
     client: &CacheClient,
     digests: &[Digest],
     (count, in_flight, batch): (usize, usize, usize),

@@ -1,0 +1,129 @@
+//! Clients that write one by one, that ask what is there, and that ask for more than they read.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Result, ensure};
+use cache::{client::CacheClient, compression::EncodedChunk};
+use protocol::{digest::Digest, message::cache::CacheRequest};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+};
+use transport::DATAGRAM_BYTES_MAX;
+
+use super::{
+    Took,
+    client::{raw, read},
+};
+use crate::{
+    cache::process::{dial, team},
+    clock::Stopwatch,
+    noise::Noise,
+};
+
+/// Writes chunks, each by itself; the next goes when one is acknowledged.
+pub(super) async fn write(
+    client: &CacheClient,
+    (size, chunks, seed): (usize, u64, u64),
+    in_flight: usize,
+) -> Result<Took> {
+    let seed = Digest::of(&[size.to_le_bytes(), usize::try_from(seed)?.to_le_bytes()].concat());
+    let (seed, _) = seed
+        .hash()
+        .split_first_chunk()
+        .expect("a hash has 32 bytes");
+    let mut noise = Noise::new(u64::from_le_bytes(*seed));
+    let made = (0..chunks).map(|_| raw(noise.bytes(size).into()));
+    let made: Vec<EncodedChunk> = made.collect();
+    let made = Arc::new(Mutex::new(made));
+    let watch = Stopwatch::start();
+    let mut writers = JoinSet::new();
+    for _ in 0..in_flight {
+        let (client, made) = (client.clone(), Arc::clone(&made));
+        writers.spawn(async move {
+            loop {
+                let Some(chunk) = made.lock().await.pop() else {
+                    return anyhow::Ok(());
+                };
+                let (send, receive) = mpsc::channel(1);
+                send.send(chunk).await?;
+                drop(send);
+                let written = client.write_chunks(receive).await?;
+                ensure!(written.new == 1, "the chunk was there");
+            }
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    Ok(Took::of(watch.elapsed(), chunks, chunks * size as u64))
+}
+
+/// Asks for chunks that are there and, between them, as many that are not.
+pub(super) async fn presence(client: &CacheClient, there: &[Digest], count: usize) -> Result<Took> {
+    let mut noise = Noise::new(7);
+    let mut asked = Vec::with_capacity(count);
+    for digest in there.iter().cycle().take(count / 2) {
+        let hash = noise.bytes(32).try_into().expect("32 bytes were made");
+        asked.extend([*digest, Digest::from_parts(hash, digest.size())]);
+    }
+    client.find_missing(&asked[..count / 8]).await?;
+    let watch = Stopwatch::start();
+    let missing = client.find_missing(&asked).await?;
+    let took = Took::of(watch.elapsed(), asked.len() as u64, 0);
+    let right = missing
+        .iter()
+        .enumerate()
+        .all(|(at, index)| *index == 2 * at + 1);
+    ensure!(
+        right && missing.len() == asked.len() / 2,
+        "the answer is wrong"
+    );
+    Ok(took)
+}
+
+/// Asks for chunks on many connections; every second one never reads.
+pub(super) async fn hold(
+    (farm, address): (&Path, SocketAddr),
+    digests: &[Digest],
+    (connections, in_flight): (usize, usize),
+    bytes: u64,
+) -> Result<Took> {
+    let mut silent = Vec::new();
+    let mut clients = Vec::new();
+    for at in 0..connections {
+        let connection = dial(farm, address, DATAGRAM_BYTES_MAX).await?;
+        if at % 2 == 0 {
+            clients.push(CacheClient::new(connection, team()));
+            continue;
+        }
+        for one in 0..in_flight {
+            let mut stream = connection.open().await?;
+            let request = CacheRequest::ReadChunks {
+                team: team(),
+                chunks: vec![digests[one % digests.len()]],
+            };
+            stream.send.message(&request).await?;
+            stream.send.finish();
+            silent.push(stream);
+        }
+    }
+    let each = usize::try_from(bytes / digests[0].size())? / clients.len() + 1;
+    let watch = Stopwatch::start();
+    let mut readers = JoinSet::new();
+    let chunks = each * clients.len();
+    for client in clients {
+        let digests = digests.to_vec();
+        readers.spawn(async move { read(&client, &digests, (each, in_flight, 1)).await });
+    }
+    while let Some(done) = readers.join_next().await {
+        done??;
+    }
+    drop(silent);
+    let chunks = chunks as u64;
+    Ok(Took::of(
+        watch.elapsed(),
+        chunks,
+        chunks * digests[0].size(),
+    ))
+}
