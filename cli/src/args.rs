@@ -1,9 +1,9 @@
 //! What can be typed: commands, arguments and their help.
 
+mod bench;
 pub(crate) mod buildspec;
 mod cache;
 mod members;
-mod bench;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -15,12 +15,12 @@ use protocol::{
     worker::Isolation,
 };
 
+pub(crate) use self::bench::{BenchCommand, HitsArgs};
 pub(crate) use self::cache::{
     CacheCommand, CacheServeArgs, ExplainArgs, GcArgs, GetArgs, LsArgs, PutArgs, VerifyArgs,
     WhatArgs,
 };
 pub(crate) use self::members::{MemberCommand, TokenCommand};
-pub(crate) use self::bench::{BenchCommand, HitsArgs};
 
 /// A build farm for your own machines: runs CodeBuild buildspecs on as many of them as you like.
 #[derive(Debug, Parser)]
@@ -379,8 +379,6 @@ pub(crate) struct DrainArgs {
     /// Which farm.
     #[command(flatten)]
     pub(crate) farm: FarmArgs,
-}
-
 }
 
 /// `grange config`.

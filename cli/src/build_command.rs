@@ -14,7 +14,7 @@ use ignore::WalkBuilder;
 use protocol::digest::{Digest, Hasher, hex};
 
 /// Prints one digest of all files that match its arguments; for cache keys.
-const HASH_FILES: &str = "codebuild-hash-files";
+pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
 
 /// Pauses a build that is debugged.
 const BREAKPOINT: &str = "codebuild-breakpoint";
