@@ -1,7 +1,7 @@
 //! Test cases, what came of them, and their totals.
 
 use std::collections::BTreeMap;
-use std::mem;
+use std::{fmt, mem};
 
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +164,27 @@ impl Totals {
         self.skipped = self.skipped.saturating_add(other.skipped);
         self.unknown = self.unknown.saturating_add(other.unknown);
         self.nanoseconds = self.nanoseconds.saturating_add(other.nanoseconds);
+    }
+}
+
+impl fmt::Display for Totals {
+    /// `12 tests: 9 succeeded, 2 failed, 1 skipped`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = if self.tests == 1 { "test" } else { "tests" };
+        write!(f, "{} {noun}", self.tests)?;
+        let counts = [
+            (self.succeeded, "succeeded"),
+            (self.failed, "failed"),
+            (self.errors, "in error"),
+            (self.skipped, "skipped"),
+            (self.unknown, "unknown"),
+        ];
+        let there = counts.into_iter().filter(|(count, _)| 0 < *count);
+        for (at, (count, word)) in there.enumerate() {
+            let before = if at == 0 { ": " } else { ", " };
+            write!(f, "{before}{count} {word}")?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cases::TestReport;
-use crate::coverage::CoverageReport;
+use crate::coverage::{Count, CoverageReport};
 use crate::format::{Format, Kind};
 
 /// How long a kept report may be: 100,000 cases with long names, and all messages that are kept.
@@ -56,6 +56,39 @@ impl Report {
         match self {
             Self::CodeCoverage(_) => false,
             Self::Test(report) => 0 < report.totals.failed + report.totals.errors,
+        }
+    }
+
+    /// What files of one build say together; those of another kind than `kind` are left out.
+    pub fn of_files(kind: Kind, mut reports: Vec<Self>) -> Self {
+        reports.retain(|report| report.kind() == kind);
+        // By halves, so that what was merged is not gone through again for each file.
+        while 1 < reports.len() {
+            let mut rest = reports.into_iter();
+            let mut merged = Vec::new();
+            while let Some(mut report) = rest.next() {
+                if let Some(other) = rest.next() {
+                    report.absorb_file(other);
+                }
+                merged.push(report);
+            }
+            reports = merged;
+        }
+        reports.pop().unwrap_or_else(|| Self::empty(kind))
+    }
+
+    /// What it says, on a line for people.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Test(report) => report.totals.to_string(),
+            Self::CodeCoverage(report) => {
+                let share = |what: &str, count: &Count| match count.percentage() {
+                    Some(percentage) => format!("{percentage:.1} % of {} {what}", count.total()),
+                    None => format!("no {what}"),
+                };
+                let lines = share("lines", &report.lines);
+                format!("{lines}, {}", share("branches", &report.branches))
+            }
         }
     }
 
@@ -114,6 +147,24 @@ impl Published {
             files,
             report,
         }
+    }
+
+    /// Adds what another unit of the same batch says of the same group.
+    pub fn absorb_shard(&mut self, other: Self) {
+        if !self.report.absorb_shard(other.report) {
+            self.status = ReportStatus::Incomplete;
+            return;
+        }
+        self.status = match (self.status, other.status) {
+            (ReportStatus::Incomplete, _) | (_, ReportStatus::Incomplete) => {
+                ReportStatus::Incomplete
+            }
+            (ReportStatus::Failed, _) | (_, ReportStatus::Failed) => ReportStatus::Failed,
+            (ReportStatus::Succeeded, ReportStatus::Succeeded) => ReportStatus::Succeeded,
+        };
+        self.files.extend(other.files);
+        self.files.sort();
+        self.files.dedup();
     }
 
     /// The bytes that are kept: JSON, which people may read too.
@@ -220,6 +271,39 @@ mod tests {
             Published::decode(b"{}"),
             Err(DecodeError::NotOne(_))
         ));
+    }
+
+    #[test]
+    fn many_files_are_one_report() {
+        let file = |at: usize| {
+            let text = format!("<testsuite name='s'><testcase name='{at}'/></testsuite>");
+            parse(Format::JunitXml, text.as_bytes()).unwrap()
+        };
+        let mut files: Vec<_> = (0..7).map(file).collect();
+        files.insert(3, Report::empty(Kind::CodeCoverage));
+        let merged = Report::of_files(Kind::Test, files);
+        assert_eq!(merged.summary(), "7 tests: 7 succeeded");
+        assert_eq!(
+            Report::of_files(Kind::Test, Vec::new()),
+            Report::empty(Kind::Test)
+        );
+        let coverage = Report::empty(Kind::CodeCoverage);
+        assert_eq!(coverage.summary(), "no lines, no branches");
+    }
+
+    #[test]
+    fn units_of_a_batch_are_one_report_which_fails_if_one_does() {
+        let good = br#"<testsuite name="s"><testcase name="m"/></testsuite>"#;
+        let of = |bytes: &[u8], file: &str| {
+            let report = parse(Format::JunitXml, bytes).unwrap();
+            Published::new("g", Format::JunitXml, vec![file.to_owned()], report)
+        };
+        let mut merged = of(good, "b.xml");
+        merged.absorb_shard(of(JUNIT, "a.xml"));
+        merged.absorb_shard(of(good, "b.xml"));
+        assert_eq!(merged.status, ReportStatus::Failed);
+        assert_eq!(merged.files, ["a.xml", "b.xml"]);
+        assert_eq!(merged.report.summary(), "3 tests: 2 succeeded, 1 failed");
     }
 
     #[test]
