@@ -25,7 +25,7 @@ pub(crate) const CHUNK_BYTES: u64 = 64 << 10;
 /// How long holds last, in milliseconds: one build after another, each takes less.
 const HOLD_MILLIS: u64 = 1_000;
 /// The sizes of the caches, in bytes; the last has room for everything.
-const BUDGETS: [u64; 5] = [64 << 20, 96 << 20, 160 << 20, 320 << 20, u64::MAX];
+const BUDGETS: [u64; 5] = [80 << 20, 96 << 20, 128 << 20, 192 << 20, u64::MAX];
 /// After so many steps it is looked what the cache has.
 const LOOK_STEPS: usize = 25;
 
