@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// How large all chunks are, in bytes.
-pub(crate) const CHUNK_BYTES: u64 = 64 << 10;
+pub(crate) const CHUNK_BYTES: u64 = 256 << 10;
 /// How long holds last, in milliseconds: one build after another, each takes less.
 const HOLD_MILLIS: u64 = 1_000;
 /// The sizes of the caches, in bytes; the last has room for everything.
-const BUDGETS: [u64; 5] = [80 << 20, 96 << 20, 128 << 20, 192 << 20, u64::MAX];
+const BUDGETS: [u64; 5] = [128 << 20, 256 << 20, 512 << 20, 1 << 30, u64::MAX];
 /// After so many steps it is looked what the cache has.
 const LOOK_STEPS: usize = 25;
 

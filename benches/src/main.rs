@@ -68,7 +68,7 @@ enum Benchmark {
         #[arg(long)]
         json: bool,
         /// How many commits the history has.
-        #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(100..))]
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(50..))]
         commits: u32,
         /// Write `hits.md` and `hits.svg` to this directory.
         #[arg(long)]
