@@ -24,6 +24,10 @@ use crate::levels::has_namespaces;
 
 /// Differences that are known: the file, and how the difference begins. Each of them must still be there.
 const KNOWN: &[(&str, &str)] = &[
+    (
+        "010.yml",
+        r#"["npm", "run", "build-storybook"] sees CI="{UNSET}", found Some("true")"#,
+    ),
     ("085.yml", "exported IMAGE_URI"),
     ("094.yml", "exported LAMBDA_CODE_VERSION"),
 ];
