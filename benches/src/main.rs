@@ -72,7 +72,7 @@ enum Benchmark {
         commits: u32,
         /// Write `hits.md` and `hits.svg` to this directory.
         #[arg(long)]
-        documents: Option<std::path::PathBuf>,
+        documents: Option<PathBuf>,
     },
     /// A process of a benchmark: plays a role, in JSON
     #[command(hide = true)]

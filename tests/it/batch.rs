@@ -135,3 +135,46 @@ phases:
     let first_end = runs.iter().map(|run| run.1).min().unwrap();
     assert!(last_start < first_end, "all three ran at once: {runs:?}");
 }
+
+#[test]
+fn a_matrix_and_a_fanout_run_as_the_tasks_that_they_stand_for() {
+    let farm = Farm::start(FarmPlan {
+        workers: 2,
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    let phases = "
+version: 0.2
+phases:
+  build:
+    commands:
+      - echo I am $CODEBUILD_BATCH_BUILD_IDENTIFIER with $A
+batch:
+";
+    let matrix = "  build-matrix: {dynamic: {env: {variables: {A: [3.9, 3.10]}}}}\n";
+    project::write_buildspec(source.path(), &format!("{phases}{matrix}"));
+    let built = farm.build(source.path(), &["--project", "sample", "--batch"]);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    for line in [
+        "[build0] I am build0 with 3.9",
+        "[build1] I am build1 with 3.10",
+    ] {
+        assert!(
+            built.stdout.lines().any(|found| found == line),
+            "{line}:\n{}",
+            built.stdout
+        );
+    }
+    let fanout = "  build-fanout: {parallelism: 2}\n";
+    project::write_buildspec(source.path(), &format!("{phases}{fanout}"));
+    let built = farm.build(source.path(), &["--project", "sample", "--batch"]);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    for shard in ["BuildFanoutShard0", "BuildFanoutShard1"] {
+        let line = format!("[{shard}] I am {shard} with");
+        assert!(
+            built.stdout.lines().any(|found| found.trim_end() == line),
+            "{}",
+            built.stdout
+        );
+    }
+}

@@ -124,11 +124,11 @@ fn a_check_as_json_is_an_object_for_each_file() {
     let remark = &files[1]["diagnostics"][0];
     assert_eq!(
         (&remark["severity"], &remark["line"]),
-        (&"error".into(), &4.into())
+        (&"error".into(), &3.into())
     );
     assert_eq!(
         remark["codebuild"],
-        "YAML_FILE_ERROR: found character that cannot start any token at line 4"
+        "YAML_FILE_ERROR: found character that cannot start any token at line 3"
     );
 }
 

@@ -83,7 +83,7 @@ fn needs(edges: &[Edge]) -> String {
     for edge in edges {
         match runs.last_mut() {
             Some((_, last, set)) if *last + 1 == edge.job && *set == edge.accepts => {
-                *last = edge.job
+                *last = edge.job;
             }
             _ => runs.push((edge.job, edge.job, edge.accepts)),
         }
