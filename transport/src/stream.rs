@@ -3,18 +3,21 @@
 //! Both halves have back-pressure: sending waits while the other side does not read, and what was not
 //! read yet is bounded by the windows of `config`. A frame that makes no sense ends the connection.
 
+mod error;
+
 use std::{collections::VecDeque, error::Error as _, fmt};
 
 use bytes::{Bytes, BytesMut};
 use protocol::{
-    codec::{self, CodecError},
-    frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FrameTooLarge},
+    codec,
+    frame::{self, FRAME_BYTES_MAX, FRAME_HEADER_BYTES},
     message::Refusal,
 };
-use quinn::{ReadError, VarInt, WriteError};
+use quinn::VarInt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::connection::{CLOSE_VIOLATION, ConnectionLost};
+pub use self::error::StreamError;
+use crate::connection::CLOSE_VIOLATION;
 
 /// What is set aside at once for bytes that are announced; the rest follows as they arrive, so that
 /// announcing costs the other side as much as it costs this one. A chunk of the usual size.
@@ -52,69 +55,10 @@ pub struct ReceiveHalf {
     partial: BytesMut,
     /// What has arrived after that, in pieces that are not empty.
     ahead: VecDeque<Bytes>,
+    /// Where pieces arrive; empty before the first.
+    slots: Box<[Bytes]>,
     /// How long the message is whose header has been read.
     announced: Option<usize>,
-}
-
-/// Why a stream cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StreamError {
-    /// The connection is over. Connect again.
-    #[error("connection is lost")]
-    Lost {
-        /// Why.
-        source: ConnectionLost,
-    },
-    /// The other side has given up this stream in the middle; the connection goes on. Ask again.
-    #[error("the other side gave up the stream")]
-    Reset,
-    /// The other side reads no more of this stream. There may be an answer that says why.
-    #[error("the other side does not read the stream any more")]
-    Stopped,
-    /// This half was finished, reset or at its end before. A mistake of the caller.
-    #[error("stream was finished before")]
-    Finished,
-    /// The other side finished in the middle. Its answer is worth nothing.
-    #[error("stream ends after {received} of {expected} bytes")]
-    Truncated {
-        /// How many bytes the frame or the message before has announced.
-        expected: usize,
-        /// How many came.
-        received: usize,
-    },
-    /// The other side announced a frame over the limit. The connection has been closed.
-    #[error("frame is too large")]
-    FrameTooLarge {
-        /// What it announced.
-        source: FrameTooLarge,
-    },
-    /// The other side announced a frame over what is allowed at this place. The connection has been
-    /// closed.
-    #[error("frame says it has {bytes} bytes, at most {limit} are allowed here")]
-    OverLimit {
-        /// What it announced.
-        bytes: usize,
-        /// What is allowed.
-        limit: usize,
-    },
-    /// A frame holds no message of the expected kind. The connection has been closed.
-    #[error("frame holds no such message")]
-    Decode {
-        /// What the codec says.
-        source: CodecError,
-    },
-    /// More came where the other side should have finished. The connection has been closed.
-    #[error("more follows the last message")]
-    Surplus,
-    /// The message to send does not fit in a frame. Nothing was sent; send less at once.
-    #[error("message cannot be sent")]
-    Encode {
-        /// What the codec says.
-        source: CodecError,
-    },
-    /// The other side finished without an answer.
-    #[error("the other side finished without an answer")]
-    NoAnswer,
 }
 
 impl Stream {
@@ -133,6 +77,7 @@ impl Stream {
                 connection: connection.clone(),
                 partial: BytesMut::new(),
                 ahead: VecDeque::new(),
+                slots: Box::default(),
                 announced: None,
             },
         }
@@ -453,11 +398,13 @@ impl ReceiveHalf {
     /// Waits until a piece is ahead; `false`: the stream has ended.
     async fn arrive(&mut self) -> Result<bool, StreamError> {
         while self.ahead.is_empty() {
-            let mut pieces = [const { Bytes::new() }; PIECES_AT_ONCE];
-            let Some(count) = self.quic.read_chunks(&mut pieces).await? else {
+            if self.slots.is_empty() {
+                self.slots = vec![Bytes::new(); PIECES_AT_ONCE].into();
+            }
+            let Some(count) = self.quic.read_chunks(&mut self.slots).await? else {
                 return Ok(false);
             };
-            let arrived = pieces.into_iter().take(count);
+            let arrived = self.slots.iter_mut().take(count).map(std::mem::take);
             self.ahead.extend(arrived.filter(|piece| !piece.is_empty()));
         }
         Ok(true)
@@ -497,34 +444,6 @@ impl ReceiveHalf {
 
 const fn truncated(expected: usize, received: usize) -> StreamError {
     StreamError::Truncated { expected, received }
-}
-
-impl From<WriteError> for StreamError {
-    fn from(error: WriteError) -> Self {
-        match error {
-            WriteError::Stopped(_) => Self::Stopped,
-            WriteError::ConnectionLost(error) => Self::Lost {
-                source: error.into(),
-            },
-            // 0-RTT is off.
-            WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Finished,
-        }
-    }
-}
-
-impl From<ReadError> for StreamError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Reset(_) => Self::Reset,
-            ReadError::ConnectionLost(error) => Self::Lost {
-                source: error.into(),
-            },
-            // All reads are ordered, and 0-RTT is off.
-            ReadError::ClosedStream
-            | ReadError::IllegalOrderedRead
-            | ReadError::ZeroRttRejected => Self::Finished,
-        }
-    }
 }
 
 impl fmt::Debug for SendHalf {
