@@ -124,7 +124,7 @@ pub(crate) async fn drive(
         let restoring = Restoring::new(lease, ways.restores);
         let place = (&log, directory.as_path());
         let place = (place, (&begin, &restoring));
-        let performed = perform(&site, &assignment, place, &mut orders).await;
+        let performed = Box::pin(perform(&site, &assignment, place, &mut orders)).await;
         let ended_at = clock::wall();
         let ran = Duration::from_millis(ended_at.0.saturating_sub(started.0));
         let unit = (assignment.job.build, assignment.unit);
