@@ -28,6 +28,8 @@ use crate::compression::DecodeChunkError;
 /// at once for one connection.
 const ASKED_AT_ONCE: usize = 2;
 
+const FIND: &str = "find missing chunks";
+
 /// Why the cache did not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -152,13 +154,13 @@ impl CacheClient {
             if ASKED_AT_ONCE <= asking.len()
                 && let Some(found) = asking.join_next().await
             {
-                missing.extend(found.expect("asking does not panic")?);
+                missing.extend(found.map_err(|_panicked| CacheError::Answer { what: FIND })??);
             }
             let (client, chunks) = (self.clone(), chunks.to_vec());
             asking.spawn(async move { client.find_batch(chunks, batch * DIGESTS_MAX).await });
         }
         while let Some(found) = asking.join_next().await {
-            missing.extend(found.expect("asking does not panic")?);
+            missing.extend(found.map_err(|_panicked| CacheError::Answer { what: FIND })??);
         }
         missing.sort_unstable();
         Ok(missing)
@@ -170,14 +172,13 @@ impl CacheClient {
         chunks: Vec<Digest>,
         first: usize,
     ) -> Result<Vec<usize>, CacheError> {
-        const WHAT: &str = "find missing chunks";
         let count = chunks.len();
         let request = CacheRequest::FindMissing {
             team: self.team.clone(),
             chunks,
         };
-        let CacheReply::Missing(found) = self.ask(WHAT, request).await? else {
-            return Err(CacheError::Answer { what: WHAT });
+        let CacheReply::Missing(found) = self.ask(FIND, request).await? else {
+            return Err(CacheError::Answer { what: FIND });
         };
         let index = |index: u32| {
             let index = usize::try_from(index).ok();
@@ -185,7 +186,7 @@ impl CacheClient {
             index.map(|index| first + index)
         };
         let missing: Option<Vec<usize>> = found.into_iter().map(index).collect();
-        missing.ok_or(CacheError::Answer { what: WHAT })
+        missing.ok_or(CacheError::Answer { what: FIND })
     }
 
     /// Writes an entry under `key`; everything that it names has to be there. What it says about trust,
