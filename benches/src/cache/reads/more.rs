@@ -27,7 +27,9 @@ pub(super) async fn write(
     (size, chunks, seed): (usize, u64, u64),
     in_flight: usize,
 ) -> Result<Took> {
-    let seed = Digest::of(&[size.to_le_bytes(), usize::try_from(seed)?.to_le_bytes()].concat());
+    // Each manner and each pair has bytes of its own.
+    let seed = [seed, size as u64, in_flight as u64].map(u64::to_le_bytes);
+    let seed = Digest::of(&seed.concat());
     let (seed, _) = seed
         .hash()
         .split_first_chunk()
