@@ -143,10 +143,6 @@ impl CacheClient {
     /// # Errors
     ///
     /// If the cache cannot be asked or refuses.
-    ///
-    /// # Panics
-    ///
-    /// Never: the tasks that ask do not panic.
     pub async fn find_missing(&self, chunks: &[Digest]) -> Result<Vec<usize>, CacheError> {
         let mut asking = JoinSet::new();
         let mut missing = Vec::new();
