@@ -289,7 +289,7 @@ impl Work<'_> {
             let bytes = transfer.bytes;
             Ok((transfer, LayerFacts { bytes, newest }, fresh))
         };
-        let unpacked = self.cache.with("unpack a layer", request);
+        let unpacked = Box::pin(self.cache.with("unpack a layer", request));
         let unpacked = self.restoring.tell(&options.progress, unpacked).await;
         let (transfer, facts, fresh) = unpacked?;
         let named = tokio::fs::rename(fresh, to).await;

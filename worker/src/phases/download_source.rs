@@ -215,7 +215,7 @@ async fn lay_over(
                 };
                 materialize_contents_into(&client, contents, root, options.clone()).await
             };
-            let put = work.cache.with("unpack the cache", request);
+            let put = Box::pin(work.cache.with("unpack the cache", request));
             let put = work.restoring.tell(&options.progress, put).await;
             if let Err(fault) = put {
                 let text = format!("The cache was restored in part only: {}", Chain(&fault));
@@ -245,7 +245,7 @@ async fn put_into_unit(work: &Work<'_>, tree: &TreeRef, unit: &Path) -> Result<(
     let options = unpacked(Dialect::Plain, Owner::Own);
     let request =
         async |client: CacheClient| materialize(&client, tree, &target, options.clone()).await;
-    let put = work.cache.with("unpack the source", request);
+    let put = Box::pin(work.cache.with("unpack the source", request));
     work.restoring.tell(&options.progress, put).await?;
     Ok(())
 }

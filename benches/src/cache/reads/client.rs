@@ -127,14 +127,7 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             let client = CacheClient::new(dial(&farm, address, datagram).await?, team());
             let mut digests = load_digests(&digests)?;
             digests.truncate(distinct.unwrap_or(usize::MAX));
-            let size = digests[0].size();
-            let count = usize::try_from(bytes / size)?;
-            // Windows, datagrams and the blocks that say where chunks are get their size.
-            let warm = (count / 8).max(distinct.map_or(0, |count| 3 * count));
-            read(&client, &digests, (warm, in_flight, batch)).await?;
-            let watch = Stopwatch::start();
-            read(&client, &digests, (count, in_flight, batch)).await?;
-            Ok(Took::of(watch.elapsed(), count as u64, count as u64 * size))
+            read_warm(&client, &digests, bytes, (in_flight, batch, distinct)).await
         }
         Load::Write {
             farm,
@@ -175,6 +168,22 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             datagram,
         } => pump::receive((&farm, address), bytes, datagram).await,
     }
+}
+
+/// Reads so many bytes when windows, datagrams and the blocks that say where chunks are have got their size.
+async fn read_warm(
+    client: &CacheClient,
+    digests: &[Digest],
+    bytes: u64,
+    (in_flight, batch, distinct): (usize, usize, Option<usize>),
+) -> Result<Took> {
+    let size = digests[0].size();
+    let count = usize::try_from(bytes / size)?;
+    let warm = (count / 8).max(distinct.map_or(0, |count| 3 * count));
+    read(client, digests, (warm, in_flight, batch)).await?;
+    let watch = Stopwatch::start();
+    read(client, digests, (count, in_flight, batch)).await?;
+    Ok(Took::of(watch.elapsed(), count as u64, count as u64 * size))
 }
 
 async fn client(farm: &Path, address: SocketAddr) -> Result<CacheClient> {
