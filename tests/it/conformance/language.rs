@@ -59,7 +59,7 @@ fn only_four_phase_names_exist() {
     }
     for name in ["deploy", "test", "pre-build", "upload_artifacts"] {
         let text = with(&format!("  {name}:\n    commands: [b]\n"));
-        check(&text, Severity::Warning, &format!("`{name}`"));
+        check(&text, Severity::Error, &format!("`{name}`"));
     }
 }
 

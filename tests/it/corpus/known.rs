@@ -16,7 +16,6 @@ pub(super) const NOT_ACTED_ON: &[&str] = &[
     "`image` in the `env` of a batch task",
     "`privileged-mode` in the `env` of a batch task",
     "`proxy` at the top level",
-    "`reports` at the top level",
     "`run-as` at the top level",
     "`run-as` in a phase",
     "`runtime-versions` in a phase",
