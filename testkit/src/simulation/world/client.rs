@@ -196,6 +196,10 @@ impl World {
                 (connection + 1, news)
             }
             Question::Look(_, connection) => {
+                // Who looked over a connection that is gone went with it.
+                if client.connection != connection {
+                    return;
+                }
                 client.looks = false;
                 let detail = scheduler::build_detail(state, build, clocks);
                 let news = detail.map_or(News::Gone, |detail| {
