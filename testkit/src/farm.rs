@@ -346,6 +346,16 @@ pub struct Built {
     pub stderr: String,
 }
 
+impl Built {
+    /// The lines that the commands of a build printed, without the farm's own.
+    pub fn printed(&self) -> Vec<&str> {
+        let lines = self.stdout.lines();
+        lines
+            .filter(|line| !line.starts_with("[Container] "))
+            .collect()
+    }
+}
+
 impl From<Output> for Built {
     fn from(output: Output) -> Self {
         Self {

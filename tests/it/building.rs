@@ -18,15 +18,6 @@ fn build(buildspec: &str, arguments: &[&str]) -> Built {
     )
 }
 
-/// The lines of a log that the commands printed, without the farm's own.
-fn printed(built: &Built) -> Vec<&str> {
-    built
-        .stdout
-        .lines()
-        .filter(|line| !line.starts_with("[Container] "))
-        .collect()
-}
-
 #[test]
 fn a_build_shows_its_log_and_gives_its_exit_code_and_artifacts() {
     let farm = Farm::start(FarmPlan::default());
@@ -56,7 +47,7 @@ echo running
         &["--project", "sample", "--artifacts", to.to_str().unwrap()],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["the build ran in its source"]);
+    assert_eq!(built.printed(), ["the build ran in its source"]);
     assert_eq!(
         fs::read_to_string(to.join("deep/file.txt")).unwrap(),
         "made\n"
@@ -117,7 +108,7 @@ phases:
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     assert_eq!(
-        printed(&built),
+        built.printed(),
         [
             "/inner/most",
             "in \"install\", 2 lines or so",
@@ -148,7 +139,7 @@ phases:
         &[],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["in the source", "unset here"]);
+    assert_eq!(built.printed(), ["in the source", "unset here"]);
 }
 
 #[test]
@@ -169,7 +160,7 @@ phases:
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
     assert_eq!(
-        printed(&built),
+        built.printed(),
         ["true 1 1", "at home", "1", "1", "by the command"]
     );
 }
@@ -194,7 +185,7 @@ phases:
         &[],
     );
     assert_eq!(built.code, 1, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["first", "finally", "post_build sees 0"]);
+    assert_eq!(built.printed(), ["first", "finally", "post_build sees 0"]);
     let why = "Phase context status code: COMMAND_EXECUTION_ERROR Message: Error while executing \
                command: exit 3. Reason: exit status 3";
     assert!(built.stdout.contains(why), "{}", built.stdout);
@@ -219,10 +210,10 @@ phases:
         )
     };
     let stopped = build(&buildspec(""), &[]);
-    assert_eq!((stopped.code, printed(&stopped)), (1, vec![]));
+    assert_eq!((stopped.code, stopped.printed()), (1, vec![]));
     let went_on = build(&buildspec("    on-failure: CONTINUE"), &[]);
     assert_eq!(
-        (went_on.code, printed(&went_on)),
+        (went_on.code, went_on.printed()),
         (1, vec!["built", "posted"])
     );
 }
@@ -312,7 +303,7 @@ ignored
     };
     let first = run(&[]);
     assert_eq!(
-        printed(&first),
+        first.printed(),
         [".gitignore", "buildspec.yml", "kept"],
         "{}",
         first.stderr
@@ -374,7 +365,7 @@ phases:
     let head = git(&["rev-parse", "HEAD"]);
     let built = farm.build(source.path(), &["--project", "sample"]);
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built)[..2], [head.as_str(), head.as_str()]);
+    assert_eq!(built.printed()[..2], [head.as_str(), head.as_str()]);
     assert!(!built.stdout.contains("hunter2"), "{}", built.stdout);
     assert!(
         built.stdout.contains("example.org/r.git"),

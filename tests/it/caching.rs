@@ -1,17 +1,9 @@
 //! Dependency caches: what one build keeps for the next.
 
 use testkit::{
-    farm::{Built, Farm, FarmPlan},
+    farm::{Farm, FarmPlan},
     project,
 };
-
-fn cache_lines(built: &Built) -> Vec<&str> {
-    built
-        .stdout
-        .lines()
-        .filter(|line| !line.starts_with("[Container] "))
-        .collect()
-}
 
 #[test]
 fn what_a_build_keeps_the_next_one_finds() {
@@ -42,18 +34,13 @@ one
     let build = || farm.build(source.path(), &["--project", "sample"]);
     let first = build();
     assert_eq!(first.code, 0, "{}\n{}", first.stdout, first.stderr);
-    assert_eq!(cache_lines(&first), ["nothing"]);
+    assert_eq!(first.printed(), ["nothing"]);
     let second = build();
-    assert_eq!(
-        cache_lines(&second),
-        ["kept", "at home"],
-        "{}",
-        second.stdout
-    );
+    assert_eq!(second.printed(), ["kept", "at home"], "{}", second.stdout);
     project::write(source.path(), "=== lock\ntwo\n");
     let other_key = build();
     assert_eq!(
-        cache_lines(&other_key),
+        other_key.printed(),
         ["nothing"],
         "another lock file is another key"
     );
@@ -89,7 +76,7 @@ cache:
         project::write_buildspec(source.path(), &buildspec(key, value));
         let built = farm.build(source.path(), &["--project", "sample"]);
         assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-        cache_lines(&built)[0].to_owned()
+        built.printed()[0].to_owned()
     };
     let keyed = ["1", "2", "3"].map(|value| run("  key: fixed", value));
     assert_eq!(keyed, ["nothing", "1", "1"]);
@@ -117,7 +104,7 @@ cache:
     );
     for _ in 0..2 {
         let built = farm.build(source.path(), &["--project", "sample"]);
-        assert_eq!((built.code, cache_lines(&built)), (1, vec!["nothing"]));
+        assert_eq!((built.code, built.printed()), (1, vec!["nothing"]));
     }
 }
 
@@ -147,7 +134,8 @@ fn what_did_not_change_is_not_made_again_and_what_did_is() {
     let build = || {
         let built = farm.build(source.path(), &["--project", "sample"]);
         assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-        cache_lines(&built)
+        built
+            .printed()
             .into_iter()
             .map(str::to_owned)
             .collect::<Vec<_>>()

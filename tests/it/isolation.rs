@@ -3,19 +3,11 @@
 use std::{fs, path::Path};
 
 use testkit::{
-    farm::{Built, Farm, FarmPlan},
+    farm::{Farm, FarmPlan},
     project,
 };
 
 use crate::levels::has_namespaces;
-
-fn printed(built: &Built) -> Vec<&str> {
-    built
-        .stdout
-        .lines()
-        .filter(|line| !line.starts_with("[Container] "))
-        .collect()
-}
 
 #[test]
 fn a_build_changes_its_own_root_and_not_the_hosts() {
@@ -57,7 +49,7 @@ phases:
     let built = farm.build(source.path(), &["--project", "sample"]);
     fs::remove_file(&outside).unwrap();
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    let lines = printed(&built);
+    let lines = built.printed();
     let seen: Vec<_> = lines
         .into_iter()
         .filter(|line| !line.starts_with("ls: "))
@@ -186,7 +178,7 @@ artifacts:
         &["--project", "sample", "--artifacts", to.to_str().unwrap()],
     );
     assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-    assert_eq!(printed(&built), ["mine", "carried", "inner"]);
+    assert_eq!(built.printed(), ["mine", "carried", "inner"]);
     assert_eq!(fs::read_to_string(to.join("out.txt")).unwrap(), "made\n");
     assert!(!Path::new("/root/file").exists());
 }

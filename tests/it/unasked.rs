@@ -7,9 +7,7 @@ use testkit::{
 
 /// What the commands say of `deps`, which they make if it is not there.
 fn said(built: &Built) -> &str {
-    let lines = built.stdout.lines();
-    let mut own = lines.filter(|line| !line.starts_with("[Container] "));
-    own.next().unwrap_or_default()
+    built.printed().first().copied().unwrap_or_default()
 }
 
 fn build<'a>(farm: &'a Farm, source: &'a tempfile::TempDir) -> impl Fn(&[&str]) -> Built + 'a {

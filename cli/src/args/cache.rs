@@ -1,11 +1,11 @@
 //! What can be typed after `grange cache`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueHint};
 use protocol::name::ProjectName;
 
-use super::{FarmArgs, JoinArgs, ReadArgs};
+use super::{CacheServeArgs, FarmArgs, ReadArgs};
 
 /// `grange cache …`.
 #[derive(Debug, Subcommand)]
@@ -28,26 +28,6 @@ pub(crate) enum CacheCommand {
     Stats(ReadArgs),
     /// Explain why a dependency cache was not there
     Explain(ExplainArgs),
-}
-
-/// `grange cache serve`.
-#[derive(Args, Debug)]
-pub(crate) struct CacheServeArgs {
-    /// Which farm to join.
-    #[command(flatten)]
-    pub(crate) join: JoinArgs,
-    /// Where to keep the store.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) data: Option<PathBuf>,
-    /// Where to listen.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// The address that workers and clients reach it at, where that is not the one it listens on.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) advertise: Option<SocketAddr>,
-    /// Where to serve `/metrics` and `/healthz`.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// `grange cache put`.

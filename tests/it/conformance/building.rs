@@ -17,10 +17,7 @@ struct Done {
 impl Done {
     /// The lines that commands printed.
     fn printed(&self) -> Vec<&str> {
-        let lines = self.built.stdout.lines();
-        lines
-            .filter(|line| !line.starts_with("[Container] "))
-            .collect()
+        self.built.printed()
     }
 
     /// The farm's own lines, without their times.

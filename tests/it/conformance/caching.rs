@@ -38,9 +38,7 @@ cache:
         );
         let built = self.farm.build(source.path(), &["--project", project]);
         assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
-        let mut lines = built.stdout.lines();
-        let printed = lines.find(|line| !line.starts_with("[Container] "));
-        printed.unwrap().to_owned()
+        built.printed()[0].to_owned()
     }
 }
 
