@@ -1,5 +1,6 @@
 //! The cache: chunks, trees, results and references; server and client.
 
+pub mod allocator;
 mod beneath;
 pub mod capture;
 pub mod chunking;

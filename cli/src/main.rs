@@ -32,6 +32,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use cache::allocator;
 use clap::Parser as _;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     if let Some(code) = other_program(&called, words) {
         return code;
     }
+    allocator::few_arenas();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ::cache::server;
+use ::cache::{allocator, server};
 use anyhow::{Context as _, Result, bail};
 use protocol::{
     access::{Identity, Role as Member},
@@ -70,6 +70,7 @@ pub(crate) struct CachePlan {
 ///
 /// If it cannot be played.
 pub(crate) fn play(role: &str) -> Result<()> {
+    allocator::few_arenas();
     match serde_json::from_str(role)? {
         Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD)),
         Role::ShortHolds { plan, hold_millis } => {

@@ -18,7 +18,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("quick_xml::", &["report/src/xml.rs"]),
-    ("unsafe ", &["worker/src/sandbox.rs", "worker/src/sandbox/"]),
+    (
+        "unsafe ",
+        &[
+            "worker/src/sandbox.rs",
+            "worker/src/sandbox/",
+            "cache/src/allocator.rs",
+        ],
+    ),
     ("println!", &["cli/src/", "benches/src/"]),
     ("eprintln!", &["cli/src/", "benches/src/"]),
     (
