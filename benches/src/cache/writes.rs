@@ -24,6 +24,8 @@ struct Manner {
     /// How large each chunk is, in bytes.
     size: usize,
     in_flight: usize,
+    /// How many of them go in one request, and are acknowledged together.
+    together: usize,
     /// How many chunks one measurement writes.
     chunks: u64,
     /// How much the plain file gets between two syncs, in bytes, and how often.
@@ -32,11 +34,12 @@ struct Manner {
     ceiling: f64,
 }
 
-const MANNERS: [Manner; 3] = [
+const MANNERS: [Manner; 4] = [
     Manner {
         name: "write 512 KiB, 64 in flight, durable",
         size: 512 << 10,
         in_flight: 64,
+        together: 1,
         chunks: 512,
         floor: (SYNC_BYTES, 32),
         ceiling: 0.4,
@@ -45,6 +48,7 @@ const MANNERS: [Manner; 3] = [
         name: "write 4 KiB, 1 in flight, durable",
         size: 4 << 10,
         in_flight: 1,
+        together: 1,
         chunks: 500,
         floor: (4 << 10, 500),
         ceiling: 0.5,
@@ -53,7 +57,17 @@ const MANNERS: [Manner; 3] = [
         name: "write 4 KiB, 64 in flight, durable",
         size: 4 << 10,
         in_flight: 64,
+        together: 1,
         chunks: 10_000,
+        floor: (4 << 10, 500),
+        ceiling: 8.0,
+    },
+    Manner {
+        name: "write 4 KiB, 64 in flight, 8 to a request, durable",
+        size: 4 << 10,
+        in_flight: 64,
+        together: 8,
+        chunks: 20_000,
         floor: (4 << 10, 500),
         ceiling: 8.0,
     },
@@ -89,6 +103,7 @@ fn against_file(manner: &Manner, cache: (&Path, SocketAddr), pairs: u32) -> Resu
             address: cache.1,
             size: manner.size,
             in_flight: manner.in_flight,
+            together: manner.together,
             chunks: manner.chunks,
             seed: u64::from(pair),
         })?;

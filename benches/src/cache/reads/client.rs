@@ -66,6 +66,8 @@ pub(crate) enum Load {
         /// How large each is, in bytes.
         size: usize,
         in_flight: usize,
+        /// How many go in one request; each request is acknowledged as a whole.
+        together: usize,
         chunks: u64,
         /// What their bytes come from.
         seed: u64,
@@ -134,11 +136,12 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             address,
             size,
             in_flight,
+            together,
             chunks,
             seed,
         } => {
             let client = client(&farm, address).await?;
-            more::write(&client, (size, chunks, seed), in_flight).await
+            more::write(&client, (size, chunks, seed), (in_flight, together)).await
         }
         Load::Presence {
             farm,

@@ -21,14 +21,14 @@ use crate::{
     noise::Noise,
 };
 
-/// Writes chunks, each by itself; the next goes when one is acknowledged.
+/// Writes chunks, so many `together` in a request; the next go when a request is acknowledged.
 pub(super) async fn write(
     client: &CacheClient,
     (size, chunks, seed): (usize, u64, u64),
-    in_flight: usize,
+    (in_flight, together): (usize, usize),
 ) -> Result<Took> {
     // Each manner and each pair has bytes of its own.
-    let seed = [seed, size as u64, in_flight as u64].map(u64::to_le_bytes);
+    let seed = [seed, size as u64, in_flight as u64, together as u64].map(u64::to_le_bytes);
     let seed = Digest::of(&seed.concat());
     let (seed, _) = seed
         .hash()
@@ -40,18 +40,22 @@ pub(super) async fn write(
     let made = Arc::new(Mutex::new(made));
     let watch = Stopwatch::start();
     let mut writers = JoinSet::new();
-    for _ in 0..in_flight {
+    for _ in 0..in_flight / together {
         let (client, made) = (client.clone(), Arc::clone(&made));
         writers.spawn(async move {
             loop {
-                let Some(chunk) = made.lock().await.pop() else {
+                let (send, receive) = mpsc::channel(together);
+                let mut taken = 0;
+                for chunk in pop(&made, together).await {
+                    send.send(chunk).await?;
+                    taken += 1;
+                }
+                if taken == 0 {
                     return anyhow::Ok(());
-                };
-                let (send, receive) = mpsc::channel(1);
-                send.send(chunk).await?;
+                }
                 drop(send);
                 let written = client.write_chunks(receive).await?;
-                ensure!(written.new == 1, "the chunk was there");
+                ensure!(written.new == taken, "a chunk was there");
             }
         });
     }
@@ -59,6 +63,13 @@ pub(super) async fn write(
         written??;
     }
     Ok(Took::of(watch.elapsed(), chunks, chunks * size as u64))
+}
+
+/// The last `count` chunks, or as many as there are.
+async fn pop(chunks: &Mutex<Vec<EncodedChunk>>, count: usize) -> Vec<EncodedChunk> {
+    let mut chunks = chunks.lock().await;
+    let from = chunks.len().saturating_sub(count);
+    chunks.split_off(from)
 }
 
 /// Asks for chunks that are there and, between them, as many that are not.
