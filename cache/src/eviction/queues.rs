@@ -7,6 +7,9 @@ use super::{Ages, Ghosts, Policy, Standing, Worth};
 /// What part of all bytes may be on probation before the next victim comes from there, as a divisor. Half
 /// of what S3-FIFO takes: there is a second way past the probation, by coming back soon.
 const PROBATION_DIVISOR: u64 = 20;
+/// How many entries may be on probation, however large they are: what has just come would otherwise be the
+/// next to go where few entries fit, and nobody could read it.
+const PROBATION_ENTRIES_MIN: usize = 1;
 
 /// The entries that may go.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +70,8 @@ impl<K: Ord + Clone> Queues<K> {
     /// Takes out the entry that goes next, and says how it stood; `None`: there are no more.
     pub fn pop(&mut self) -> Option<(K, Standing)> {
         let all = self.probation.bytes.saturating_add(self.proved.bytes);
-        let is_proved = self.probation.bytes <= all / PROBATION_DIVISOR;
+        let is_proved = self.probation.bytes <= all / PROBATION_DIVISOR
+            || self.probation.ranks.len() <= PROBATION_ENTRIES_MIN;
         let is_proved = match is_proved {
             true => !self.proved.ranks.is_empty(),
             false => self.probation.ranks.is_empty(),

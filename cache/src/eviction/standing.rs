@@ -17,8 +17,9 @@ const BYTES_MIN: u64 = 4096;
 /// By how many bits the value of a byte is shifted, so that a second for 32 GiB is not nothing.
 const VALUE_SHIFT: u32 = 30;
 /// How many reads count, so that what was read a thousand times long ago does not stand in the way of what
-/// is read now. Four bits did best in the simulations of `docs/decisions/`.
-const READS_MAX: u8 = 15;
+/// is read now: projects change their lock files, and the entries of the old ones are never read again. See
+/// the simulations of `docs/decisions/0008-eviction.md`.
+const READS_MAX: u8 = 4;
 
 impl Worth {
     /// What it saves, in milliseconds, or what such an entry usually does.

@@ -1,5 +1,7 @@
 //! Traces from seeds: the shapes that tell evictions apart.
 
+use std::collections::BTreeMap;
+
 use super::{Access, Worth};
 
 /// The shape of a trace.
@@ -15,16 +17,20 @@ pub enum Shape {
     Shifting,
     /// As skewed, but half of all uses are of entries that are never used again.
     OnceOnly,
+    /// Projects, of which some build often; one build in five has another lock file, and what the old one
+    /// named is never used again.
+    Projects,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Skewed,
         Self::Scans,
         Self::Loops,
         Self::Shifting,
         Self::OnceOnly,
+        Self::Projects,
     ];
 
     /// Its name.
@@ -35,6 +41,7 @@ impl Shape {
             Self::Loops => "loops",
             Self::Shifting => "shifting",
             Self::OnceOnly => "once only",
+            Self::Projects => "projects",
         }
     }
 }
@@ -43,10 +50,17 @@ impl Shape {
 const KEYS: u64 = 1000;
 /// From this number on keys are used once only.
 const ONCE: u64 = 1 << 32;
+/// How many projects there are.
+const PROJECTS: u64 = 100;
+/// One build in so many has another lock file.
+const LOCK_FILE_EVERY: u64 = 5;
 
 /// A trace of `length` uses.
 pub fn trace(shape: Shape, seed: u64, length: usize) -> Vec<Access> {
     let mut random = Random(seed);
+    if shape == Shape::Projects {
+        return projects(&mut random, seed, length);
+    }
     let zipf = Zipf::new(KEYS);
     let mut once = ONCE;
     let mut keys = Vec::with_capacity(length);
@@ -63,7 +77,7 @@ pub fn trace(shape: Shape, seed: u64, length: usize) -> Vec<Access> {
             Shape::Loops => at % KEYS,
             Shape::Shifting => (skewed + at / 5000 * 197) % KEYS,
             Shape::OnceOnly if random.below(2) == 0 => fresh(),
-            Shape::OnceOnly => skewed,
+            Shape::OnceOnly | Shape::Projects => skewed,
         });
     }
     let access = |key| Access {
@@ -71,6 +85,24 @@ pub fn trace(shape: Shape, seed: u64, length: usize) -> Vec<Access> {
         worth: worth(seed, key),
     };
     keys.into_iter().map(access).collect()
+}
+
+/// Uses by projects. All entries of one have the same worth.
+fn projects(random: &mut Random, seed: u64, length: usize) -> Vec<Access> {
+    let zipf = Zipf::new(PROJECTS);
+    let mut lock_files = BTreeMap::new();
+    let build = |_| {
+        let project = zipf.draw(random);
+        let lock_file: &mut u64 = lock_files.entry(project).or_default();
+        if random.below(LOCK_FILE_EVERY) == 0 {
+            *lock_file += 1;
+        }
+        Access {
+            key: *lock_file * PROJECTS + project,
+            worth: worth(seed, project),
+        }
+    };
+    (0..length).map(build).collect()
 }
 
 /// What an entry is worth, the same for each of its uses: 1 to 1024 MB in powers of two, made at 1 to 32
