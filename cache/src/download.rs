@@ -12,7 +12,10 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use crate::client::{CacheClient, CacheError, ReadChunk};
+use crate::{
+    client::{CacheClient, CacheError, ReadChunk},
+    ongoing,
+};
 
 /// How many chunks may wait to be put in their place.
 const READ_CHUNKS_MAX: usize = 8;
@@ -109,7 +112,7 @@ pub async fn fetch_blob(
 /// The bytes, if they are what the digest names.
 async fn verify(digest: Digest, bytes: Vec<u8>) -> Option<Vec<u8>> {
     let verify = move || digest.matches(&bytes).then_some(bytes);
-    let verified = tokio::task::spawn_blocking(verify).await;
+    let verified = ongoing::spawn_blocking(verify).await;
     verified.expect("hashing does not panic")
 }
 

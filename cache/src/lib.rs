@@ -18,6 +18,7 @@ mod hot;
 pub mod index;
 pub mod materialize;
 pub mod metrics;
+pub mod ongoing;
 pub mod packing;
 pub mod progress;
 pub mod put;

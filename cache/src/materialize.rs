@@ -18,10 +18,7 @@ use std::{
 };
 
 use protocol::{blob::TreeRef, digest::Digest, path::TreePath, tree::EntryKind};
-use tokio::{
-    sync::mpsc,
-    task::{JoinSet, spawn_blocking},
-};
+use tokio::{sync::mpsc, task::JoinSet};
 use tracing::warn;
 
 pub use self::{
@@ -38,6 +35,7 @@ use crate::{
     capture::Dialect,
     client::{CacheClient, CacheError, ReadChunk},
     download::{FetchError, fetch_tree},
+    ongoing::{owned, spawn_blocking},
     progress::{Progress, Transfer},
 };
 
@@ -383,7 +381,7 @@ async fn hand_out(
     progress: &Progress,
 ) -> Result<(usize, u64), MaterializeError> {
     let laying_out = Arc::clone(unpacking);
-    writing.spawn_blocking(move || laying_out.lay_out().map(|()| 0));
+    writing.spawn_blocking(owned(move || laying_out.lay_out().map(|()| 0)));
     let mut came = vec![false; wanted.len()];
     let (mut count, mut moved) = (0, 0);
     while let Some(chunk) = chunks.recv().await {
@@ -399,7 +397,7 @@ async fn hand_out(
         }
         let unpacking = Arc::clone(unpacking);
         let index = wanted[chunk.index];
-        writing.spawn_blocking(move || unpacking.write_chunk(index, &chunk.bytes));
+        writing.spawn_blocking(owned(move || unpacking.write_chunk(index, &chunk.bytes)));
     }
     while let Some(done) = writing.join_next().await {
         written(Some(done), progress)?;

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use protocol::{blob::TreeRef, digest::Digest};
-use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     client::CacheClient,
     clock::Clock,
     index::{IndexedFiles, LocalIndex, Whole, fingerprint, is_settled},
+    ongoing::spawn_blocking,
     progress::{Progress, Transfer},
     selection::Selection,
     upload::{UploadError, Uploaded, upload_known},

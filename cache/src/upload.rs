@@ -31,6 +31,7 @@ use crate::{
     client::{CacheClient, CacheError},
     compression::{EncodedChunk, encode},
     index::{IndexedFiles, unit_name},
+    ongoing::{self, owned},
     packing::{self, distinct_files, pack},
     progress::{Progress, Transfer},
 };
@@ -227,7 +228,7 @@ async fn upload_files(
     let mut readers = JoinSet::new();
     for _ in 0..READERS.min(reading.wanted.len()) {
         let (reading, out) = (Arc::clone(&reading), out.clone());
-        readers.spawn_blocking(move || reading.run(&out));
+        readers.spawn_blocking(owned(move || reading.run(&out)));
     }
     drop(out);
     let sent = match reading.wanted.is_empty() {
@@ -362,7 +363,7 @@ async fn encode_all(
         while encoding.len() < ENCODERS
             && let Some(chunk) = chunks.next()
         {
-            encoding.spawn_blocking(move || encode(&chunk.bytes, chunk.digest));
+            encoding.spawn_blocking(owned(move || encode(&chunk.bytes, chunk.digest)));
         }
         let Some(chunk) = encoding.join_next().await else {
             return true;
@@ -399,7 +400,7 @@ async fn send_blob(
         let chunks: Vec<_> = cut(&bytes).into_iter().map(chunk).collect();
         (digest, chunks)
     };
-    let cutting = tokio::task::spawn_blocking(cut_up).await;
+    let cutting = ongoing::spawn_blocking(cut_up).await;
     let (digest, mut chunks) = cutting.expect("cutting does not panic");
     let blob = Blob {
         digest,

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use cache::ongoing::Ongoing;
 use protocol::{
     build::Outcome,
     job::{AttemptResult, Task},
@@ -24,6 +25,7 @@ use protocol::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{error, warn};
 use transport::Connection;
@@ -46,8 +48,13 @@ use crate::{
     units,
 };
 
-/// How long a lost attempt goes on to send its log, which somebody may want to read.
-const LOST_LOG_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a lost attempt goes on to send its log, which somebody may want to read. A worker that hands its
+/// jobs over says so after that, and somebody waits for it.
+const LOST_LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long threads of a phase that was broken off are waited for. They are told, and look at it with each
+/// file; one that a disk holds up may be longer.
+const THREADS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the directory of an attempt is removed until it is gone, and how long to wait in between:
 /// together longer than it takes to lay out a large tree.
@@ -61,6 +68,16 @@ pub(crate) struct AttemptEnd {
     pub(crate) lease: LeaseId,
     /// What is to be done about it.
     pub(crate) ending: Ending,
+    /// What is to be removed of it, when all that has to be said is said; `None`: nothing yet.
+    pub(crate) remains: Option<Remains>,
+}
+
+/// What is left of an attempt that is over.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    directory: PathBuf,
+    /// What may still write into it for a while.
+    ongoing: Ongoing,
 }
 
 /// What is to be done about an attempt that is over.
@@ -104,6 +121,7 @@ pub(crate) async fn drive(
     let lease = assignment.lease;
     let directory = site.directory.attempts().join(lease.0.to_string());
     let started = clock::wall();
+    let ongoing = Ongoing::default();
     let driven = async {
         let log = match open(&directory).await {
             Ok(log) => log,
@@ -122,7 +140,7 @@ pub(crate) async fn drive(
         streaming.spawn(log.clone().stream(start, ways.connections));
         let begin = Begin::new(lease, ways.begins, assignment.asks_to_begin);
         let restoring = Restoring::new(lease, ways.restores);
-        let place = (&log, directory.as_path());
+        let place = (&log, directory.as_path(), &ongoing);
         let place = (place, (&begin, &restoring));
         let performed = Box::pin(perform(&site, &assignment, place, &mut orders)).await;
         let ended_at = clock::wall();
@@ -133,7 +151,7 @@ pub(crate) async fn drive(
         let end = match performed {
             Performed::Ended(end) => end,
             Performed::Lost => {
-                let _sent = tokio::time::timeout(LOST_LOG_PATIENCE, log.stored()).await;
+                let _sent = timeout(LOST_LOG_PATIENCE, log.stored()).await;
                 return Ending::Lost;
             }
             Performed::Left(fault) => {
@@ -150,10 +168,13 @@ pub(crate) async fn drive(
         reported(*end, log_bytes, started, ended_at)
     };
     let ending = driven.await;
-    if !matches!(ending, Ending::Left) {
-        clean_up(directory).await;
+    let is_dead = !matches!(ending, Ending::Left);
+    let remains = is_dead.then_some(Remains { directory, ongoing });
+    AttemptEnd {
+        lease,
+        ending,
+        remains,
     }
-    AttemptEnd { lease, ending }
 }
 
 async fn open(directory: &std::path::Path) -> Result<Log, Fault> {
@@ -181,7 +202,10 @@ enum Performed {
 async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
-    ((log, directory), (begin, restoring)): ((&Log, &std::path::Path), (&Begin, &Restoring)),
+    ((log, directory, ongoing), (begin, restoring)): (
+        (&Log, &std::path::Path, &Ongoing),
+        (&Begin, &Restoring),
+    ),
     orders: &mut Orders,
 ) -> Performed {
     let deadline = clock::boot() + assignment.time_left;
@@ -193,8 +217,10 @@ async fn perform(
     );
     let fenced = scene.fenced(orders.until.clone());
     let until = orders.until.clone();
+    // Held until nothing of the attempt goes on any more.
+    let mut slot = None;
     let running = async {
-        let _slot = site.slots.acquire().await;
+        slot = Some(site.slots.acquire().await);
         let mut work = Work {
             site,
             assignment,
@@ -212,12 +238,17 @@ async fn perform(
         biased;
         interrupt = interrupted(&mut orders.interrupt, deadline) => Err(interrupt),
         () = fenced => Err(Interrupt::Lost),
-        ended = surviving(running) => Ok(ended),
+        ended = ongoing.scope(surviving(running)) => Ok(ended),
     };
     // Also after the phase: one that failed half-way may have left its sandbox.
     if let Err(fault) = scene.clear(log).await {
         return Performed::Left(fault);
     }
+    ongoing.give_up();
+    if timeout(THREADS_PATIENCE, ongoing.ended()).await.is_err() {
+        warn!(lease = %assignment.lease, "threads of an attempt go on after it was given up");
+    }
+    drop(slot);
     let unit_failed = !matches!(&end, Ok(Ok(end)) if end.verdict.outcome == Outcome::Succeeded);
     if unit_failed && matches!(assignment.task, Task::DownloadSource { .. }) {
         // No phase of the unit follows here: another try may be made elsewhere.
@@ -294,9 +325,11 @@ async fn until_lost(interrupts: &mut watch::Receiver<Option<Interrupt>>) {
     let _lost_or_gone = interrupts.wait_for(lost).await;
 }
 
-/// Removes the directory of an attempt. A thread of an attempt that was broken off may still write into
-/// it for a while.
-async fn clean_up(directory: PathBuf) {
+/// Removes the directory of an attempt, once nobody writes into it any more, or seems to.
+pub(crate) async fn clean_up(remains: Remains) {
+    let Remains { directory, ongoing } = remains;
+    ongoing.give_up();
+    let _ended = timeout(THREADS_PATIENCE, ongoing.ended()).await;
     for left in (0..REMOVALS).rev() {
         let removing = directory.clone();
         let removed = blocking("remove the directory of an attempt", move || {

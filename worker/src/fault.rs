@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use cache::{client::CacheError, download::FetchError, materialize::MaterializeError};
+use cache::{client::CacheError, download::FetchError, materialize::MaterializeError, ongoing};
 
 /// What the farm failed at, and why.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +68,7 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> OrFault<T> for Result<T, E> {
     }
 }
 
-/// Runs `work`, which blocks, where that is allowed.
+/// Runs `work`, which blocks, where that is allowed. In an attempt that is given up it is waited for.
 pub(crate) async fn blocking<T, E>(
     tried: &str,
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -77,7 +77,7 @@ where
     T: Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(work).await {
+    match ongoing::spawn_blocking(work).await {
         Ok(done) => done.or_fault(tried),
         Err(ended) => Err(Fault::new(tried, io::Error::from(ended))),
     }

@@ -16,12 +16,12 @@ use std::{
     time::Duration,
 };
 
-use cache::materialize::remove_tree;
+use cache::{materialize::remove_tree, ongoing};
 use protocol::{
     digest::{Digest, hex},
     snapshot::Layer,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tracing::{info, warn};
 
 /// How many source trees' times are remembered: those of the builds of a few days.
@@ -226,7 +226,8 @@ impl Layers {
     ///
     /// # Cancel safety
     ///
-    /// What `fill` has done so far stays at `scratch`, which is the caller's; the next one fills anew.
+    /// What `fill` has done so far stays at `scratch`, which is the caller's; the next one fills anew. Once
+    /// it is filled, the layer comes to its place whoever still waits for it.
     pub(crate) async fn obtain<E, F>(
         &self,
         key: &LayerKey,
@@ -237,15 +238,14 @@ impl Layers {
         F: Future<Output = Result<LayerFacts, E>>,
     {
         let (filling, mut held) = self.hold(key);
-        let filling = filling.lock().await;
+        let filling = filling.lock_owned().await;
         if let Some(facts) = self.facts(key) {
             held.facts = facts;
             held.was_there = true;
             return Ok(held);
         }
         held.facts = fill(scratch.clone()).await.map_err(LayerError::Fill)?;
-        self.place(key, scratch, held.facts).await?;
-        drop(filling);
+        let held = self.place(held, scratch, filling).await?;
         self.evict().await;
         Ok(held)
     }
@@ -314,27 +314,36 @@ impl Layers {
         self.shelf().slots.get(key).and_then(|slot| slot.facts)
     }
 
+    /// Puts what was filled into its place. Who asked may be gone before it is there: it is put there all
+    /// the same, and nobody fills the layer meanwhile.
     async fn place<E>(
         &self,
-        key: &LayerKey,
+        held: LayerUse,
         from: PathBuf,
-        facts: LayerFacts,
-    ) -> Result<(), LayerError<E>> {
-        let to = self.directory.join(&key.0);
-        let placed = tokio::task::spawn_blocking({
-            let (to, key, layers) = (to.clone(), key.clone(), self.clone());
-            move || {
-                write_facts(&layers.directory, &key, facts, &layers.boot)?;
-                fs::rename(from, to)
-            }
+        filling: OwnedMutexGuard<()>,
+    ) -> Result<LayerUse, LayerError<E>> {
+        let path = held.path.clone();
+        let placed = ongoing::spawn_blocking(move || {
+            let placed = held.layers.put_into_place(&held, &from);
+            drop(filling);
+            placed.map(|()| held)
         });
         let placed = placed.await.unwrap_or_else(|ended| Err(ended.into()));
-        placed.map_err(|source| LayerError::Place { path: to, source })?;
+        placed.map_err(|source| LayerError::Place { path, source })
+    }
+
+    fn put_into_place(&self, held: &LayerUse, from: &Path) -> io::Result<()> {
+        if ongoing::is_given_up() {
+            // From here on `from` may be on its way out.
+            return Err(io::Error::other("nobody wants the layer any more"));
+        }
+        write_facts(&self.directory, &held.key, held.facts, &self.boot)?;
+        fs::rename(from, &held.path)?;
         let mut shelf = self.shelf();
         shelf.tick += 1;
         let tick = shelf.tick;
-        if let Some(slot) = shelf.slots.get_mut(key) {
-            slot.facts = Some(facts);
+        if let Some(slot) = shelf.slots.get_mut(&held.key) {
+            slot.facts = Some(held.facts);
             slot.durable = false;
             slot.placed = tick;
         }

@@ -7,6 +7,7 @@ mod attempt;
 mod begin;
 mod cache_link;
 mod clock;
+pub mod departure;
 mod directory;
 mod driver;
 mod expand;

@@ -60,8 +60,9 @@ impl Scene {
         let sandbox = Sandbox::spawn(&spec).or_fault("start a sandbox")?;
         let sandbox = self.sandbox.insert(sandbox);
         self.tap.open(sandbox.take_output());
-        self.leash.send_replace(sandbox.leash());
         sandbox.set_up(spec).await.or_fault("start a sandbox")?;
+        // Not before: what to start is the first thing that the keeper is told. The spec has a fence, too.
+        self.leash.send_replace(sandbox.leash());
         for note in sandbox.notes() {
             log.say(note).await.or_fault("write the log")?;
         }

@@ -26,6 +26,7 @@ use crate::{
     attempt::Interrupt,
     begin::BeginRequest,
     clock,
+    departure::Departure,
     driver::{self, AttemptEnd, Ending, Orders, Ways},
     leases::Leases,
     link::{LinkEvent, Up},
@@ -53,18 +54,12 @@ pub(crate) struct Session {
     leases: Leases,
     book: Book,
     tasks: JoinSet<AttemptEnd>,
-    /// Units that go.
+    /// Units that go, and what is left of attempts.
     clearing: JoinSet<()>,
     /// The stream, if there is one.
     up: Option<Up>,
-    /// Whether the coordinator has answered on it.
-    joined: bool,
-    /// Whether the worker is about to end.
-    leaving: bool,
-    /// Until when it waits for the coordinator to take its attempts over; `None`: they may end.
-    hands_over_until: Option<Time>,
-    /// Whether the coordinator has said that nothing is left to do.
-    dismissed: bool,
+    /// Whether the coordinator has answered on it, and whether the worker is about to end.
+    departure: Departure,
     /// Which process this is, and how many connections it has had.
     process: (Incarnation, u64),
     /// Attempts whose first command is about to start.
@@ -95,10 +90,7 @@ impl Session {
             tasks: JoinSet::new(),
             clearing: JoinSet::new(),
             up: None,
-            joined: false,
-            leaving: false,
-            hands_over_until: None,
-            dismissed: false,
+            departure: Departure::default(),
             process: (incarnation, 0),
             begins: mpsc::channel(BEGINS_MAX),
             restores: mpsc::channel(RESTORES_MAX),
@@ -127,8 +119,8 @@ impl Session {
         while !self.is_done() {
             tokio::select! {
                 biased;
-                () = stop.drain.cancelled(), if !self.leaving => self.leave("told to stop"),
-                () = stop.hand_over.cancelled(), if self.hands_over_until.is_none() => self.hand_over(),
+                () = stop.drain.cancelled(), if !self.departure.is_leaving() => self.leave("told to stop"),
+                () = stop.hand_over.cancelled(), if self.departure.hands_over_until().is_none() => self.hand_over(),
                 () = clock::until(self.deadline()) => self.tick(),
                 Some(request) = self.begins.1.recv() => self.wait_to_begin(request),
                 Some(report) = self.restores.1.recv() => self.mention(report),
@@ -148,15 +140,11 @@ impl Session {
     }
 
     fn is_done(&self) -> bool {
-        let is_late = self
-            .hands_over_until
-            .is_some_and(|end| end <= clock::boot());
-        let is_let = self.dismissed || !self.joined;
-        self.leaving && (is_late || self.book.is_empty() && is_let)
+        self.departure.is_done(clock::boot(), self.book.is_empty())
     }
 
     fn deadline(&self) -> Option<Time> {
-        let moments = [self.leases.deadline(), self.hands_over_until];
+        let moments = [self.leases.deadline(), self.departure.hands_over_until()];
         moments.into_iter().flatten().min()
     }
 
@@ -167,22 +155,21 @@ impl Session {
             attempts = self.book.attempts(),
             "the worker hands its jobs over"
         );
-        self.hands_over_until = Some(clock::boot() + HAND_OVER_LIMIT);
+        self.departure.hand_over(clock::boot() + HAND_OVER_LIMIT);
         self.book.interrupt_all(Interrupt::Lost);
         self.say_killed();
     }
 
     fn leave(&mut self, reason: &str) {
-        if self.leaving {
+        let Some(is_told) = self.departure.leave() else {
             return;
-        }
+        };
         info!(
             reason,
             attempts = self.book.attempts(),
             "the worker is about to leave"
         );
-        self.leaving = true;
-        if self.joined {
+        if is_told {
             self.say(WorkerMessage::Leaving);
         }
         self.drop_hopeless();
@@ -204,10 +191,10 @@ impl Session {
 
     /// A worker that leaves does not wait for a coordinator that has given the results up.
     fn drop_hopeless(&mut self) {
-        if self.leaving {
+        if self.departure.is_leaving() {
             let leases = &self.leases;
             self.book.retain_results(|lease| leases.is_held(lease));
-            if !self.joined {
+            if !self.departure.is_joined() {
                 // Their leases run out by themselves.
                 self.book.retain_killed(|_| false);
             }
@@ -219,20 +206,20 @@ impl Session {
             LinkEvent::Up(up) => {
                 self.leases.joining(clock::boot());
                 self.up = Some(up);
-                self.joined = false;
+                self.departure.disconnected();
                 self.process.1 += 1;
                 self.say(WorkerMessage::Join {
                     offer: self.offer.clone(),
                     incarnation: self.process.0,
                     connection: self.process.1,
                     ended: self.site.directory.before(),
-                    leaving: self.leaving,
+                    leaving: self.departure.is_leaving(),
                     holds: self.book.holds(),
                 });
             }
             LinkEvent::Down => {
                 self.up = None;
-                self.joined = false;
+                self.departure.disconnected();
                 self.leases.disconnected();
                 self.connections.send_replace(None);
                 self.drop_hopeless();
@@ -282,7 +269,7 @@ impl Session {
                     ignored("duplicate");
                 }
             }
-            CoordinatorMessage::Dismissed => self.dismissed = true,
+            CoordinatorMessage::Dismissed => self.departure.dismissed(),
             CoordinatorMessage::Drain => self.leave("drained"),
         }
     }
@@ -301,7 +288,9 @@ impl Session {
                 self.leases.granted(lease, now);
             }
         }
-        self.joined = true;
+        if self.departure.joined() {
+            self.say(WorkerMessage::Leaving);
+        }
         self.cache.send_replace(Some(cache));
         let connection = self.up.as_ref().map(|up| up.connection.clone());
         self.connections.send_replace(connection);
@@ -320,7 +309,7 @@ impl Session {
         if self.book.knows(lease) {
             return ignored("duplicate");
         }
-        if !self.joined || !self.leases.granted(lease, clock::boot()) {
+        if !self.departure.is_joined() || !self.leases.granted(lease, clock::boot()) {
             warn!(%lease, job = %assignment.job, "assignment came too late to begin");
             ignored("late");
             self.say(WorkerMessage::Declined { lease });
@@ -366,7 +355,15 @@ impl Session {
     }
 
     fn ended(&mut self, ended: AttemptEnd) {
-        let AttemptEnd { lease, ending } = ended;
+        let AttemptEnd {
+            lease,
+            ending,
+            remains,
+        } = ended;
+        // What is said does not wait for it.
+        if let Some(remains) = remains {
+            self.clearing.spawn(driver::clean_up(remains));
+        }
         let Some(running) = self.book.end(lease) else {
             return;
         };
@@ -397,8 +394,11 @@ impl Session {
     fn broken(&mut self, failed: &tokio::task::JoinError) {
         error!(error = %failed, "an attempt's task broke");
         if let Some(lease) = self.book.of_task(failed.id()) {
-            let ending = Ending::Left;
-            self.ended(AttemptEnd { lease, ending });
+            self.ended(AttemptEnd {
+                lease,
+                ending: Ending::Left,
+                remains: None,
+            });
         }
     }
 
@@ -406,7 +406,7 @@ impl Session {
     fn wait_to_begin(&mut self, request: BeginRequest) {
         let BeginRequest { lease, go_ahead } = request;
         self.book.wait_to_begin(lease, go_ahead);
-        if self.joined {
+        if self.departure.is_joined() {
             self.say(WorkerMessage::Began { lease });
         }
     }
@@ -415,7 +415,7 @@ impl Session {
     fn say_again(&mut self) {
         self.say_results();
         self.say_killed();
-        if self.joined {
+        if self.departure.is_joined() {
             for lease in self.book.waiting_to_begin() {
                 self.say(WorkerMessage::Began { lease });
             }
@@ -426,14 +426,14 @@ impl Session {
     /// units that it keeps.
     fn say_killed(&mut self) {
         let leases = self.book.killed();
-        let hands_over = self.hands_over_until.is_some();
-        if self.joined && (hands_over || !leases.is_empty()) {
+        let hands_over = self.departure.hands_over_until().is_some();
+        if self.departure.is_joined() && (hands_over || !leases.is_empty()) {
             self.say(WorkerMessage::HandOver { leases });
         }
     }
 
     fn say_results(&mut self) {
-        if !self.joined {
+        if !self.departure.is_joined() {
             return;
         }
         for message in self.book.finished() {
@@ -443,7 +443,7 @@ impl Session {
 
     /// Passes on how far a restore is, if the link has room.
     fn mention(&self, (lease, progress): restoring::Report) {
-        if let Some(up) = self.up.as_ref().filter(|_| self.joined) {
+        if let Some(up) = self.up.as_ref().filter(|_| self.departure.is_joined()) {
             // Nothing depends on it.
             let _left_out = up
                 .outgoing
@@ -457,7 +457,7 @@ impl Session {
         if up.outgoing.try_send(message).is_err() {
             up.connection.close("nobody reads what the worker says");
             self.up = None;
-            self.joined = false;
+            self.departure.disconnected();
         }
     }
 }

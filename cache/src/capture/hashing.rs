@@ -21,7 +21,10 @@ use super::{
     facts::{Marks, XattrList, changed, holes, modified, xattrs},
     walk::{Found, FoundKind},
 };
-use crate::index::IndexedFiles;
+use crate::{
+    index::IndexedFiles,
+    ongoing::{self, owned},
+};
 
 /// How many threads read at most: past this, disks are the limit.
 const THREADS_MAX: usize = 8;
@@ -82,7 +85,9 @@ pub(crate) fn hash_files(
         Ok(facts)
     };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(read_some)).collect();
+        let threads: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(owned(read_some)))
+            .collect();
         for thread in threads {
             let facts = thread.join().expect("reading does not panic")?;
             for (index, of) in facts {
@@ -203,6 +208,7 @@ fn hash(file: &OwnedFd, buffer: &mut [u8]) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut at = 0;
     loop {
+        ongoing::check()?;
         let length = pread(file, &mut *buffer, at)?;
         if length == 0 {
             return Ok(hasher.finish());

@@ -272,3 +272,14 @@ fn access_lists_are_kept() {
     let kept = &captured.attributes.get(0).unwrap().xattrs;
     assert_eq!(kept[..], [(b"system.posix_acl_access".to_vec(), list)]);
 }
+
+#[tokio::test]
+async fn a_capture_that_nobody_wants_any_more_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    let ongoing = crate::ongoing::Ongoing::default();
+    let look = async || capture(folder.path(), &Selection::All, Dialect::Plain);
+    assert!(ongoing.scope(look()).await.is_ok());
+    ongoing.give_up();
+    assert!(ongoing.scope(look()).await.is_err());
+}

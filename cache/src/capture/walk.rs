@@ -19,7 +19,7 @@ use super::{
     Capture, CaptureError, Detail, Dialect, Stamp,
     facts::{Marks, XattrList, changed, modified, xattrs},
 };
-use crate::selection::Verdict;
+use crate::{ongoing, selection::Verdict};
 
 /// What the walk found at a path.
 pub(crate) struct Found {
@@ -99,6 +99,7 @@ pub(crate) fn walk(capture: &Capture<'_>) -> Result<Vec<Found>, CaptureError> {
         if found.len() as u64 >= TREE_ENTRIES_MAX {
             return Err(CaptureError::TooMany);
         }
+        ongoing::check().map_err(failed)?;
         match child {
             Child::Ready(entry) => found.push(entry),
             Child::Directory(at) => {

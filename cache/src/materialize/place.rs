@@ -20,7 +20,10 @@ use super::{
     parents::open_or_create,
     unpack::{USUAL_DIRECTORY, Unpacking, write_error},
 };
-use crate::beneath::Root;
+use crate::{
+    beneath::Root,
+    ongoing::{self, owned},
+};
 
 /// How the names of directories start in which a tree is being unpacked. What a killed program left
 /// behind is known by it, see [`remove_partials`].
@@ -44,7 +47,7 @@ impl Drop for Partial {
     fn drop(&mut self) {
         if self.unfinished {
             let path = std::mem::take(&mut self.path);
-            thread::spawn(move || remove_tree(&path));
+            thread::spawn(owned(move || remove_tree(&path)));
         }
     }
 }
@@ -151,6 +154,7 @@ pub(crate) fn merge(unpacking: &Unpacking, target: &Root) -> Result<(), Material
     let mut fresh = vec![false; entries.len()];
     let mut moved: Option<&TreePath> = None;
     for (index, entry) in entries.iter().enumerate() {
+        ongoing::check().map_err(|source| write_error(&entry.path, source))?;
         if moved.is_some_and(|moved| entry.path.is_within(moved)) {
             fresh[index] = true;
             continue;

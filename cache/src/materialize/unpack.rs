@@ -26,7 +26,7 @@ use super::{
     plan::{Plan, Use, outside_holes},
     restore::{Made, restore_entry, restore_file, wanted_mode},
 };
-use crate::beneath::Root;
+use crate::{beneath::Root, ongoing};
 
 /// How much is read at once to verify a file.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -122,6 +122,7 @@ impl Unpacking {
                 continue;
             }
             let failed = |source| write_error(&entry.path, source);
+            ongoing::check().map_err(failed)?;
             let parent = parents.of(&entry.path).map_err(failed)?;
             self.create(parent, index).map_err(failed)?;
         }
@@ -230,6 +231,7 @@ impl Unpacking {
     ) -> Result<(), MaterializeError> {
         let path = &self.plan.entry(entry).path;
         let mut write = || {
+            ongoing::check()?;
             let wanted = wanted_mode(self, entry);
             let mode = Mode::from_raw_mode(wanted & PERMISSIONS);
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -296,6 +298,7 @@ impl Unpacking {
                 continue;
             };
             let mut link = || {
+                ongoing::check()?;
                 let old = &self.plan.entry(first).path;
                 let (from, to) = (from.of(old)?, to.of(&entry.path)?);
                 let name = entry.path.name();

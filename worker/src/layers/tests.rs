@@ -2,10 +2,18 @@
 
 use std::{
     convert::Infallible,
-    fs, io,
+    fs,
+    future::ready,
+    io,
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    pin::pin,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
 };
+
+use cache::ongoing::Ongoing;
 
 use super::{LayerError, LayerFacts, LayerKey, LayerUse, Layers, remove};
 
@@ -95,6 +103,54 @@ async fn a_layer_that_could_not_be_unpacked_is_tried_again() {
         .await;
     assert!(matches!(failed, Err(LayerError::Fill("no network"))));
     let held = fixture.obtain(&layers, 1, 1).await;
+    assert!(!held.was_there());
+    assert_eq!(fs::read_to_string(held.path().join("file")).unwrap(), "1");
+}
+
+#[test]
+fn a_layer_comes_to_its_place_although_who_asked_for_it_gave_up() {
+    // One thread that may block, so that the way into the place can be held up.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let fixture = Fixture::new();
+        let layers = fixture.open(1_000);
+        let (open, gate) = mpsc::channel::<()>();
+        let held_up = tokio::task::spawn_blocking(move || gate.recv());
+        {
+            let mut given_up = pin!(fixture.obtain(&layers, 1, 5));
+            tokio::select! {
+                biased;
+                _ = &mut given_up => panic!("it waits for its place"),
+                () = ready(()) => {}
+            }
+        }
+        let mut next = pin!(fixture.obtain(&layers, 1, 5));
+        tokio::select! {
+            biased;
+            _ = &mut next => panic!("it waits, too"),
+            () = ready(()) => {}
+        }
+        open.send(()).unwrap();
+        held_up.await.unwrap().unwrap();
+        assert!(next.await.was_there(), "it was there, and is used");
+        let again = fixture.obtain(&layers, 1, 5).await;
+        assert!(again.was_there() && again.facts() == facts(5));
+    });
+}
+
+#[tokio::test]
+async fn what_was_given_up_does_not_come_to_its_place_and_is_unpacked_anew() {
+    let fixture = Fixture::new();
+    let layers = fixture.open(1_000);
+    let ongoing = Ongoing::default();
+    ongoing.give_up();
+    // Whoever gives up may be about to remove what was filled.
+    let fill = async |to: PathBuf| fs::create_dir(&to).map(|()| facts(1));
+    let (key, scratch) = (key(1), fixture.scratch());
+    let given_up = ongoing.scope(layers.obtain(&key, scratch, fill)).await;
+    assert!(matches!(given_up, Err(LayerError::Place { .. })));
+    let held = fixture.obtain(&layers, 1, 5).await;
     assert!(!held.was_there());
     assert_eq!(fs::read_to_string(held.path().join("file")).unwrap(), "1");
 }

@@ -23,7 +23,10 @@ use tokio::{
     sync::Mutex,
 };
 
-use super::message::{Reply, Request};
+use super::{
+    fence::Fence,
+    message::{Reply, Request},
+};
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -226,25 +229,50 @@ impl KeeperControl {
         }
     }
 
+    /// What the worker has asked for, but for where the fence is, which counts from now on; `None`: it is
+    /// gone.
+    pub(super) fn requests(&mut self, fence: &mut Fence) -> Option<Vec<Request>> {
+        let mut requests = Vec::new();
+        loop {
+            match self.receive() {
+                Received::Request(Request::Until(until)) => fence.set(Time(until)),
+                Received::Request(request) => requests.push(request),
+                Received::Nothing => return Some(requests),
+                Received::Ended => return None,
+            }
+        }
+    }
+
     /// Waits until a request is here, or the worker is gone.
     pub(super) fn wait(&mut self) -> Received {
         loop {
             match self.receive() {
-                Received::Nothing => self.poll(PollFlags::IN),
+                Received::Nothing => self.poll(PollFlags::IN, None),
                 received => return received,
             }
         }
     }
 
-    /// Sends a reply, and waits for the worker to make room for it.
-    pub(super) fn send(&mut self, reply: &Reply) -> Result<(), ControlError> {
+    /// Sends a reply, and waits for the worker to make room for it, but not behind `fence`.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be sent. The worker may have a part of it, so that nothing else can be sent.
+    pub(super) fn send(
+        &mut self,
+        reply: &Reply,
+        fence: Option<&Fence>,
+    ) -> Result<(), ControlError> {
         let mut bytes = framed(reply)?;
         while !bytes.is_empty() {
+            if fence.is_some_and(Fence::is_over) {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
             match self.stream.write(&bytes) {
                 Ok(length) => bytes.advance(length),
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::WouldBlock => self.poll(PollFlags::OUT),
+                    io::ErrorKind::WouldBlock => self.poll(PollFlags::OUT, fence),
                     _ => return Err(error.into()),
                 },
             }
@@ -252,8 +280,38 @@ impl KeeperControl {
         Ok(())
     }
 
-    fn poll(&self, flags: PollFlags) {
-        // Whatever it says, the next call on the socket says it better.
-        let _ = poll(&mut [PollFd::new(&self.stream, flags)], None);
+    fn poll(&self, flags: PollFlags, fence: Option<&Fence>) {
+        let mut polled = vec![PollFd::new(&self.stream, flags)];
+        polled.extend(fence.map(|fence| PollFd::new(fence.timer(), PollFlags::IN)));
+        // Whatever it says, the next look says it better.
+        let _ = poll(&mut polled, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{super::message::Carried, *};
+    use crate::clock;
+
+    #[test]
+    fn a_worker_that_does_not_read_holds_nothing_up_behind_the_fence() {
+        let (keepers, _worker) = StdUnixStream::pair().unwrap();
+        let mut keeper = KeeperControl::new(keepers).unwrap();
+        let large = vec![b'x'; 2 * 1024 * 1024];
+        let state = Reply::State {
+            id: 1,
+            carried: Carried {
+                variables: BTreeMap::from([("A".to_owned(), large)]),
+                directory: b"/".to_vec(),
+            },
+        };
+        let fence = clock::boot() + std::time::Duration::from_millis(100);
+        let fence = Fence::new(Some(fence)).unwrap();
+        let sent = keeper.send(&state, Some(&fence));
+        let gave_up = matches!(&sent, Err(ControlError::Socket { source })
+            if source.kind() == io::ErrorKind::TimedOut);
+        assert!(gave_up && fence.is_over(), "{sent:?}");
     }
 }

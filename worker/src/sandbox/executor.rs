@@ -28,7 +28,7 @@ use rustix::{
 
 use super::{
     SandboxSpec,
-    control::{KeeperControl, Received},
+    control::KeeperControl,
     descendants,
     fence::Fence,
     message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
@@ -69,6 +69,8 @@ struct Loop {
     unnamed: BTreeMap<String, Vec<u8>>,
     running: Option<Running>,
     fence: Fence,
+    /// Whether the worker could not be told something.
+    is_unheard: bool,
 }
 
 struct Running {
@@ -116,6 +118,7 @@ pub(super) fn execute(parts: Executor) -> bool {
         },
         unnamed,
         running: None,
+        is_unheard: false,
     };
     while state.turn() {}
     state.kill_all()
@@ -134,13 +137,17 @@ impl Loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             self.reaped(pid, status);
         }
-        loop {
-            match self.parts.control.receive() {
-                Received::Request(request) => self.carry_out(request),
-                Received::Nothing => return !asked_to_end && !self.fence.is_over(),
-                Received::Ended => return false,
+        let Some(requests) = self.parts.control.requests(&mut self.fence) else {
+            return false;
+        };
+        for request in requests {
+            // Nothing begins behind the fence: the machine may have slept since it was asked for.
+            if self.fence.is_over() {
+                return false;
             }
+            self.carry_out(request);
         }
+        !asked_to_end && !self.is_unheard && !self.fence.is_over()
     }
 
     fn wait(&self) {
@@ -391,9 +398,9 @@ impl Loop {
     }
 
     fn reply(&mut self, reply: &Reply) {
-        // If the worker is gone, the next look at the socket says so.
-        let sent = self.parts.control.send(reply);
-        drop(sent);
+        // A worker that is gone, or does not read before the fence, is told nothing any more.
+        let sent = self.parts.control.send(reply, Some(&self.fence));
+        self.is_unheard |= sent.is_err();
     }
 
     /// Writes to the log.

@@ -169,7 +169,7 @@ fn host(
                 init: None,
                 notes: Vec::new(),
             };
-            control.send(&reply).map_err(io::Error::other)?;
+            control.send(&reply, None).map_err(io::Error::other)?;
             Ok(execute(Executor {
                 control,
                 signals,
@@ -240,7 +240,7 @@ fn init(mut control: KeeperControl, log: OwnedFd, spec: Box<SandboxSpec>) -> io:
     match entered {
         Ok((notes, state)) => {
             let reply = Reply::Started { init: own, notes };
-            control.send(&reply).map_err(io::Error::other)?;
+            control.send(&reply, None).map_err(io::Error::other)?;
             Ok(execute(Executor {
                 control,
                 signals,
@@ -257,7 +257,7 @@ fn init(mut control: KeeperControl, log: OwnedFd, spec: Box<SandboxSpec>) -> io:
 /// Tells the worker that there will be no sandbox, which is an end in order.
 fn refuse(control: &mut KeeperControl, trouble: Trouble) -> io::Result<bool> {
     let reply = Reply::Refused { id: 0, trouble };
-    control.send(&reply).map_err(io::Error::other)?;
+    control.send(&reply, None).map_err(io::Error::other)?;
     Ok(true)
 }
 
