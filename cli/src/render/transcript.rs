@@ -23,6 +23,8 @@ pub(crate) struct Transcript {
     unended: BTreeMap<(u32, u32), Vec<u8>>,
     /// The last status that was printed of each job.
     statuses: BTreeMap<u32, Status>,
+    /// What was told last of each job.
+    details: BTreeMap<u32, PhaseDetail>,
     /// The phase of each job.
     phases: BTreeMap<u32, Phase>,
     /// Of each job, the attempt whose output was printed last.
@@ -42,6 +44,7 @@ impl Transcript {
             units: BTreeMap::new(),
             unended: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            details: BTreeMap::new(),
             phases: BTreeMap::new(),
             attempts: BTreeMap::new(),
             restores: BTreeMap::new(),
@@ -51,6 +54,9 @@ impl Transcript {
     /// What an event is to people or, as JSON, to programs; `bytes` are those of a piece of log, else
     /// empty.
     pub(crate) fn event(&mut self, event: &WatchEvent, bytes: &[u8]) -> Vec<Piece> {
+        if self.is_known(event) {
+            return Vec::new();
+        }
         if self.json {
             return vec![json_piece(event, bytes)];
         }
@@ -75,6 +81,15 @@ impl Transcript {
                 pieces
             }
         }
+    }
+
+    /// Whether an event was printed before: over each new connection all phases are told as they stand.
+    fn is_known(&mut self, event: &WatchEvent) -> bool {
+        let WatchEvent::Phase { detail, .. } = event else {
+            return false;
+        };
+        let before = self.details.insert(detail.job, (**detail).clone());
+        before.as_ref() == Some(&**detail)
     }
 
     fn restoring(&mut self, job: u32, progress: RestoreProgress) -> Vec<Piece> {
@@ -248,6 +263,35 @@ mod tests {
             bytes_total,
         });
         vec![Piece::Restoring(sum)]
+    }
+
+    #[test]
+    fn a_phase_that_is_told_again_over_a_new_connection_is_printed_once_for_programs_too() {
+        let detail = |status| PhaseDetail {
+            job: 3,
+            phase: Phase::Build,
+            status,
+            waits: None,
+            attempts: 1,
+            worker: None,
+            started: None,
+            ended: None,
+            context: None,
+            cache_uses: Vec::new(),
+        };
+        let event = |status| WatchEvent::Phase {
+            unit: None,
+            detail: Box::new(detail(status)),
+        };
+        let mut transcript = Transcript::new(true);
+        let told = [
+            Status::InProgress,
+            Status::InProgress,
+            Status::Queued,
+            Status::Queued,
+        ];
+        let printed = told.map(|status| transcript.event(&event(status), &[]).len());
+        assert_eq!(printed, [1, 0, 1, 0]);
     }
 
     #[test]
