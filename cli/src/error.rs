@@ -6,6 +6,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 use anyhow::anyhow;
 use coordinator::{DirectoryError, OpenError};
 use protocol::message::{Refusal, RefusalCode};
+use transport::{ConnectError, StreamError};
 
 /// Exit codes; `docs/operating.md` lists them.
 pub(crate) mod exit {
@@ -107,6 +108,25 @@ impl CommandError {
         self.code == exit::FARM
     }
 
+    /// Whether a connection to the farm was lost, or not to be had, so that the same may go well over another.
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        self.error.chain().any(|cause| {
+            let is_lost = matches!(
+                cause.downcast_ref(),
+                Some(
+                    StreamError::Lost { .. }
+                        | StreamError::Reset
+                        | StreamError::Stopped
+                        | StreamError::Truncated { .. }
+                )
+            );
+            let unanswered = matches!(cause.downcast_ref(), Some(ConnectError::NoAnswer { .. }));
+            let refusal = cause.downcast_ref::<Refusal>();
+            let will_be = refusal.is_some_and(|no| no.code == RefusalCode::Unavailable);
+            is_lost || unanswered || will_be
+        })
+    }
+
     /// The farm said no: whose doing it is follows from the kind of refusal.
     pub(crate) fn refused(refusal: Refusal) -> Self {
         if is_askers_doing(refusal.code) {
@@ -153,6 +173,16 @@ mod tests {
         let broken = |kind| CommandError::output(io::Error::from(kind));
         assert!(broken(io::ErrorKind::BrokenPipe).is_quiet());
         assert!(!broken(io::ErrorKind::StorageFull).is_quiet());
+    }
+
+    #[test]
+    fn only_what_another_connection_may_mend_is_a_lost_one() {
+        let refused = |code| CommandError::refused(Refusal::new(code, "no")).is_lost_connection();
+        assert!(refused(RefusalCode::Unavailable));
+        assert!(!refused(RefusalCode::ResourceExhausted) && !refused(RefusalCode::NotFound));
+        let deep = anyhow::Error::new(StreamError::Reset).context("uploading failed");
+        assert!(CommandError::farm(deep).is_lost_connection());
+        assert!(!CommandError::farm(anyhow!("the farm has no cache")).is_lost_connection());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     error::CommandError,
     farm::Farm,
     farm_plan::FarmPlan,
+    render,
 };
 
 /// How often a farm that has the data, and is not to be reached, is looked for again: with the pause below
@@ -21,6 +22,12 @@ use crate::{
 const TRIES_MAX: u32 = 40;
 /// How long to wait between tries.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a farm that was lost is asked again: with the pause below for about ten minutes, which is longer
+/// than a coordinator or a cache takes to start again.
+pub(crate) const RECONNECTS_MAX: u32 = 300;
+/// How long to wait between tries.
+pub(crate) const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
 /// A farm that a command talks to.
 #[derive(Debug)]
@@ -32,6 +39,37 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
+    /// Has `work` done, which may be done more than once, over new connections if one is lost on the way.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work` that are of no connection; or if the farm cannot be reached for a long time.
+    pub(crate) async fn persist<T>(
+        &mut self,
+        work: impl AsyncFn(&Farm) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
+        let mut tries = 0;
+        loop {
+            let error = match work(&self.farm).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            // A farm that starts again may say no until all of it is there.
+            let may_pass = error.is_lost_connection() || 0 < tries && error.is_farm();
+            let is_last = self.lifetime == Lifetime::OneCommand || RECONNECTS_MAX <= tries;
+            if !may_pass || is_last {
+                return Err(error);
+            }
+            if tries == 0 {
+                render::note("lost the farm; trying to reach it again");
+            }
+            tries += 1;
+            sleep(RECONNECT_PAUSE).await;
+            // Whether that worked shows when the work is tried again.
+            let _tried = self.farm.reconnect().await;
+        }
+    }
+
     /// Says whether a build can go on by itself.
     ///
     /// # Errors

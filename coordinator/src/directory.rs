@@ -108,9 +108,18 @@ impl Directory {
     ///
     /// If the system does not say.
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
-        let found = rustix::fs::statvfs(&self.path)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        free_bytes(&self.path)
     }
+}
+
+/// How many bytes the file system below `path` has free for us.
+///
+/// # Errors
+///
+/// If the system does not say.
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn check_version(directory: &Path) -> Result<(), DirectoryError> {

@@ -220,7 +220,8 @@ impl Journal {
         let written = self.storage.write_at(&self.file, &bytes, self.length);
         if let Err(source) = written {
             let path = self.path();
-            // What was written of it must not stand before the next group.
+            // What was written of it must not stand before the next group. The cut is not synced: if a power
+            // cut brings a part back, that is the tail, and torn.
             return Err(match self.storage.cut(&self.file, self.length) {
                 Ok(()) => AppendError::NotWritten { path, source },
                 Err(_) => AppendError::Uncertain { path, source },

@@ -11,7 +11,7 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::FileExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -52,6 +52,11 @@ impl Logs {
             directory,
             open: Mutex::default(),
         })
+    }
+
+    /// Where they are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// How many durable bytes each log of a build has, by job and attempt. Reads the disk.

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     access::Role,
-    build::{Outcome, Status},
+    build::{BuildId, Outcome, Status},
     message::{
         Refusal, RefusalCode,
         client::{ClientReply, ClientRequest, LogPosition, WatchEvent},
@@ -218,6 +218,55 @@ async fn a_build_that_cannot_be_is_refused_with_every_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_submitted_again_under_its_id_is_the_same_build_also_after_a_restart() {
+    let mut farm = TestFarm::start().await;
+    let client = farm.enrol(Role::Developer, "anna").await;
+    let member = client.connect(farm.address()).await;
+    let build = member.build(BUILDSPEC).await;
+    let submitted = member.submit_build(build.clone()).await.unwrap();
+    assert_eq!(submitted.build, build.id);
+    let say = || member.submit_build(build.clone());
+    for again in <[_; 2]>::from(tokio::join!(say(), say())) {
+        assert_eq!(again.as_ref(), Ok(&submitted));
+    }
+    farm.restart().await;
+    let member = client.connect(farm.address()).await;
+    assert_eq!(member.submit_build(build.clone()).await, Ok(submitted));
+    let Ok(ClientReply::Builds(known)) = member
+        .ask(ClientRequest::Builds {
+            project: None,
+            limit: 9,
+        })
+        .await
+    else {
+        panic!("everybody may see builds");
+    };
+    assert_eq!(known.len(), 1);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_whose_log_is_not_all_here_is_refused_and_the_worker_sent_away() {
+    let farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let client = farm.enrol(Role::Developer, "anna").await;
+    let client = client.connect(farm.address()).await;
+    client.submit(BUILDSPEC).await.unwrap();
+    let mut session = TestWorker::join(&worker, farm.address()).await;
+    let assignment = session.assigned().await;
+    session.log(&assignment, 0, "half").await;
+    session.report(&assignment, Outcome::Succeeded, 5).await;
+    assert_eq!(session.told().await, None, "it is sent away");
+    let mut session = TestWorker::rejoin(&worker, farm.address(), &[&assignment]).await;
+    session.log(&assignment, 4, "!").await;
+    session.report(&assignment, Outcome::Succeeded, 5).await;
+    let taken = session.told().await;
+    let lease = assignment.lease;
+    assert_eq!(taken, Some(CoordinatorMessage::Acknowledged { lease }));
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_is_stopped_retried_and_deleted_with_all_that_belongs_to_it() {
     let farm = TestFarm::start().await;
     let worker = farm.enrol(Role::Worker, "w1").await;
@@ -237,11 +286,10 @@ async fn a_build_is_stopped_retried_and_deleted_with_all_that_belongs_to_it() {
     let watched = client.watch(&id, Vec::new(), true).await;
     assert_eq!(watched.ended(), Some(Status::Ended(Outcome::Stopped)));
 
-    let Ok(ClientReply::Submitted(second)) = client.ask(ClientRequest::Retry(id.clone())).await
-    else {
-        panic!("it should be taken again");
-    };
-    assert_eq!(second.number, 2);
+    let second = client.retry(&id, BuildId(77)).await.unwrap();
+    assert_eq!((second.build, second.number), (BuildId(77), 2));
+    let again = client.retry(&id, BuildId(77)).await;
+    assert_eq!(again.as_ref(), Ok(&second), "said twice, it is one build");
     let keys = farm.source_keys().await;
     assert_eq!(keys.len(), 2, "each build holds its source: {keys:?}");
     assert!(farm.log_directory(first.build).exists());

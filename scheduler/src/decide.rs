@@ -133,6 +133,7 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
             result,
         } => lease::finish(turn, session, lease, result),
         Event::Began { session, lease } => lease::begin(turn, session, lease),
+        Event::Heard { lease } => lease::heard(turn, lease),
         Event::Declined { session, lease } => lease::decline(turn, session, lease),
         Event::HandOver { session, leases } => worker::hand_over(turn, session, leases),
         Event::Leaving { session } => worker::leaving(turn, session),

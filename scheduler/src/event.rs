@@ -38,7 +38,7 @@ impl fmt::Display for SessionId {
 /// A build to be run, planned already.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Submission {
-    /// Its id, which the shell drew at random.
+    /// Its id, which who submitted it drew at random.
     pub build: BuildId,
     /// Whose it is.
     pub team: Team,
@@ -145,6 +145,11 @@ pub enum Event {
         /// Over which connection.
         session: SessionId,
         /// The attempt's lease.
+        lease: LeaseId,
+    },
+    /// Something of an attempt's log has come from the worker that it was given to.
+    Heard {
+        /// The attempt's lease. Logs come late, too: one that is not out any more changes nothing.
         lease: LeaseId,
     },
     /// A worker does not begin an attempt.

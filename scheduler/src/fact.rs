@@ -97,6 +97,9 @@ pub enum Fact {
         cause: ReturnCause,
         /// Whether the state of the unit is lost with it.
         breaks: bool,
+        /// Whether the build has not started, after all; not in journals of older programs.
+        #[serde(default)]
+        unstarts: bool,
         /// When.
         at: WallTime,
     },
@@ -194,11 +197,14 @@ pub enum Fact {
     WorkerDraining {
         /// The worker.
         worker: WorkerName,
+        /// Which process of it; `None`: it is not known, as in journals of older programs.
+        #[serde(default)]
+        incarnation: Option<Incarnation>,
         /// When.
         at: WallTime,
     },
-    /// A draining worker has left with nothing on its hands; one of its name that joins later gets jobs
-    /// again.
+    /// A draining worker has left with nothing on its hands, or another process has come in its place; one
+    /// of its name that joins later gets jobs again.
     WorkerDrained {
         /// The worker.
         worker: WorkerName,

@@ -107,12 +107,19 @@ pub(crate) fn fold(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
         Fact::StopRequested { build, cause, .. } => stopping(ledger, *build, *cause),
         Fact::BuildEnded { build, outcome, at } => ended(ledger, *build, *outcome, *at),
         Fact::BuildDeleted { build, .. } => deleted(ledger, *build),
-        Fact::WorkerDraining { worker, at } => {
+        Fact::WorkerDraining {
+            worker,
+            incarnation,
+            at,
+        } => {
             ledger.draining.insert(worker.clone(), *at);
+            let known = incarnation.map(|known| (worker.clone(), known));
+            ledger.draining_processes.extend(known);
             Ok(())
         }
         Fact::WorkerDrained { worker, .. } => {
             ledger.draining.remove(worker);
+            ledger.draining_processes.remove(worker);
             Ok(())
         }
     }
@@ -164,10 +171,20 @@ fn fold_lease(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
             lost.context = Some(context.clone());
         }),
         Fact::LeaseReturned {
-            lease, job, breaks, ..
-        } => wait_again(ledger, (*lease, *job), Some(*breaks), |returned| {
-            returned.returns = returned.returns.saturating_add(1);
-        }),
+            lease,
+            job,
+            breaks,
+            unstarts,
+            ..
+        } => {
+            wait_again(ledger, (*lease, *job), Some(*breaks), |returned| {
+                returned.returns = returned.returns.saturating_add(1);
+            })?;
+            match unstarts {
+                true => change(ledger, job.build, |build| build.started = None),
+                false => Ok(()),
+            }
+        }
         _ => Ok(()),
     }
 }

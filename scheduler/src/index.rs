@@ -45,7 +45,7 @@ pub(crate) struct Index {
     /// Builds that have ended, by when.
     pub(crate) ended: BTreeSet<(WallTime, BuildId)>,
     /// The bytes that builds that have ended keep.
-    pub(crate) ended_bytes: u64,
+    pub(crate) ended_bytes: u128,
     /// What the graphs of all builds weigh.
     pub(crate) weights: Weights,
     /// Live leases of each worker that has any.
@@ -100,7 +100,7 @@ impl Index {
         }
         if let Some(ending) = build.ended {
             self.ended.remove(&(ending.at, id));
-            self.ended_bytes = self.ended_bytes.saturating_sub(build.bytes());
+            self.ended_bytes -= build.bytes();
         }
     }
 
@@ -137,7 +137,7 @@ impl Index {
     pub(crate) fn add_ended(&mut self, id: BuildId, build: &Build, at: WallTime) {
         self.ended.insert((at, id));
         self.weights.end(build);
-        self.ended_bytes = self.ended_bytes.saturating_add(build.bytes());
+        self.ended_bytes += build.bytes();
     }
 
     /// Takes up who needs whom in a build.

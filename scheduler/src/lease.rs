@@ -15,7 +15,7 @@ use crate::{
     event::{Ignored, SessionId},
     fact::{Fact, ReturnCause, StopCause},
     settle,
-    state::{Build, Lease, Placement, State},
+    state::{Build, Job, Lease, Placement, State},
     timer::Timer,
     worker,
 };
@@ -28,11 +28,19 @@ pub const LEASE_FENCE: Duration = Duration::from_secs(LEASE_TTL.as_secs() + LEAS
 /// signal and to store their log. A worker that takes longer loses the lease.
 pub const REVOKE_GRACE: Duration = Duration::from_secs(60);
 
+/// How long an attempt may take from when it was given until something of its log has come: the way of its
+/// assignment, a directory and a line, four times what a lease lasts. Who takes longer took what it does not
+/// begin, and its lease is not renewed any more.
+pub const BEGIN_LIMIT: Duration = Duration::from_secs(60);
+
 /// Ends what is over by now: leases, limits of builds, patience.
 pub(crate) fn expire(turn: &mut Turn<'_>) {
     while let Some(timer) = turn.state.presence.timers.pop_due(turn.now.time) {
         match timer {
             Timer::Lease(lease) => lose(turn, lease),
+            // Its worker may be about to begin just now, so that nothing but the fence can end it.
+            Timer::Begin(lease) => turn.state.presence.end_renewals(lease, turn.now),
+            Timer::Away(name) => worker::stays_away(turn, &name),
             Timer::Gone(name) => {
                 settle::abandon(turn, &name);
                 worker::drained(turn, &name);
@@ -85,12 +93,14 @@ pub(crate) fn give_back(turn: &mut Turn<'_>, lease: LeaseId, cause: ReturnCause)
     let (job, name) = (known.job, known.worker.clone());
     // A unit of which nothing has run yet can begin anywhere.
     let is_lost = cause == ReturnCause::HandedOver || !has_run(turn.state, job);
+    let unstarts = cause == ReturnCause::NotBegun && is_all_that_ran(turn.state, job);
     turn.record(Fact::LeaseReturned {
         lease,
         job,
         worker: name.clone(),
         cause,
         breaks: is_bound(turn.state, job) && is_lost,
+        unstarts,
         at: turn.now.wall,
     });
     worker::drained(turn, &name);
@@ -110,6 +120,17 @@ fn has_run(state: &State, job: JobId) -> bool {
     };
     let mut jobs = build.unit_of(job.index).jobs.iter();
     jobs.any(|&index| build.jobs[index as usize].outcome().is_some())
+}
+
+/// Whether nothing of the build has run, and nothing of it runs, but perhaps `job`.
+fn is_all_that_ran(state: &State, job: JobId) -> bool {
+    let Some(build) = state.ledger.builds.get(&job.build) else {
+        return false;
+    };
+    let is_alone = build.running().count() <= 1;
+    let has_restarted = build.units.iter().any(|unit| 0 < unit.restarts);
+    let has_run = |of: &Job| of.outcome().is_some() || 0 < of.faults || of.has_begun;
+    is_alone && !has_restarted && !build.jobs.iter().any(has_run)
 }
 
 /// The lease that `worker` speaks of, if it is out and its own.
@@ -190,6 +211,11 @@ pub(crate) fn begin(turn: &mut Turn<'_>, session: SessionId, lease: LeaseId) {
         worker: name,
         at: turn.now.wall,
     });
+}
+
+/// Something of the log of an attempt has come: it has begun.
+pub(crate) fn heard(turn: &mut Turn<'_>, lease: LeaseId) {
+    turn.state.presence.timers.clear(&Timer::Begin(lease));
 }
 
 /// A worker does not begin what it was given.

@@ -35,7 +35,7 @@ pub use crate::{
     event::{Event, Ignored, Now, SessionId, Submission},
     fact::{Fact, Limits, Platform, RestartCause, ReturnCause, StopCause},
     fold::FoldError,
-    lease::{LEASE_FENCE, REVOKE_GRACE},
+    lease::{BEGIN_LIMIT, LEASE_FENCE, REVOKE_GRACE},
     placement::PREFERENCE_WAIT,
     query::{
         AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,

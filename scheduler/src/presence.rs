@@ -16,7 +16,7 @@ use crate::{
     conduct::Conduct,
     event::{Ignored, Now, SessionId},
     fact::Platform,
-    lease::LEASE_FENCE,
+    lease::{BEGIN_LIMIT, LEASE_FENCE},
     retry::BENCH_MAX,
     shares::{Shares, TeamWeights},
     state::Ledger,
@@ -45,12 +45,14 @@ pub(crate) struct Presence {
     keepers: BTreeSet<WorkerName>,
     /// Workers that leave and were not told yet that they may.
     pub(crate) departing: BTreeSet<WorkerName>,
+    /// Workers that were told that they may leave, and have not come again.
+    pub(crate) dismissed: BTreeSet<WorkerName>,
     conduct: Conduct,
     /// Workers that are put aside: those whose [`Timer::Bench`] is set.
     aside: BTreeSet<WorkerName>,
     /// Over which connection of its worker's process each lease was given, as far as it is known.
     given_over: BTreeMap<LeaseId, u64>,
-    /// Until when leases of builds that stop are renewed.
+    /// Until when leases are renewed of builds that stop, and of attempts of which nothing was heard.
     grace: BTreeMap<LeaseId, Time>,
     pub(crate) shares: Shares,
     pub(crate) timers: Timers,
@@ -122,6 +124,8 @@ impl Presence {
         let fence = now.time + LEASE_FENCE;
         for (lease, known) in &ledger.leases {
             presence.timers.set(Timer::Lease(*lease), fence);
+            let begin = now.time + BEGIN_LIMIT;
+            presence.timers.set(Timer::Begin(*lease), begin);
             if let Some(build) = ledger.builds.get(&known.job.build) {
                 let team = &build.submission.team;
                 presence.shares.granted(*lease, team, now.time);
@@ -153,6 +157,8 @@ impl Presence {
         }
         self.timers.clear(&Timer::Gone(name.clone()));
         self.timers.clear(&Timer::Pardon(name.clone()));
+        self.timers.clear(&Timer::Away(name.clone()));
+        self.dismissed.remove(&name);
         self.sessions.insert(connected.session, name.clone());
         self.workers.insert(name, connected);
         before
@@ -277,6 +283,12 @@ impl Presence {
         self.timers.set(Timer::Lease(lease), now.time + LEASE_FENCE);
     }
 
+    /// From `now` on a lease is not renewed any more.
+    pub(crate) fn end_renewals(&mut self, lease: LeaseId, now: Now) {
+        let until = self.grace.entry(lease).or_insert(now.time);
+        *until = now.time.min(*until);
+    }
+
     /// Whether a lease may be renewed at `now`.
     pub(crate) fn is_renewable(&self, lease: LeaseId, now: Now) -> bool {
         self.grace.get(&lease).is_none_or(|until| now.time < *until)
@@ -341,6 +353,7 @@ impl Presence {
 
     fn release(&mut self, worker: &WorkerName, lease: LeaseId, now: Now) {
         self.timers.clear(&Timer::Lease(lease));
+        self.timers.clear(&Timer::Begin(lease));
         self.grace.remove(&lease);
         self.given_over.remove(&lease);
         self.shares.released(lease, now.time);

@@ -83,6 +83,8 @@ pub struct Ledger {
     pub(crate) numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
     /// Workers that get no more jobs.
     pub(crate) draining: BTreeMap<WorkerName, WallTime>,
+    /// Which processes of them, as far as it is known.
+    pub(crate) draining_processes: BTreeMap<WorkerName, Incarnation>,
     /// What the next build's place in the order is.
     pub(crate) next_order: u64,
     /// What the next lease's number is.
@@ -136,6 +138,7 @@ pub struct Image {
     leases: BTreeMap<LeaseId, Lease>,
     numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
     draining: BTreeMap<WorkerName, WallTime>,
+    draining_processes: BTreeMap<WorkerName, Incarnation>,
     next_order: u64,
     next_lease: u64,
 }
@@ -147,6 +150,8 @@ struct Kept {
     leases: BTreeMap<LeaseId, Lease>,
     numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
     draining: BTreeMap<WorkerName, WallTime>,
+    #[serde(default)]
+    draining_processes: BTreeMap<WorkerName, Incarnation>,
     next_order: u64,
     next_lease: u64,
 }
@@ -159,6 +164,7 @@ impl From<Kept> for Ledger {
             leases: kept.leases,
             numbers: kept.numbers,
             draining: kept.draining,
+            draining_processes: kept.draining_processes,
             next_order: kept.next_order,
             next_lease: kept.next_lease,
             index,
@@ -175,6 +181,7 @@ impl Ledger {
             leases: self.leases.clone(),
             numbers: self.numbers.clone(),
             draining: self.draining.clone(),
+            draining_processes: self.draining_processes.clone(),
             next_order: self.next_order,
             next_lease: self.next_lease,
         }
@@ -275,23 +282,22 @@ impl Build {
         })
     }
 
-    /// The bytes of logs and artifacts that it keeps.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// The bytes of logs, artifacts and reports that it keeps, as its workers have it. Sums of numbers that
+    /// anybody may have said: they have room for all of them.
+    pub(crate) fn bytes(&self) -> u128 {
         let results = self.jobs.iter().filter_map(|job| job.result.as_ref());
-        results.fold(0, |sum, result| sum.saturating_add(bytes_of(result)))
+        results.map(|result| bytes_of(result)).sum()
     }
 }
 
 /// The bytes of logs, artifacts and reports that a result stands for.
-fn bytes_of(result: &AttemptResult) -> u64 {
-    let artifact = result
-        .artifact
-        .as_ref()
-        .map_or(0, |artifact| artifact.bytes);
+fn bytes_of(result: &AttemptResult) -> u128 {
+    let artifact = result.artifact.as_ref();
+    let artifact = artifact.map_or(0, |artifact| artifact.bytes);
     let reports = result.reports.iter();
     let reports = reports.map(|report| report.content.digest.size());
-    let kept = reports.fold(artifact, u64::saturating_add);
-    result.log_bytes.saturating_add(kept)
+    let kept = reports.chain([artifact, result.log_bytes]);
+    kept.map(u128::from).sum()
 }
 
 /// Whether every index of a graph leads where the documents say.

@@ -10,10 +10,14 @@ use protocol::{build::BuildId, lease::LeaseId, name::WorkerName, time::Time};
 pub(crate) enum Timer {
     /// A lease ends.
     Lease(LeaseId),
+    /// Of an attempt nothing was heard, and its lease is not renewed any more.
+    Begin(LeaseId),
     /// A worker that is not connected is given up, with the units that are bound to it.
     Gone(WorkerName),
     /// A worker that was put aside gets jobs again.
     Bench(WorkerName),
+    /// That a worker drains, which has not come back, is forgotten.
+    Away(WorkerName),
     /// What is held against a worker that is not there is forgotten.
     Pardon(WorkerName),
     /// A unit does not wait any longer for the worker that holds its layers.

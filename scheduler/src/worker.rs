@@ -1,6 +1,6 @@
 //! Workers: how they come, drain and go.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName, worker::Incarnation};
 
@@ -14,6 +14,10 @@ use crate::{
     state::State,
     timer::Timer,
 };
+
+/// How long it is remembered of a worker that is away that it drains: longer than a network or a machine
+/// is away by accident.
+const AWAY_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes up a worker; one of the same name that was there before is sent away.
 pub(crate) fn join(
@@ -42,6 +46,7 @@ pub(crate) fn join(
         turn.ignore(Ignored::Late);
     }
     let now = turn.now;
+    replaced(turn, &name, connected.incarnation);
     let is_leaving = connected.is_leaving || turn.state.ledger.draining.contains_key(&name);
     let before = turn.state.presence.join(connected, now);
     if is_leaving {
@@ -192,8 +197,10 @@ pub(crate) fn drain(turn: &mut Turn<'_>, worker: WorkerName) {
     if is_draining || !crate::query::knows_worker(turn.state, &worker) {
         return;
     }
+    let incarnation = process_of(turn.state, &worker);
     turn.record(Fact::WorkerDraining {
         worker: worker.clone(),
+        incarnation,
         at: turn.now.wall,
     });
     drained(turn, &worker);
@@ -210,19 +217,60 @@ pub(crate) fn dismiss(turn: &mut Turn<'_>) {
     for worker in done {
         turn.state.presence.departing.remove(&worker);
         if let Some(session) = turn.state.presence.session_of(&worker) {
+            if turn.state.ledger.draining.contains_key(&worker) {
+                turn.state.presence.dismissed.insert(worker.clone());
+            }
             turn.effect(Effect::Dismiss { session });
         }
     }
 }
 
+/// The process of a worker that is there, or that has a lease.
+fn process_of(state: &State, worker: &WorkerName) -> Option<Incarnation> {
+    let connected = state.presence.get(worker);
+    let leases = state.ledger.index.leases.get(worker).into_iter().flatten();
+    let mut processes = leases.filter_map(|lease| state.ledger.leases.get(lease)?.incarnation);
+    connected.map_or_else(|| processes.next(), |known| Some(known.incarnation))
+}
+
+/// Forgets that a worker drains if another process has come in its place: that one was started anew, and is
+/// to work.
+fn replaced(turn: &mut Turn<'_>, worker: &WorkerName, incarnation: Incarnation) {
+    let drains = turn.state.ledger.draining_processes.get(worker);
+    if drains.is_some_and(|drains| *drains != incarnation) {
+        turn.record(Fact::WorkerDrained {
+            worker: worker.clone(),
+            at: turn.now.wall,
+        });
+    }
+}
+
+/// A worker that drains was away for so long that it does not come back.
+pub(crate) fn stays_away(turn: &mut Turn<'_>, worker: &WorkerName) {
+    turn.state.presence.dismissed.insert(worker.clone());
+    drained(turn, worker);
+}
+
 /// Forgets that a worker drains once it has left with nothing on its hands: one of its name that comes
-/// later was started anew, and is to work.
+/// later was started anew, and is to work. One that was not told to leave may only be away, and drains when
+/// it is back.
 pub(crate) fn drained(turn: &mut Turn<'_>, worker: &WorkerName) {
     let ledger = &turn.state.ledger;
     let is_gone = turn.state.presence.get(worker).is_none();
     let has_leases = ledger.index.leases.contains_key(worker);
     let has_units = ledger.index.bound.contains_key(worker);
-    if ledger.draining.contains_key(worker) && is_gone && !has_leases && !has_units {
+    if !ledger.draining.contains_key(worker) || !is_gone || has_leases || has_units {
+        return;
+    }
+    let is_named = ledger.draining_processes.contains_key(worker);
+    if is_named && !turn.state.presence.dismissed.contains(worker) {
+        let away = Timer::Away(worker.clone());
+        let timers = &mut turn.state.presence.timers;
+        if timers.get(&away).is_none() {
+            timers.set(away, turn.now.time + AWAY_MAX);
+        }
+    } else {
+        turn.state.presence.dismissed.remove(worker);
         turn.record(Fact::WorkerDrained {
             worker: worker.clone(),
             at: turn.now.wall,

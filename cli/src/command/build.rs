@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use cache::{progress::Progress, source::capture_source, upload::upload_tree};
+use cache::{
+    progress::{Progress, Transfer},
+    source::capture_source,
+    upload::upload_tree,
+};
 use protocol::{
     blob::TreeRef,
     build::{Outcome, Status},
@@ -40,10 +44,11 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
             if args.detach {
                 reached.check_detached()?;
             }
-            let uploaded = upload(&args, &reached.farm).await?;
-            let submission = source::submission(&args, project.clone(), buildspec, uploaded);
+            let uploaded = upload(&args, reached).await?;
+            let id = source::new_id()?;
+            let submission = source::submission(&args, project.clone(), buildspec, uploaded, id);
             let request = ClientRequest::Submit(Box::new(submission));
-            let submitted = submit(&reached.farm, &request).await?;
+            let submitted = submit(reached, &request).await?;
             if args.detach {
                 render::submitted_detached(&submitted, &project, args.json)?;
                 return Ok(ExitCode::SUCCESS);
@@ -73,8 +78,9 @@ pub(crate) async fn retry(args: &RetryArgs, context: &Context) -> Result<ExitCod
             if args.detach {
                 reached.check_detached()?;
             }
-            let request = ClientRequest::Retry(args.build.clone());
-            let submitted = submit(&reached.farm, &request).await?;
+            let id = source::new_id()?;
+            let build = args.build.clone();
+            let submitted = submit(reached, &ClientRequest::Retry { build, id }).await?;
             let detail = read::detail(&reached.farm, &submitted.build.to_string()).await?;
             let project = detail.summary.project;
             if args.detach {
@@ -132,15 +138,33 @@ fn exit_code(status: Status) -> u8 {
     }
 }
 
-async fn submit(farm: &Farm, request: &ClientRequest) -> Result<Submitted, CommandError> {
-    match farm.ask(request).await? {
+/// Submits, again if the answer is lost: under its id it stays the same build.
+async fn submit(reached: &mut Reached, request: &ClientRequest) -> Result<Submitted, CommandError> {
+    let reply = reached.persist(async |farm| farm.ask(request).await);
+    match reply.await? {
         ClientReply::Submitted(submitted) => Ok(submitted),
         other => Err(unexpected(&other)),
     }
 }
 
-/// Uploads the source tree, as far as the cache does not have it.
-async fn upload(args: &BuildArgs, farm: &Farm) -> Result<(TreeRef, Option<String>), CommandError> {
+/// Uploads the source tree, as far as the cache does not have it; what is there when a connection is lost
+/// need not be sent again.
+async fn upload(
+    args: &BuildArgs,
+    reached: &mut Reached,
+) -> Result<(TreeRef, Option<String>), CommandError> {
+    let uploaded = reached.persist(async |farm| upload_once(args, farm).await);
+    let (tree, version, moved) = uploaded.await?;
+    if !args.json {
+        render::uploaded(&moved);
+    }
+    Ok((tree, version))
+}
+
+async fn upload_once(
+    args: &BuildArgs,
+    farm: &Farm,
+) -> Result<(TreeRef, Option<String>, Transfer), CommandError> {
     let directory = args.directory.clone();
     let with_git = !args.no_git;
     let captured = tokio::task::spawn_blocking(move || capture_source(&directory, with_git));
@@ -155,8 +179,5 @@ async fn upload(args: &BuildArgs, farm: &Farm) -> Result<(TreeRef, Option<String
     let (tree, moved) = bar::show("uploading", &progress, upload)
         .await
         .map_err(CommandError::farm)?;
-    if !args.json {
-        render::uploaded(&moved);
-    }
-    Ok((tree, version))
+    Ok((tree, version, moved))
 }

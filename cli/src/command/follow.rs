@@ -1,6 +1,6 @@
 //! Following a build: its events and log, across lost connections, until it ends or is stopped.
 
-use std::{collections::BTreeMap, convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible};
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -20,16 +20,10 @@ use crate::{
     command::Context,
     error::CommandError,
     farm::{Farm, unexpected},
-    reach::{Purpose, Reached},
+    reach::{Purpose, RECONNECT_PAUSE, RECONNECTS_MAX, Reached},
     render::{self, out::Printer, transcript::Transcript},
     signals::StopWanted,
 };
-
-/// How often a lost connection is tried again: with the pause below, for about ten minutes, which is
-/// longer than a coordinator takes to start again.
-const RECONNECTS_MAX: u32 = 300;
-/// How long to wait between tries.
-const RECONNECT_PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows a build until it has ended, printing what happens. The first Ctrl-C stops the build.
 ///

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use buildspec::{PlanRequest, Severity};
 use protocol::{
+    build::BuildId,
     message::client::{BUILDSPEC_BYTES_MAX, SubmitBuild},
     name::ProjectName,
 };
@@ -112,14 +113,30 @@ pub(crate) fn project(args: &BuildArgs) -> Result<ProjectName, CommandError> {
         .map_err(|error| CommandError::usage(error).hint("name it with `--project NAME`"))
 }
 
+/// An id for a new build, which nobody can guess, and nobody has.
+///
+/// # Errors
+///
+/// If the system has no random numbers.
+pub(crate) fn new_id() -> Result<BuildId, CommandError> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("failed to draw a build id")
+        .map_err(CommandError::usage)?;
+    Ok(BuildId::from_random(bytes))
+}
+
 /// What to submit, but for the source.
 pub(crate) fn submission(
     args: &BuildArgs,
     project: ProjectName,
     buildspec: String,
     source: (protocol::blob::TreeRef, Option<String>),
+    id: BuildId,
 ) -> SubmitBuild {
     SubmitBuild {
+        id,
         project,
         buildspec_path: args.buildspec.clone(),
         buildspec,
@@ -130,5 +147,15 @@ pub(crate) fn submission(
         reruns: args.reruns.iter().copied().collect(),
         no_cache: args.no_cache,
         priority: args.priority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_random() {
+        assert_ne!(new_id().unwrap(), new_id().unwrap());
     }
 }

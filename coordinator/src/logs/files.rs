@@ -21,6 +21,9 @@ use crate::{directory, disk};
 /// they are written to. A quarter of the 1,024 files that a process may usually have open: connections to
 /// the metrics, the journal and readers of logs need some, too.
 const OPEN_MAX: usize = 256;
+/// How many bytes the disk has to have free for logs to be written: half of what it has to have for builds
+/// to be taken, so that facts about those that run find room.
+const FREE_BYTES_MIN: u64 = crate::session::submit::FREE_BYTES_MIN / 2;
 /// How many bytes of a log are written again at once.
 const REWRITE_BYTES: usize = 1024 * 1024;
 
@@ -39,6 +42,8 @@ pub(crate) struct LogFiles {
     open: BTreeMap<LogKey, OpenLog>,
     /// How many may be open at once.
     open_max: usize,
+    /// How many bytes have to be free for one to grow.
+    free_bytes_min: u64,
     /// Counts appends, to know who was used last.
     clock: u64,
     /// Logs of which a sync has failed: what the system shows of them may be in its memory only, so they
@@ -57,15 +62,31 @@ struct OpenLog {
 }
 
 impl LogFiles {
+    /// Files on a disk that is nearly full.
+    #[cfg(test)]
+    pub(crate) const fn on_a_full_disk(logs: Arc<Logs>) -> Self {
+        let mut files = Self::new(logs);
+        files.free_bytes_min = u64::MAX;
+        files
+    }
+
     /// The files of `logs`, none of them open.
     pub(crate) const fn new(logs: Arc<Logs>) -> Self {
         Self {
             logs,
             open: BTreeMap::new(),
             open_max: OPEN_MAX,
+            free_bytes_min: FREE_BYTES_MIN,
             clock: 0,
             doubtful: BTreeSet::new(),
         }
+    }
+
+    /// Whether the disk has room for more of logs: the last of it is for the journal, without which nothing
+    /// goes on. A disk that does not say has.
+    pub(crate) fn has_room(&self) -> bool {
+        let free = directory::free_bytes(self.logs.directory());
+        free.map_or(true, |free| self.free_bytes_min <= free)
     }
 
     /// Writes a piece; what is there already is left as it is. Nothing is durable before
@@ -102,6 +123,10 @@ impl LogFiles {
             return Err(AppendLogError::Gap { offset, length });
         };
         if new.is_empty() {
+            if !bytes.is_empty() {
+                metrics::counter!("grange_messages_ignored_total", "reason" => "duplicate")
+                    .increment(1);
+            }
             return Ok(());
         }
         if let Err(error) = log.file.write_all_at(new, length) {

@@ -74,6 +74,15 @@ struct Append {
     done: oneshot::Sender<Result<u64, AppendLogError>>,
 }
 
+impl Append {
+    fn refused(&self, source: io::Error) -> AppendLogError {
+        AppendLogError::Io {
+            path: PathBuf::from(format!("{}.{}", self.key.job, self.key.attempt)),
+            source,
+        }
+    }
+}
+
 /// What the task runs on.
 #[derive(Debug)]
 pub(crate) struct Orders {
@@ -186,8 +195,14 @@ fn write(files: &mut LogFiles, batch: Vec<Order>) -> BTreeSet<LogKey> {
     let mut waiting = BTreeMap::<LogKey, Vec<oneshot::Sender<_>>>::new();
     let mut grown = BTreeSet::new();
     let mut bytes = 0;
+    let has_room = files.has_room();
     for order in batch {
         match order {
+            Order::Append(append) if !has_room && !append.bytes.is_empty() => {
+                // As if the disk had none: who sends it waits.
+                let refused = append.refused(io::ErrorKind::StorageFull.into());
+                let _told = append.done.send(Err(refused));
+            }
             Order::Append(append) => {
                 match files.append(append.key, append.offset, &append.bytes) {
                     Ok(()) => {
@@ -278,6 +293,40 @@ mod tests {
         assert!(logs.lengths(build).unwrap().is_empty());
         stop.cancel();
         tasks.join_all().await;
+    }
+
+    #[test]
+    fn logs_leave_the_last_of_a_disk_to_the_journal() {
+        let home = tempfile::tempdir().unwrap();
+        let logs = Arc::new(Logs::open(home.path().join("logs")).unwrap());
+        let build = BuildId(7);
+        let key = LogKey {
+            job: JobId { build, index: 0 },
+            attempt: 1,
+        };
+        let append = |files: &mut LogFiles, offset, text: &'static str| {
+            let (done, mut answer) = oneshot::channel();
+            let bytes = Bytes::from(text);
+            let append = Append {
+                key,
+                offset,
+                bytes,
+                done,
+            };
+            write(files, vec![Order::Append(append)]);
+            answer.try_recv().unwrap()
+        };
+        let mut files = LogFiles::new(Arc::clone(&logs));
+        assert_eq!(append(&mut files, 0, "ab").unwrap(), 2);
+        let mut files = LogFiles::on_a_full_disk(logs);
+        let refused = append(&mut files, 2, "cd").unwrap_err();
+        assert!(
+            matches!(&refused, AppendLogError::Io { source, .. }
+                if source.kind() == io::ErrorKind::StorageFull),
+            "{refused:?}"
+        );
+        // How much there is can still be asked.
+        assert_eq!(append(&mut files, 0, "").unwrap(), 2);
     }
 
     #[tokio::test]

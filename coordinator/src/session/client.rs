@@ -178,9 +178,9 @@ impl Request {
                 dispatcher.apply(Event::Stop { build }, |_| ()).await?;
                 Ok(ClientReply::Done)
             }
-            ClientRequest::Retry(text) => {
-                let build = self.find(text.clone()).await?;
-                submit::retry(build, &self.identity, &self.farm)
+            ClientRequest::Retry { build, id } => {
+                let build = self.find(build.clone()).await?;
+                submit::retry((build, *id), &self.identity, &self.farm)
                     .await
                     .map(ClientReply::Submitted)
             }

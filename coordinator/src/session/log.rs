@@ -4,10 +4,12 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use protocol::{
+    lease::LeaseId,
     message::work::{LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart},
     name::WorkerName,
     report::Chain,
 };
+use scheduler::Event;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 use transport::{Stream, StreamError};
@@ -68,7 +70,7 @@ pub(crate) async fn run(mut stream: Stream, start: LogStart, worker: &WorkerName
     }
     // Closed however this ends: the connection may end it in the middle.
     let _open = farm.log_writer.opened(key);
-    if let Err(error) = take(&mut stream, key, farm).await {
+    if let Err(error) = take(&mut stream, (key, start.lease), farm).await {
         if let LogSessionError::Append { .. } = error {
             metrics::counter!("grange_log_streams_refused_total").increment(1);
         }
@@ -98,10 +100,18 @@ async fn check(start: LogStart, worker: &WorkerName, farm: &Farm) -> Result<(), 
     }
 }
 
-async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSessionError> {
+async fn take(
+    stream: &mut Stream,
+    (key, lease): (LogKey, LeaseId),
+    farm: &Farm,
+) -> Result<(), LogSessionError> {
     // What is there already need not be sent again.
     let durable = farm.log_writer.append(key, 0, Bytes::new()).await?;
     stream.send.message(&LogAck { durable }).await?;
+    let mut is_heard = 0 < durable;
+    if is_heard {
+        tell_heard(farm, lease).await?;
+    }
     while let Some(piece) = receive_piece(stream).await? {
         let length = usize::try_from(piece.bytes).unwrap_or(usize::MAX);
         if LOG_PIECE_BYTES_MAX < piece.bytes {
@@ -109,6 +119,11 @@ async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSe
             return Err(AppendLogError::PieceTooLarge { bytes }.into());
         }
         let bytes = stream.receive.bytes(length).await?;
+        if !is_heard && 0 < length {
+            // Also while the disk has no room for it: that is not the worker's doing.
+            tell_heard(farm, lease).await?;
+            is_heard = true;
+        }
         let durable = loop {
             let appended = farm
                 .log_writer
@@ -127,6 +142,12 @@ async fn take(stream: &mut Stream, key: LogKey, farm: &Farm) -> Result<(), LogSe
     }
     stream.send.finish();
     Ok(())
+}
+
+/// Says that an attempt has begun: each begins with a line of its own.
+async fn tell_heard(farm: &Farm, lease: LeaseId) -> Result<(), LogSessionError> {
+    let told = farm.dispatcher.tell(Event::Heard { lease }).await;
+    told.map_err(|_| LogSessionError::Stopped)
 }
 
 async fn receive_piece(stream: &mut Stream) -> Result<Option<LogPiece>, StreamError> {

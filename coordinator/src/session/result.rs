@@ -1,7 +1,7 @@
 //! Results of attempts, cut to what is kept of them: workers say what commands have printed, and the journal,
 //! the memory and every answer hold it for as long as the build is known.
 
-use protocol::{job::AttemptResult, report_group::REPORTS_MAX};
+use protocol::{job::AttemptResult, message::work::LOG_BYTES_MAX, report_group::REPORTS_MAX};
 
 /// How long the reason of an outcome may be, in bytes: a command line and what became of it.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
@@ -13,17 +13,30 @@ const CACHE_USES_MAX: usize = 16;
 /// cache takes has a fraction of this.
 const CHUNKS_MAX: usize = 8 * 1024;
 
-/// A result that is too large to be one.
+/// How large an artifact may say it is, in bytes: more than any disk of a worker holds.
+const ARTIFACT_BYTES_MAX: u64 = 1 << 40;
+/// How large what a report says may be, in bytes: the chunks that it may have, each of the largest size.
+const REPORT_BYTES_MAX: u64 = CHUNKS_MAX as u64 * 2 * 1024 * 1024;
+
+/// Why a result is none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the worker's result names more than {CHUNKS_MAX} chunks")]
-pub(super) struct TooManyChunks;
+pub(super) enum NoResult {
+    /// It names too many chunks.
+    #[error("the worker's result names more than {CHUNKS_MAX} chunks")]
+    TooManyChunks,
+    /// It says of something that it is larger than any can be: what builds keep is counted by it.
+    #[error(
+        "the worker's result has an artifact, a report or a log that is larger than any can be"
+    )]
+    TooLarge,
+}
 
 /// Cuts the texts of a result; what is left out is marked.
 ///
 /// # Errors
 ///
-/// If it names more chunks than any result has: without them it would mean something else.
-pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, TooManyChunks> {
+/// If it names more chunks than any result has, or larger things: without them it would mean something else.
+pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResult> {
     let tree = result.artifact.as_ref().map(|artifact| &artifact.tree);
     let of_tree = tree.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
     let reports = result.reports.iter().map(|report| &report.content);
@@ -31,7 +44,14 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, TooMan
     let blobs = blobs.chain(reports);
     let most = blobs.map(|blob| blob.chunks.len()).max();
     if most.is_some_and(|chunks| CHUNKS_MAX < chunks) {
-        return Err(TooManyChunks);
+        return Err(NoResult::TooManyChunks);
+    }
+    let artifact = result.artifact.as_ref();
+    let artifact = artifact.map_or(0, |artifact| artifact.bytes);
+    let mut reports = result.reports.iter();
+    let is_large = reports.any(|report| REPORT_BYTES_MAX < report.content.digest.size());
+    if is_large || ARTIFACT_BYTES_MAX < artifact || LOG_BYTES_MAX < result.log_bytes {
+        return Err(NoResult::TooLarge);
     }
     cut(&mut result.context.message, MESSAGE_BYTES_MAX);
     cut(&mut result.context.status_code, NAME_BYTES_MAX);
@@ -66,10 +86,10 @@ fn cut(text: &mut String, max: usize) {
 #[cfg(test)]
 mod tests {
     use protocol::{
-        blob::Blob,
+        blob::{Blob, TreeRef},
         build::{Outcome, PhaseContext},
         digest::Digest,
-        job::{CacheUse, CacheUseKind},
+        job::{Artifact, CacheUse, CacheUseKind},
         time::WallTime,
     };
 
@@ -115,6 +135,46 @@ mod tests {
         );
         assert_eq!(huge.cache_uses.len(), CACHE_USES_MAX);
         assert!(huge.cache_uses[0].key.len() <= NAME_BYTES_MAX);
-        assert_eq!(bounded(result("", 0, CHUNKS_MAX + 1)), Err(TooManyChunks));
+        let many = bounded(result("", 0, CHUNKS_MAX + 1));
+        assert_eq!(many, Err(NoResult::TooManyChunks));
+    }
+
+    #[test]
+    fn a_result_that_says_it_is_larger_than_any_can_be_is_refused() {
+        let largest = AttemptResult {
+            log_bytes: LOG_BYTES_MAX,
+            artifact: Some(artifact(ARTIFACT_BYTES_MAX)),
+            ..result("", 0, 0)
+        };
+        assert_eq!(bounded(largest.clone()), Ok(largest.clone()));
+        for too_large in [
+            AttemptResult {
+                log_bytes: LOG_BYTES_MAX + 1,
+                ..largest.clone()
+            },
+            AttemptResult {
+                artifact: Some(artifact(u64::MAX)),
+                ..largest
+            },
+        ] {
+            assert_eq!(bounded(too_large), Err(NoResult::TooLarge));
+        }
+    }
+
+    fn artifact(bytes: u64) -> Artifact {
+        let blob = || Blob {
+            digest: Digest::of(b""),
+            chunks: Vec::new(),
+        };
+        Artifact {
+            name: "app".to_owned(),
+            tree: TreeRef {
+                tree: blob(),
+                attributes: blob(),
+                layout: blob(),
+            },
+            files: 1,
+            bytes,
+        }
     }
 }

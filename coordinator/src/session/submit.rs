@@ -1,7 +1,7 @@
 //! Taking builds: the buildspec is read and planned here, whatever the client made of it, and the source
 //! is held at the cache before anybody is told that the build was taken.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs::File, io::Read as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use buildspec::{Diagnostic, PlanRequest, Severity};
 use cache::client::CacheError;
@@ -35,7 +35,7 @@ const VARIABLE_BYTES_MAX: usize = 256 * 1024;
 const TEXT_BYTES_MAX: usize = 4 * 1024;
 /// How many bytes the disk has to have free for a build to be taken. Facts about builds that run still
 /// fit into what is left then.
-const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+pub(crate) const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Takes a build.
 pub(crate) async fn submit(
@@ -44,9 +44,12 @@ pub(crate) async fn submit(
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
     check(build)?;
+    let id = build.id;
+    if let Some(submitted) = known(farm, id, identity).await? {
+        return Ok(submitted);
+    }
     check_room(farm)?;
     let graph = plan(build, farm).await?;
-    let id = random_id()?;
     let weight = (identity.team.clone(), graph.weight());
     check_weight(farm, weight.clone()).await?;
     let namespace = Namespace::from(identity.team.clone());
@@ -84,10 +87,13 @@ pub(crate) async fn submit(
 
 /// Takes a build again, from the same source and with the same jobs.
 pub(crate) async fn retry(
-    build: BuildId,
+    (build, id): (BuildId, BuildId),
     identity: &Identity,
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
+    if let Some(submitted) = known(farm, id, identity).await? {
+        return Ok(submitted);
+    }
     check_room(farm)?;
     let known = farm.dispatcher.ask(move |state| {
         let submission = scheduler::submission(state, build)?;
@@ -101,7 +107,6 @@ pub(crate) async fn retry(
     });
     let (source, weight) = known.await?.ok_or_else(|| deleted(build))?;
     check_weight(farm, weight.clone()).await?;
-    let id = random_id()?;
     let namespace = source.namespace.clone();
     source.hold(farm, id).await?;
     let event = Event::Retry {
@@ -118,6 +123,29 @@ pub(crate) async fn retry(
     let submitted = take(farm, event, candidate).await?;
     info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
     Ok(submitted)
+}
+
+/// The build that was taken under this id before: whoever says it again did not hear that. `None`: there is
+/// none.
+async fn known(
+    farm: &Farm,
+    id: BuildId,
+    identity: &Identity,
+) -> Result<Option<Submitted>, Refusal> {
+    let known = farm.dispatcher.ask(move |state| {
+        let summary = scheduler::build_summary(state, id)?;
+        Some((summary.team, summary.number))
+    });
+    let Some((team, number)) = known.await? else {
+        return Ok(None);
+    };
+    if team != identity.team {
+        return Err(refusal::invalid(format!(
+            "build id {id} is another's; draw one at random"
+        )));
+    }
+    info!(build = %id, "build submitted that was taken before");
+    Ok(Some(Submitted { build: id, number }))
 }
 
 fn deleted(build: BuildId) -> Refusal {
@@ -322,15 +350,6 @@ impl HeldSource {
     }
 }
 
-/// A build id that nobody can guess, and nobody has.
-fn random_id() -> Result<BuildId, Refusal> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|error| refusal::internal("draw a build id", &error))?;
-    Ok(BuildId::from_random(bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,10 +381,5 @@ mod tests {
         }
         let message = check("A", &"x".repeat(VARIABLE_BYTES_MAX)).unwrap_err();
         assert!(message.contains("262145 bytes"), "{message}");
-    }
-
-    #[test]
-    fn ids_are_random() {
-        assert_ne!(random_id().unwrap(), random_id().unwrap());
     }
 }

@@ -14,7 +14,7 @@ use protocol::{
 use scheduler::{Event, SessionId};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
 };
 use tracing::{debug, info, warn};
 use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
@@ -23,6 +23,7 @@ use super::{log, result};
 use crate::{
     dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
     farm::Farm,
+    logs::LogKey,
 };
 
 /// How many slots a worker may say it has: more than any machine has cores.
@@ -248,6 +249,11 @@ async fn receive(
             restoring(farm, worker, lease, progress).await;
             continue;
         }
+        if let WorkerMessage::Finished { lease, result } = &message
+            && !has_brought(farm, *lease, result.log_bytes).await
+        {
+            return refused("a phase is said to have ended whose log is not all here");
+        }
         let event = match event(message, session) {
             Ok(event) => event,
             Err(why) => return refused(why),
@@ -256,6 +262,21 @@ async fn receive(
             return "the coordinator stops";
         }
     }
+}
+
+/// Whether so much of an attempt's log is durable as its result says; what a stored phase left is there. Of
+/// a lease that is not out any more the result changes nothing.
+async fn has_brought(farm: &Farm, lease: LeaseId, bytes: u64) -> bool {
+    let asked = farm
+        .dispatcher
+        .ask(move |state| scheduler::live_attempt(state, lease));
+    let Ok(Some((job, attempt))) = asked.await else {
+        return true;
+    };
+    let logs = Arc::clone(&farm.logs);
+    let length = spawn_blocking(move || logs.length(LogKey { job, attempt }));
+    // A disk that does not say is not the worker's doing.
+    !matches!(length.await, Ok(Ok(length)) if length < bytes)
 }
 
 /// Passes on how far a restore is to those who follow its build, if the job is this worker's.
@@ -297,7 +318,7 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
         WorkerMessage::Finished { lease, result } => Event::Finished {
             session,
             lease,
-            result: Box::new(result::bounded(*result).map_err(|_| TOO_LARGE)?),
+            result: Box::new(result::bounded(*result).map_err(|_| NO_RESULT)?),
         },
         WorkerMessage::Began { lease } => Event::Began { session, lease },
         WorkerMessage::Declined { lease } => Event::Declined { session, lease },
@@ -309,7 +330,7 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
     })
 }
 
-const TOO_LARGE: &str = "the worker's result names more chunks than any has";
+const NO_RESULT: &str = "the worker's result is larger than any can be";
 
 fn few(leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, &'static str> {
     if LEASES_MAX < leases.len() {

@@ -1,6 +1,12 @@
 //! A farm for tests: a coordinator and a cache on loopback, and members that say what tests tell them.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use cache::{client::CacheClient, compression};
 use protocol::{
@@ -33,6 +39,8 @@ use crate::{
 
 /// A buildspec whose phases all do something, as far as anybody here knows.
 pub(super) const BUILDSPEC: &str = "version: 0.2\nphases:\n  build:\n    commands: [make]\n";
+/// The last id that was drawn for a build.
+static DRAWN: AtomicU32 = AtomicU32::new(0x1000_0000);
 /// How long a test waits for a state that has to come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -330,6 +338,7 @@ impl TestClient {
             reruns: BTreeMap::new(),
             no_cache: false,
             priority: 0,
+            id: BuildId(DRAWN.fetch_add(1, Ordering::Relaxed).into()),
         }
     }
 
@@ -388,6 +397,15 @@ impl TestClient {
 
     pub(super) async fn submit_build(&self, build: SubmitBuild) -> Result<Submitted, Refusal> {
         match self.ask(ClientRequest::Submit(Box::new(build))).await? {
+            ClientReply::Submitted(submitted) => Ok(submitted),
+            other => panic!("this answers another request: {other:?}"),
+        }
+    }
+
+    /// Submits a build again.
+    pub(super) async fn retry(&self, build: &str, id: BuildId) -> Result<Submitted, Refusal> {
+        let build = build.to_owned();
+        match self.ask(ClientRequest::Retry { build, id }).await? {
             ClientReply::Submitted(submitted) => Ok(submitted),
             other => panic!("this answers another request: {other:?}"),
         }

@@ -139,6 +139,20 @@ impl TestWorker {
 
     /// Reports an attempt, and waits until that is kept.
     pub(super) async fn finish(&mut self, assignment: &Assignment, outcome: Outcome) {
+        self.report(assignment, outcome, 0).await;
+        let expected = CoordinatorMessage::Acknowledged {
+            lease: assignment.lease,
+        };
+        assert_eq!(self.told().await, Some(expected));
+    }
+
+    /// Reports an attempt whose log has so many bytes.
+    pub(super) async fn report(
+        &mut self,
+        assignment: &Assignment,
+        outcome: Outcome,
+        log_bytes: u64,
+    ) {
         // The coordinator takes a worker's word for it that this is at the cache.
         let snapshot = Blob {
             digest: Digest::of(b"snapshot"),
@@ -151,7 +165,7 @@ impl TestWorker {
             artifact: None,
             reports: Vec::new(),
             cache_uses: Vec::new(),
-            log_bytes: 0,
+            log_bytes,
             started: WallTime(1),
             ended: WallTime(2),
             state_lost: false,
@@ -161,10 +175,6 @@ impl TestWorker {
             result: Box::new(result),
         };
         self.session.send.message(&finished).await.unwrap();
-        let expected = CoordinatorMessage::Acknowledged {
-            lease: assignment.lease,
-        };
-        assert_eq!(self.told().await, Some(expected));
     }
 
     /// Runs the next attempt that is assigned, with success.

@@ -59,7 +59,12 @@ pub enum ClientRequest {
     /// Stop a build. Answer: [`ClientReply::Done`], also if it has ended already.
     Stop(BuildRef),
     /// Submit a build again, from the same source. Answer: [`ClientReply::Submitted`].
-    Retry(BuildRef),
+    Retry {
+        /// The build.
+        build: BuildRef,
+        /// The id of the new one, as in [`SubmitBuild::id`].
+        id: BuildId,
+    },
     /// Delete builds that have ended, with their logs and artifacts. Answer: [`ClientReply::Done`].
     Delete(BuildRef),
     /// The workers. Answer: [`ClientReply::Workers`].
@@ -176,6 +181,9 @@ pub struct SubmitBuild {
     /// How urgent the build is among those of its team, from [`PRIORITY_MIN`] to [`PRIORITY_MAX`];
     /// greater is more urgent, and 0 is ordinary.
     pub priority: i8,
+    /// The id that the build gets, drawn at random by who submits it. What is submitted again under the same
+    /// id is the same build, so that who does not know whether it was taken can say it again.
+    pub id: BuildId,
 }
 
 /// A build that was taken.

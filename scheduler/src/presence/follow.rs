@@ -10,7 +10,7 @@ use super::{Connected, Presence, TAKEN_MAX};
 use crate::{
     event::Now,
     fact::{Fact, ReturnCause},
-    lease::REVOKE_GRACE,
+    lease::{BEGIN_LIMIT, REVOKE_GRACE},
     placement::PREFERENCE_WAIT,
     state::Ledger,
     timer::Timer,
@@ -54,6 +54,8 @@ impl Presence {
                 lease, job, worker, ..
             } => {
                 self.renew(*lease, now);
+                let begin = now.time + BEGIN_LIMIT;
+                self.timers.set(Timer::Begin(*lease), begin);
                 let over = self.get(worker).map(|connected| connected.connection);
                 self.given_over.extend(over.map(|over| (*lease, over)));
                 if let Some((build, _)) = ledger.job(*job) {
@@ -128,7 +130,10 @@ impl Presence {
 
     pub(super) fn limit_renewals(&mut self, leases: impl Iterator<Item = LeaseId>, now: Now) {
         let until = now.time + REVOKE_GRACE;
-        self.grace.extend(leases.map(|lease| (lease, until)));
+        for lease in leases {
+            // One that is not renewed any more stays so.
+            self.grace.entry(lease).or_insert(until);
+        }
     }
 }
 

@@ -294,6 +294,7 @@ fn a_worker_that_does_not_obey_loses_the_lease() {
         "
         0s   join w1
         0s   submit b1 build
+        1s   heard 0
         1s   stop b1
         15s  renew w1 0
         30s  renew w1 0
@@ -436,6 +437,51 @@ fn a_build_without_jobs_has_succeeded() {
         "0s submit b1",
         "
         0s b1 SUCCEEDED
+        ",
+    );
+}
+
+#[test]
+fn a_build_of_which_nothing_ran_after_all_waits_in_the_queue_again() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   leave w1
+        2s   join w1 leaving
+        61m  tick
+        479m tick
+        480m tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        2s b1.BUILD returned 0: NotBegun
+        2s dismiss w1
+        480m b1 stops: over its limit
+        480m b1.BUILD given up: TIMED_OUT
+        480m b1 TIMED_OUT
+        ",
+    );
+    // One of which something ran has started.
+    check(
+        "
+        0s   join w1
+        0s   submit b1 install,build
+        1s   ok w1 0
+        1s   leave w1
+        2s   join w1 leaving
+        59m  tick
+        60m  tick
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD returned 1: NotBegun
+        2s dismiss w1
+        60m b1 stops: over its limit
+        60m b1.BUILD given up: TIMED_OUT
+        60m b1 TIMED_OUT
         ",
     );
 }

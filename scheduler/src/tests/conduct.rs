@@ -1,6 +1,6 @@
 //! Conduct: who is put aside, and for how long it is remembered.
 
-use crate::tests::check;
+use crate::tests::{check, script::Farm};
 
 #[test]
 fn what_never_came_to_a_worker_is_given_again_at_once_and_is_no_try() {
@@ -174,4 +174,32 @@ fn faults_of_a_worker_that_stays_away_are_forgotten() {
         305s run b1.BUILD (attempt 3) on w1 under 2
         ",
     );
+}
+
+#[test]
+fn a_worker_that_takes_what_it_never_begins_loses_it_and_is_put_aside() {
+    let renewals = (1..=15).map(|count| format!("{}s renew liar 0 1 2\n", 5 * count));
+    let renewals: String = renewals.collect();
+    let mut farm = Farm::default();
+    let script = format!(
+        "0s join liar slots 1000
+        0s submit b1 a:build b:build c:build
+        1s heard 1
+        {renewals}75500ms join w1 slots 3"
+    );
+    for line in script.lines() {
+        farm.play(line.trim());
+    }
+    let seen = farm.transcript.join("\n");
+    // It is renewed for as long as it may take to begin, and then no more; what was heard of goes on.
+    assert!(seen.contains("55s renewed for liar: 0 1 2\n"), "{seen}");
+    assert!(seen.contains("60s renewed for liar: 1\n"), "{seen}");
+    for lost in ["a.BUILD lost 0", "c.BUILD lost 2"] {
+        assert!(seen.contains(&format!("75s b1.{lost}")), "{seen}");
+    }
+    assert!(!seen.contains("lost 1"), "{seen}");
+    // It was put aside before the other one came, which gets what it gave up.
+    for elsewhere in ["a.BUILD (attempt 2) on w1", "c.BUILD (attempt 2) on w1"] {
+        assert!(seen.contains(elsewhere), "{seen}");
+    }
 }

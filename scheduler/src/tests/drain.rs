@@ -137,7 +137,6 @@ fn a_draining_workers_units_start_again_if_it_is_lost() {
         22s b1.BUILD lost 1
         22s b1 unit 0 starts again: WorkerLost w1
         22s run b1.INSTALL (attempt 2) on w2 under 2
-        23s w1 is drained
         ",
     );
 }
@@ -362,6 +361,84 @@ fn a_draining_worker_is_not_dismissed_between_two_phases_of_a_unit_that_it_keeps
         4s b1.BUILD SUCCEEDED
         4s b1 SUCCEEDED
         4s dismiss w1
+        ",
+    );
+}
+
+#[test]
+fn a_worker_that_is_away_when_it_is_told_to_leave_leaves_when_it_is_back() {
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        1s   leave w1
+        2s   drain w1
+        20s  tick
+        25s  join w1
+        26s  restart
+        27s  join w1
+        28s  leave w1
+        29s  join w1 anew
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        2s w1 drains
+        20s b1.BUILD lost 0
+        25s tell w1 to leave
+        25s dismiss w1
+        27s tell w1 to leave
+        27s dismiss w1
+        28s w1 is drained
+        29s run b1.BUILD (attempt 2) on w1 under 1
+        ",
+    );
+}
+
+#[test]
+fn another_process_in_the_place_of_a_worker_that_was_to_leave_works() {
+    check(
+        "
+        0s   join w1
+        1s   leave w1
+        1s   drain w1
+        2s   join w1
+        2s   submit b1 build
+        3s   drain w1
+        4s   leave w1
+        22s  tick
+        30s  join w1 anew
+        ",
+        "
+        2s run b1.BUILD on w1 under 0
+        3s w1 drains
+        3s tell w1 to leave
+        22s b1.BUILD lost 0
+        30s w1 is drained
+        30s run b1.BUILD (attempt 2) on w1 under 1
+        ",
+    );
+}
+
+#[test]
+fn that_a_worker_drains_that_never_comes_back_is_forgotten_in_the_end() {
+    check(
+        "
+        0s    join w1
+        1s    drain w1
+        2s    join w1
+        3s    restart
+        30s   tick
+        1439m tick
+        1441m tick
+        ",
+        "
+        1s w1 drains
+        1s tell w1 to leave
+        1s dismiss w1
+        2s close the old session of w1
+        2s tell w1 to leave
+        2s dismiss w1
+        1441m w1 is drained
         ",
     );
 }

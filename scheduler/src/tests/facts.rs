@@ -110,9 +110,10 @@ fn the_json_of_leases_never_changes() {
             worker: "w1".parse().unwrap(),
             cause: ReturnCause::HandedOver,
             breaks: true,
+            unstarts: true,
             at: AT,
         },
-        r#"{"LeaseReturned":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","cause":"HandedOver","breaks":true,"at":1700000000000}}"#,
+        r#"{"LeaseReturned":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","cause":"HandedOver","breaks":true,"unstarts":true,"at":1700000000000}}"#,
     );
     check(
         &Fact::AttemptFaulted {
@@ -161,6 +162,18 @@ fn facts_of_older_journals_are_still_read() {
     check_older(
         r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"at":1700000000000}}"#,
         r#"{"AttemptFaulted":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","context":{"status_code":"CODE","message":"Why."},"breaks":null,"at":1700000000000}}"#,
+    );
+}
+
+#[test]
+fn facts_that_said_less_of_what_is_given_back_and_of_who_drains_are_still_read() {
+    check_older(
+        r#"{"LeaseReturned":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","cause":"NotBegun","breaks":true,"at":1700000000000}}"#,
+        r#"{"LeaseReturned":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","cause":"NotBegun","breaks":true,"unstarts":false,"at":1700000000000}}"#,
+    );
+    check_older(
+        r#"{"WorkerDraining":{"worker":"w1","at":1700000000000}}"#,
+        r#"{"WorkerDraining":{"worker":"w1","incarnation":null,"at":1700000000000}}"#,
     );
 }
 
@@ -226,9 +239,10 @@ fn the_json_of_ends_never_changes() {
     check(
         &Fact::WorkerDraining {
             worker: "w1".parse().unwrap(),
+            incarnation: Some(Incarnation(6)),
             at: AT,
         },
-        r#"{"WorkerDraining":{"worker":"w1","at":1700000000000}}"#,
+        r#"{"WorkerDraining":{"worker":"w1","incarnation":6,"at":1700000000000}}"#,
     );
     check(
         &Fact::WorkerDrained {

@@ -224,6 +224,7 @@ fn a_lease_that_is_not_renewed_any_more_is_not_by_coming_back_either() {
         "
         0s   join w1
         0s   submit b1 build
+        1s   heard 0
         1s   stop b1
         15s  renew w1 0
         30s  renew w1 0

@@ -383,6 +383,45 @@ fn builds_that_are_old_or_too_many_or_too_large_are_due_oldest_first() {
 }
 
 #[test]
+fn what_is_said_of_one_teams_builds_costs_no_other_team_its_own() {
+    let mut farm = farm("0s join w1");
+    let builds = [
+        ("red", 10),
+        ("blue", 10),
+        ("red", 10),
+        ("red", u64::MAX),
+        ("blue", 10),
+    ];
+    for (lease, (team, bytes)) in (0..).zip(builds) {
+        farm.play(&format!(
+            "{lease}0s submit b{} build team={team}",
+            lease + 1
+        ));
+        let words = format!("ok w1 {lease}");
+        let mut event = farm.event(&words.split(' ').collect::<Vec<_>>());
+        if let Event::Finished { result, .. } = &mut event {
+            result.log_bytes = bytes;
+        }
+        farm.apply(moment(Duration::from_secs(10 * lease + 1)), event);
+    }
+    // Sums that anybody may have said are the same after a start.
+    farm.check_ledger();
+    let policy = RetentionPolicy {
+        age: Duration::from_secs(1_000),
+        builds_max: 10,
+        bytes_max: 40,
+        weight_max: u64::MAX,
+    };
+    let due = overdue(
+        farm.scheduler.state(),
+        EPOCH + Duration::from_secs(60),
+        &policy,
+    );
+    let due: Vec<u128> = due.iter().map(|build| build.0).collect();
+    assert_eq!(due, [1, 3], "the one who said it gives, but for the newest");
+}
+
+#[test]
 fn builds_that_have_ended_are_due_when_their_graphs_take_too_much_memory() {
     let mut farm = farm("0s join w1");
     for number in 1..=3 {

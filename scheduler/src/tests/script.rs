@@ -10,6 +10,7 @@
 //! 0s  renew w1 0 1                             it renews these leases
 //! 0s  again w1 0 1                             it says the renewal before once more
 //! 0s  began w1 0 | declined w1 0               it is about to start a command; it does not begin
+//! 0s  heard 0                                  of this attempt something of its log has come
 //! 0s  hand-over w1 0 1                         it has killed these attempts
 //! 0s  ok w1 0                                  an attempt ended: ok, fail, fault, stopped, timed-out, bare,
 //!                                               state-lost
@@ -181,6 +182,7 @@ impl Farm {
                 session: session(name),
                 lease: lease(id),
             },
+            ["heard", id] => Event::Heard { lease: lease(id) },
             ["declined", name, id] => Event::Declined {
                 session: session(name),
                 lease: lease(id),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use protocol::{
+    build::BuildId,
     graph::OutcomeSet,
     job::JobId,
     lease::{LEASE_MARGIN, LeaseId},
@@ -57,11 +58,17 @@ pub enum Mutant {
     NotNamedIsTakenBack,
     /// A fault lets its whole unit run again, as if its state were lost.
     FaultLosesState,
+    /// A worker is taken to have one more slot than it has.
+    SlotTooMany,
+    /// Nobody hears that a worker leaves.
+    LeavingNotHeard,
+    /// The units that are kept on a worker start again as soon as its connection is lost.
+    GoneAtOnce,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::RenewAfterExpiry,
         Self::EffectBeforeSync,
         Self::DuplicateTaken,
@@ -79,7 +86,43 @@ impl Mutant {
         Self::BeginNotNoted,
         Self::NotNamedIsTakenBack,
         Self::FaultLosesState,
+        Self::SlotTooMany,
+        Self::LeavingNotHeard,
+        Self::GoneAtOnce,
     ];
+
+    /// The rules that it has to break, one of them, by words that only they have: that anything else goes
+    /// wrong with it would prove nothing about them.
+    pub const fn breaks(self) -> &'static [&'static str] {
+        match self {
+            Self::RenewAfterExpiry | Self::StartForgetsLeases => &["is out, and it is"],
+            Self::EffectBeforeSync => &[
+                "which is not out",
+                "is said to be taken, and is not durable",
+                "is said to have ended",
+            ],
+            Self::DuplicateTaken => &["and was out for None"],
+            Self::LateResultTaken | Self::ForeignResultTaken | Self::StopEndsAttempts => {
+                &["and still"]
+            }
+            Self::FenceWithoutMargin
+            | Self::StartWithoutFence
+            | Self::AnswerWithoutRenewal
+            | Self::NotNamedIsTakenBack => {
+                &["is given up, and w", "and still", "is given back, and runs"]
+            }
+            Self::EdgeAcceptsAnything => &["is to run, but"],
+            Self::StoredRunsAgain | Self::FaultLosesState => &["and its snapshots are there"],
+            Self::StateTooOld => &["durable records", "facts do not fit each other"],
+            Self::GrantNotJournalled => {
+                &["which is not out", "facts do not fit", "was out for None"]
+            }
+            Self::BeginNotNoted => &["which must not run twice, again"],
+            Self::SlotTooMany => &["more than it has slots"],
+            Self::LeavingNotHeard => &["leaves, and gets", "is there for ever"],
+            Self::GoneAtOnce => &["and nothing happened to"],
+        }
+    }
 }
 
 /// The real scheduler, as it is or with something wrong about it.
@@ -92,6 +135,8 @@ pub(super) struct Brain {
     /// Whose each lease is, or was, and what for.
     granted: BTreeMap<LeaseId, (WorkerName, JobId)>,
     sessions: BTreeMap<WorkerName, SessionId>,
+    /// Units that are kept on one worker, and have not ended.
+    kept: BTreeMap<(BuildId, u32), WorkerName>,
     /// What was known before the last decision.
     before: Option<Ledger>,
 }
@@ -110,6 +155,7 @@ impl Brain {
             taken: BTreeMap::new(),
             granted: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            kept: BTreeMap::new(),
             before: None,
         }
     }
@@ -181,10 +227,20 @@ impl Brain {
         for fact in facts {
             match fact {
                 Fact::LeaseGranted {
-                    lease, job, worker, ..
+                    lease,
+                    job,
+                    worker,
+                    platform,
+                    ..
                 } => {
                     self.granted.insert(*lease, (worker.clone(), *job));
+                    let known = scheduler::submission(self.scheduler.state(), job.build);
+                    if let Some(known) = known.filter(|_| platform.is_bound()) {
+                        let unit = known.graph.jobs[job.index as usize].unit;
+                        self.kept.insert((job.build, unit), worker.clone());
+                    }
                 }
+                Fact::BuildEnded { build, .. } => self.kept.retain(|(of, _), _| of != build),
                 Fact::JobEnded { lease, .. } => {
                     self.taken.insert(*lease, fact.clone());
                 }
@@ -231,6 +287,14 @@ impl Brain {
                 self.taken_back(now, session)
             }
             (Mutant::StopEndsAttempts, event @ Event::Stop { .. }) => self.stopped(now, event),
+            (Mutant::SlotTooMany, mut event @ Event::WorkerJoined { .. }) => {
+                if let Event::WorkerJoined { offer, .. } = &mut event {
+                    offer.capacity += 1;
+                }
+                self.scheduler.apply(now, event)
+            }
+            (Mutant::LeavingNotHeard, Event::Leaving { .. }) => Decision::default(),
+            (Mutant::GoneAtOnce, event @ Event::WorkerLeft { .. }) => self.gone_at_once(now, event),
             (_, event) => self.scheduler.apply(now, event),
         }
     }
@@ -326,6 +390,31 @@ impl Brain {
                 decision.facts.push(restarted);
             }
         }
+    }
+
+    /// Lets what is kept on a worker start again, unless it runs.
+    fn gone_at_once(&mut self, now: Now, event: Event) -> Decision {
+        let Event::WorkerLeft { session } = event else {
+            return self.scheduler.apply(now, event);
+        };
+        let mut decision = self.scheduler.apply(now, event);
+        let name = self.sessions.iter().find(|(_, of)| **of == session);
+        let name = name.map(|(name, _)| name.clone());
+        for ((build, unit), worker) in self.kept.clone() {
+            let restarted = Fact::UnitRestarted {
+                build,
+                unit,
+                worker: worker.clone(),
+                cause: RestartCause::WorkerLost,
+                at: now.wall,
+            };
+            let is_its = Some(&worker) == name.as_ref();
+            if is_its && self.scheduler.replay(&restarted).is_ok() {
+                self.kept.remove(&(build, unit));
+                decision.facts.push(restarted);
+            }
+        }
+        decision
     }
 
     /// As if a worker whose connection is lost had said that it never began anything.

@@ -25,7 +25,8 @@ pub fn shrunk(script: &Script, mutant: Option<Mutant>) -> Failure {
             let left_out = start..start + piece;
             let shorter = failure.script.kept(|place| !left_out.contains(&place));
             plays += 1;
-            match play(&shorter, mutant).broken {
+            let run = play(&shorter, mutant);
+            match run.broken.clone().filter(|_| run.is_failure(mutant)) {
                 Some(broken) => {
                     failure = Failure {
                         script: shorter,

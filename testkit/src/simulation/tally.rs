@@ -203,5 +203,6 @@ const EXPECTED: &[&str] = &[
     "worker: lease lost",
     "worker: lease runs out",
     "worker: result said",
+    "worker: says again that it leaves",
     "worker: state of a unit is lost",
 ];

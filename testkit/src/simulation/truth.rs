@@ -34,8 +34,8 @@ pub(super) struct Truth {
     bound: BTreeSet<(BuildId, u32)>,
     /// Units of whose state the cache has lost a part.
     stateless: BTreeSet<(BuildId, u32)>,
-    /// Builds of which a unit has started again.
-    restarted: BTreeSet<BuildId>,
+    /// Units that have started again.
+    restarted: BTreeSet<(BuildId, u32)>,
     /// Jobs of phases that must not run twice, and whose commands have started.
     started: BTreeSet<JobId>,
     /// Attempts that run, wherever that is.
@@ -93,9 +93,16 @@ impl Truth {
         self.builds.get(&build).is_none_or(Option::is_some)
     }
 
-    /// Whether a unit of a build has started again, so that phases may stand otherwise than before.
-    pub(super) fn has_restarted(&self, build: BuildId) -> bool {
-        self.restarted.contains(&build)
+    /// Whether the unit of a job has started again, so that its phases may stand otherwise than before.
+    pub(super) fn has_restarted(&self, job: JobId) -> bool {
+        let unit = self.unit_of(job);
+        unit.is_some_and(|unit| self.restarted.contains(&unit))
+    }
+
+    /// The unit of a job; `None`: nobody submitted such a job.
+    pub(super) fn unit_of(&self, job: JobId) -> Option<(BuildId, u32)> {
+        let node = self.graphs.get(&job.build)?.jobs.get(job.index as usize)?;
+        Some((job.build, node.unit))
     }
 
     /// Whether a build was forgotten.
@@ -303,7 +310,8 @@ impl Truth {
         check(is_lost, || {
             format!("unit {unit} of {build} starts again, and its snapshots are there")
         })?;
-        self.restarted.insert(build);
+        self.bound.remove(&(build, unit));
+        self.restarted.insert((build, unit));
         let Some(graph) = self.graphs.get(&build) else {
             return Err(format!(
                 "{build} has a unit that starts again, and is not known"

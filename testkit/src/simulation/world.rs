@@ -10,6 +10,7 @@ mod machine;
 mod recovery;
 mod rest;
 mod session;
+mod standing;
 mod trouble;
 mod worker;
 

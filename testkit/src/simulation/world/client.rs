@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::build::{BuildId, Outcome, Status};
+use protocol::{
+    build::{BuildId, Outcome, Status},
+    job::JobId,
+};
 use scheduler::{Event, Submission};
 
 use super::{
@@ -259,8 +262,8 @@ impl World {
                 self.require(check(may_be, || format!("nobody knows {build} any more")));
             }
             News::Look(phases, end) => {
-                let may_change = self.truth.has_restarted(build);
                 for (job, status) in phases {
+                    let may_change = self.truth.has_restarted(JobId { build, index: job });
                     let before = client.phases.insert(job, status);
                     let is_taken_back = matches!(before, Some(Status::Ended(_)))
                         && before != Some(status)

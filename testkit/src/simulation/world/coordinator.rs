@@ -10,7 +10,7 @@ use protocol::{
 };
 use scheduler::{Config, Effect, Event, Fact, LEASE_FENCE, Limits, Now, SessionId};
 
-use super::{Clock, Happening, World, logs::Logs};
+use super::{Clock, Happening, World, logs::Logs, standing::Standing};
 use crate::simulation::{
     dice::Dice,
     disk::{Disk, Fuse},
@@ -52,6 +52,8 @@ pub(super) struct Coordinator {
     attempts: BTreeMap<LeaseId, (JobId, u32)>,
     /// Results that were taken: attempts and how many bytes their logs have.
     pub(super) stored: Vec<(JobId, u32, u64)>,
+    /// How workers stand, as the facts that are durable have it.
+    pub(super) standing: Standing,
 }
 
 /// The program.
@@ -66,6 +68,7 @@ pub(super) struct Up {
     pub(super) group: Option<Group>,
     /// When each live lease ends, if nothing puts it off.
     pub(super) fences: BTreeMap<LeaseId, Time>,
+    pub(super) standing: Standing,
 }
 
 /// What waits in the queue.
@@ -122,6 +125,7 @@ impl Coordinator {
             uncertain: Vec::new(),
             attempts: BTreeMap::new(),
             stored: Vec::new(),
+            standing: Standing::default(),
         }
     }
 
@@ -242,9 +246,21 @@ impl World {
         if let Event::WorkerLeft { session } = &event {
             up.sessions.remove(session);
         }
+        up.standing.hears(&event, now);
+        let joins = match &event {
+            Event::WorkerJoined {
+                session,
+                offer,
+                leaving,
+                ..
+            } => Some((*session, offer.name.clone(), *leaving)),
+            _ => None,
+        };
         let decision = up.brain.apply(now, event);
+        let stands = up.standing.decides(joins, &decision, (now, &self.truth));
         let fenced = fence(&mut up.fences, now, &decision.facts, &decision.effects);
         self.require(fenced);
+        self.require(stands);
         for ignored in &decision.ignored {
             self.tally.add_ignored(*ignored);
         }
@@ -375,6 +391,7 @@ impl World {
                     .stored
                     .retain(|(job, ..)| job.build != *build);
             }
+            self.coordinator.standing.learn(fact, &self.truth);
             let told = self.truth.tell(fact);
             self.require(told);
         }

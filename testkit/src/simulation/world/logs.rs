@@ -10,7 +10,9 @@ use protocol::{
     message::work::{HeldLease, LogStart},
 };
 
-use super::{Happening, Lane, Payload, World};
+use scheduler::Event;
+
+use super::{Happening, Lane, Payload, World, coordinator::Order};
 use crate::simulation::{
     dice::Dice,
     sample,
@@ -175,10 +177,17 @@ impl World {
                 if new.len() < bytes.len() {
                     self.tally.add("log bytes sent twice");
                 }
+                // Said once for each stream: with its first bytes, or where there are some already.
+                let is_first = kept.bytes.is_empty() || bytes.is_empty();
                 kept.bytes.extend_from_slice(new);
+                let is_heard = is_first && !kept.bytes.is_empty();
                 let (life, keys) = (self.coordinator.life, [start.lease.0, self.now]);
                 let wait = self.dice.below("log sync", &keys, SECOND / 20);
                 self.after(wait, Happening::LogSync(life, link, start));
+                if is_heard {
+                    let lease = start.lease;
+                    self.order(Order::Event(Event::Heard { lease }, None));
+                }
             }
             None => {
                 self.tally.add("log stream refused");

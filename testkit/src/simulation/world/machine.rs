@@ -1,7 +1,7 @@
 //! Workers' machines: they die, start, sleep and wake.
 
 use protocol::{job::JobId, lease::LeaseId};
-use worker::leases::Leases;
+use worker::{departure::Departure, leases::Leases};
 
 use super::{Happening, IDLE_MAX, World, attempt::Stage};
 use crate::simulation::script::{Micros, SECOND};
@@ -20,12 +20,9 @@ impl World {
         of.ended.clear();
         of.killed.clear();
         of.links = 0;
-        of.is_dismissed = false;
-        of.is_joined = false;
-        of.hands_over_until = None;
+        of.departure = Departure::default();
         of.local.clear();
         of.said.clear();
-        of.is_leaving = false;
         of.asleep_until = 0;
         let (life, link) = (of.life, of.link.take());
         self.truth.all_cease(worker);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use coordinator::{Journal, Replayed, record};
 use scheduler::{Fact, LEASE_FENCE};
 
-use super::{Clock, Happening, IDLE_MAX, World, coordinator::Up};
+use super::{Clock, Happening, IDLE_MAX, World, coordinator::Up, standing::Standing};
 use crate::simulation::{
     disk::{Fuse, Torn},
     mutant::Brain,
@@ -123,6 +123,7 @@ impl World {
             is_called: false,
             group: None,
             fences,
+            standing: Standing::started(&self.coordinator.standing, now.time),
         });
         for build in self.cache.builds() {
             if !active.contains(&build) {

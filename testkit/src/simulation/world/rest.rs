@@ -2,7 +2,7 @@
 
 use coordinator::record;
 
-use super::{World, client::Client};
+use super::{World, client::Client, worker::Worker};
 use crate::simulation::{
     mutant::Brain,
     truth::{Broken, check},
@@ -16,12 +16,22 @@ impl World {
         };
         let mut active = scheduler::active_builds(up.brain.scheduler().state());
         let is_idle = up.group.is_none() && up.inbox.is_empty();
-        is_idle && active.next().is_none() && self.clients.values().all(Client::is_done)
+        let leaves = |worker: &Worker| worker.is_alive && worker.departure.is_leaving();
+        is_idle
+            && !self.workers.iter().any(leaves)
+            && active.next().is_none()
+            && self.clients.values().all(Client::is_done)
     }
 
     pub(super) fn check_rest(&self) -> Result<(), Broken> {
         let rests = self.truth.check_rest();
         rests.map_err(|broken| format!("{broken}; {}", self.waits()))?;
+        for worker in &self.workers {
+            let leaves = worker.is_alive && worker.departure.is_leaving();
+            check(!leaves, || {
+                format!("{} is to leave, and is there for ever", worker.offer.name)
+            })?;
+        }
         for (build, client) in &self.clients {
             check(client.is_done(), || {
                 format!("the client of b{build} never hears its end")

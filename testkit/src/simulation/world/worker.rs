@@ -19,7 +19,7 @@ use protocol::{
     time::Time,
     worker::{Incarnation, WorkerOffer},
 };
-use worker::leases::Leases;
+use worker::{departure::Departure, leases::Leases};
 
 use super::{
     Clock, Happening, Lane, Link, Payload, Traffic, World,
@@ -32,6 +32,8 @@ use crate::simulation::{
 
 /// How long a worker that hands over waits for its attempts to be dead and for the coordinator to know.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
+/// How long the line is that each attempt begins its log with, in bytes.
+const FIRST_LINE: usize = 20;
 /// How many messages a worker remembers that it said, to repeat itself.
 const SAID_MAX: usize = 12;
 
@@ -53,11 +55,7 @@ pub(super) struct Worker {
     pub(super) killed: BTreeMap<LeaseId, HeldLease>,
     pub(super) link: Option<usize>,
     pub(super) links: u64,
-    pub(super) is_joined: bool,
-    pub(super) is_leaving: bool,
-    pub(super) is_dismissed: bool,
-    /// By when it leaves, whatever is left, because it was told a second time.
-    pub(super) hands_over_until: Option<Time>,
+    pub(super) departure: Departure,
     /// Whether it will lie about what it holds when it joins next.
     pub(super) lies: bool,
     /// Units whose state is here, at level `host`.
@@ -90,10 +88,7 @@ impl Worker {
             killed: BTreeMap::new(),
             link: None,
             links: 0,
-            is_joined: false,
-            is_leaving: false,
-            is_dismissed: false,
-            hands_over_until: None,
+            departure: Departure::default(),
             lies: false,
             local: BTreeSet::new(),
             said: VecDeque::new(),
@@ -113,9 +108,7 @@ impl Worker {
     }
 
     fn is_done(&self, now: Time) -> bool {
-        let is_late = self.hands_over_until.is_some_and(|end| end <= now);
-        let is_let = self.is_dismissed || !self.is_joined;
-        self.is_leaving && (is_late || self.is_empty() && is_let)
+        self.departure.is_done(now, self.is_empty())
     }
 }
 
@@ -123,7 +116,7 @@ impl World {
     /// When a worker has something to do by itself.
     pub(super) fn worker_deadline(&self, worker: usize) -> Option<Micros> {
         let of = &self.workers[worker];
-        let moments = [of.leases.deadline(), of.hands_over_until];
+        let moments = [of.leases.deadline(), of.departure.hands_over_until()];
         let deadline = moments.into_iter().flatten().min();
         let deadline = deadline.filter(|_| of.is_alive)?;
         // A busy machine is late.
@@ -174,7 +167,7 @@ impl World {
         };
         of.links += 1;
         of.link = Some(self.links.len());
-        of.is_joined = false;
+        of.departure.disconnected();
         of.leases.joining(of.clock.time(self.now));
         self.links.push(Link {
             worker,
@@ -203,7 +196,7 @@ impl World {
             incarnation,
             connection,
             ended,
-            leaving: self.workers[worker].is_leaving,
+            leaving: self.workers[worker].departure.is_leaving(),
             holds,
         };
         self.worker_says(worker, join);
@@ -226,7 +219,7 @@ impl World {
             return;
         }
         of.link = None;
-        of.is_joined = false;
+        of.departure.disconnected();
         of.leases.disconnected();
         self.drop_hopeless(worker);
         self.leave_if_done(worker);
@@ -289,7 +282,7 @@ impl World {
                 of.killed.remove(&lease);
             }
             CoordinatorMessage::GoAhead { lease } => self.go_ahead(worker, lease),
-            CoordinatorMessage::Dismissed => self.workers[worker].is_dismissed = true,
+            CoordinatorMessage::Dismissed => self.workers[worker].departure.dismissed(),
             CoordinatorMessage::Drain => self.leave(worker),
         }
         self.leave_if_done(worker);
@@ -307,9 +300,13 @@ impl World {
                 of.leases.granted(lease, now);
             }
         }
-        of.is_joined = true;
+        let has_to_say = of.departure.joined();
         for lease in lost {
             self.lost(worker, lease);
+        }
+        if has_to_say {
+            self.tally.add("worker: says again that it leaves");
+            self.worker_says(worker, WorkerMessage::Leaving);
         }
         self.say_again(worker);
         for lease in self.running(worker) {
@@ -323,7 +320,7 @@ impl World {
     }
 
     pub(super) fn is_joined(&self, worker: usize) -> bool {
-        self.workers[worker].is_joined
+        self.workers[worker].departure.is_joined()
     }
 
     fn assigned(&mut self, worker: usize, assignment: Box<Assignment>) {
@@ -335,7 +332,7 @@ impl World {
         {
             return;
         }
-        if !of.is_joined || !of.leases.granted(lease, of.clock.time(self.now)) {
+        if !of.departure.is_joined() || !of.leases.granted(lease, of.clock.time(self.now)) {
             self.tally.add("worker: assignment comes too late");
             self.worker_says(worker, WorkerMessage::Declined { lease });
             return;
@@ -357,9 +354,10 @@ impl World {
         };
         of.running.insert(lease, running);
         let capacity = of.offer.capacity as usize;
-        let commands = of.running.values();
-        let commands = commands.filter(|running| running.stage == Stage::Commands);
-        let is_within = commands.count() <= capacity;
+        // What waits, ends or is stored has its slot; what is killed has none.
+        let held = of.running.values();
+        let held = held.filter(|running| running.stage != Stage::Killed);
+        let is_within = held.count() <= capacity;
         self.require(match is_within {
             true => Ok(()),
             false => Err(format!("w{worker} is to run more than it has slots")),
@@ -367,6 +365,8 @@ impl World {
         let begins = self.truth.begins(worker, lease, job);
         self.require(begins);
         self.open_log(worker, lease);
+        // The phase that it enters.
+        self.write(worker, lease, FIRST_LINE);
         self.later(worker, lease, (10_000, 300_000), Step::Fetch);
     }
 
@@ -375,7 +375,7 @@ impl World {
         self.say_results(worker);
         self.say_killed(worker);
         let of = &self.workers[worker];
-        if !of.is_joined {
+        if !of.departure.is_joined() {
             return;
         }
         let waiting = of.running.iter();
@@ -390,7 +390,8 @@ impl World {
     pub(super) fn say_killed(&mut self, worker: usize) {
         let of = &self.workers[worker];
         let leases: Vec<LeaseId> = of.killed.keys().copied().collect();
-        if of.is_joined && (of.hands_over_until.is_some() || !leases.is_empty()) {
+        let hands_over = of.departure.hands_over_until().is_some();
+        if of.departure.is_joined() && (hands_over || !leases.is_empty()) {
             self.tally.add("worker: gives back what it killed");
             self.worker_says(worker, WorkerMessage::HandOver { leases });
         }
@@ -400,7 +401,8 @@ impl World {
     pub(super) fn hand_over(&mut self, worker: usize) {
         self.leave(worker);
         let of = &mut self.workers[worker];
-        of.hands_over_until = Some(of.clock.time(self.now) + HAND_OVER_LIMIT);
+        let until = of.clock.time(self.now) + HAND_OVER_LIMIT;
+        of.departure.hand_over(until);
         for lease in self.running(worker) {
             self.kill(worker, lease);
         }
@@ -410,7 +412,7 @@ impl World {
 
     pub(super) fn say_results(&mut self, worker: usize) {
         let of = &self.workers[worker];
-        if !of.is_joined {
+        if !of.departure.is_joined() {
             return;
         }
         let results = of
@@ -441,11 +443,10 @@ impl World {
     /// A worker is about to leave.
     pub(super) fn leave(&mut self, worker: usize) {
         let of = &mut self.workers[worker];
-        if of.is_leaving {
+        let Some(is_told) = of.departure.leave() else {
             return;
-        }
-        of.is_leaving = true;
-        if of.is_joined {
+        };
+        if is_told {
             self.worker_says(worker, WorkerMessage::Leaving);
         }
         self.drop_hopeless(worker);
@@ -454,10 +455,10 @@ impl World {
     /// A worker that leaves does not wait for a coordinator that has given the results up.
     pub(super) fn drop_hopeless(&mut self, worker: usize) {
         let of = &mut self.workers[worker];
-        if of.is_leaving {
+        if of.departure.is_leaving() {
             let leases = &of.leases;
             of.ended.retain(|lease, _| leases.is_held(*lease));
-            if !of.is_joined {
+            if !of.departure.is_joined() {
                 // Their leases run out by themselves.
                 of.killed.clear();
             }
