@@ -111,7 +111,11 @@ fn main() -> anyhow::Result<()> {
             pairs,
             corpus,
         } => report::print(&buildspec::measure(pairs, corpus.as_deref())?, json),
-        Benchmark::Scheduler { json, runs } => report::print(&scheduler::measure(runs)?, json),
+        Benchmark::Scheduler { json, runs } => {
+            let rows = scheduler::measure(runs)?;
+            report::print(&rows, json)?;
+            report::enforce(&rows)
+        }
         Benchmark::Cache {
             json,
             part,

@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde::Serialize;
 
 /// One figure.
@@ -29,6 +29,30 @@ pub(crate) struct Row {
 /// If it is no JSON.
 pub(crate) fn say<T: Serialize>(what: &T) -> Result<()> {
     println!("{}", serde_json::to_string(what)?);
+    Ok(())
+}
+
+/// Fails if a row does not keep its ceiling, or as a rate does not reach it.
+///
+/// # Errors
+///
+/// Which.
+pub(crate) fn enforce(rows: &[Row]) -> Result<()> {
+    for row in rows {
+        let is_rate = row.unit.ends_with("/s");
+        let is_kept = row.ceiling.is_none_or(|ceiling| match is_rate {
+            true => ceiling <= row.value,
+            false => row.value <= ceiling,
+        });
+        ensure!(
+            is_kept,
+            "{}: {:.2} {}, and {:?} is the limit",
+            row.name,
+            row.value,
+            row.unit,
+            row.ceiling
+        );
+    }
     Ok(())
 }
 

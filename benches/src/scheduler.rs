@@ -7,7 +7,7 @@ mod sample;
 
 use std::collections::VecDeque;
 
-use ::scheduler::{Config, Decision, Event, Fact, Now, Scheduler, SessionId};
+use ::scheduler::{Config, Decision, Event, Fact, LEASE_FENCE, Now, Scheduler, SessionId};
 use anyhow::{Result, ensure};
 use coordinator::record;
 use protocol::lease::LeaseId;
@@ -15,14 +15,16 @@ use protocol::lease::LeaseId;
 use crate::{
     clock::{median, millis, spread, time},
     report::Row,
-    scheduler::sample::{joins, result, submission},
+    scheduler::sample::{ALL_PHASES, joins, phased, result},
 };
 
 /// How many jobs are queued.
 const JOBS: u32 = 100_000;
+/// How many jobs the build has that is stopped at once.
+const STOPPED: u32 = 6_000;
 /// Of how many teams.
 const TEAMS: u32 = 50;
-/// How many jobs a build has, each a unit of its own.
+/// How many units a build has.
 const UNITS: u32 = 10;
 /// How many workers there are, of one slot each.
 const WORKERS: u32 = 1_000;
@@ -35,44 +37,113 @@ const FLOOR: f64 = 50_000.0;
 ///
 /// If a journal cannot be written or read, or jobs are left over.
 pub(crate) fn measure(runs: u32) -> Result<Vec<Row>> {
-    let (mut rates, mut slowest) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let (rate, worst) = drain_queue()?;
-        rates.push(rate);
-        slowest.push(worst);
+    let mut rows = Vec::new();
+    // A real build is mostly next phases, which go to who has their layers if they can.
+    for phases in [1, ALL_PHASES] {
+        rows.extend(measure_queue(phases, runs)?);
     }
-    let mut rows = vec![
-        Row {
-            name: format!("assignments, {JOBS} jobs, {WORKERS} workers"),
-            value: median(rates.clone()),
-            unit: "1/s",
-            ceiling: Some(FLOOR),
-            ratio: None,
-            note: format!("to be reached; spread {:.2}", spread(&rates)),
-        },
-        Row {
-            name: "the slowest decision".to_owned(),
-            value: median(slowest),
-            unit: "ms",
-            ceiling: None,
-            ratio: None,
-            note: "of all events: submissions, joins, results".to_owned(),
-        },
-    ];
+    rows.extend(measure_masses(runs)?);
     rows.extend(measure_state()?);
     rows.extend(fairness::measure()?);
     rows.push(recovery::measure()?);
     Ok(rows)
 }
 
+/// How fast units of so many phases are assigned, and the slowest decision on the way.
+fn measure_queue(phases: u32, runs: u32) -> Result<[Row; 2]> {
+    let (mut rates, mut slowest) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let (rate, worst) = drain_queue(phases)?;
+        rates.push(rate);
+        slowest.push(worst);
+    }
+    let of = match phases {
+        1 => "units of one phase".to_owned(),
+        _ => format!("units of {phases} phases"),
+    };
+    Ok([
+        Row {
+            name: format!("assignments, {JOBS} jobs, {of}"),
+            value: median(rates.clone()),
+            unit: "1/s",
+            ceiling: Some(FLOOR),
+            ratio: None,
+            note: format!(
+                "to be reached on {WORKERS} workers; spread {:.2}",
+                spread(&rates)
+            ),
+        },
+        Row {
+            name: format!("the slowest decision, {of}"),
+            value: median(slowest),
+            unit: "ms",
+            ceiling: None,
+            ratio: None,
+            note: "of all events: submissions, joins, results".to_owned(),
+        },
+    ])
+}
+
+/// How long a decision takes that concerns very much at once: all workers are lost in one moment, or a
+/// large build is stopped.
+fn measure_masses(runs: u32) -> Result<[Row; 2]> {
+    let (mut losing, mut stopping) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let mut scheduler = queued(ALL_PHASES);
+        let assigned: usize = joins(WORKERS)
+            .map(|join| granted(&scheduler.apply(Now::default(), join)).len())
+            .sum();
+        ensure!(assigned == WORKERS as usize, "{assigned} workers have jobs");
+        let later = Now {
+            time: Now::default().time + LEASE_FENCE,
+            ..Now::default()
+        };
+        let (took, decision) = time(|| scheduler.apply(later, Event::Tick));
+        let is_loss = |fact: &&Fact| matches!(fact, Fact::LeaseLost { .. });
+        let lost = decision.facts.iter().filter(is_loss).count();
+        ensure!(lost == assigned, "{lost} leases are lost");
+        losing.push(millis(took));
+        let large = phased(u128::MAX, 0, (STOPPED / ALL_PHASES, ALL_PHASES));
+        let build = large.build;
+        scheduler.apply(later, Event::Submit(Box::new(large)));
+        let (took, decision) = time(|| scheduler.apply(later, Event::Stop { build }));
+        let ended = decision.facts.len();
+        ensure!(STOPPED as usize <= ended, "{ended} jobs end");
+        stopping.push(millis(took));
+    }
+    let row = |name: String, took| Row {
+        name,
+        value: median(took),
+        unit: "ms",
+        ceiling: None,
+        ratio: None,
+        note: "one decision".to_owned(),
+    };
+    Ok([
+        row(format!("{WORKERS} workers are lost at once"), losing),
+        row(format!("a build of {STOPPED} jobs is stopped"), stopping),
+    ])
+}
+
+/// A scheduler with all jobs in its queue, or a few more.
+fn queued(phases: u32) -> Scheduler {
+    let mut scheduler = Scheduler::new(Config::default());
+    for build in 0..builds(phases) {
+        let submission = phased(build.into(), build % TEAMS, (UNITS, phases));
+        scheduler.apply(Now::default(), Event::Submit(Box::new(submission)));
+    }
+    scheduler
+}
+
+/// How many builds have all jobs together.
+const fn builds(phases: u32) -> u32 {
+    JOBS.div_ceil(UNITS * phases)
+}
+
 /// Takes an image of the state while all jobs are queued, as a coordinator does between two decisions, and
 /// encodes it, which it does beside them.
 fn measure_state() -> Result<[Row; 2]> {
-    let mut scheduler = Scheduler::new(Config::default());
-    for build in 0..JOBS / UNITS {
-        let submission = submission(build.into(), build % TEAMS, UNITS);
-        scheduler.apply(Now::default(), Event::Submit(Box::new(submission)));
-    }
+    let scheduler = queued(1);
     let (imaged, image) = time(|| scheduler.ledger().image());
     let (encoded, state) = time(|| record::encode_state(&image));
     let row = |name: &str, took, note: String| Row {
@@ -98,13 +169,13 @@ fn measure_state() -> Result<[Row; 2]> {
     ])
 }
 
-/// Queues all jobs, lets all workers join, and lets each assignment end as soon as it was made. Gives
+/// Queues all jobs, in units of so many phases, lets all workers join, and lets each assignment end as soon as it was made. Gives
 /// assignments per second, and the slowest decision in milliseconds.
-fn drain_queue() -> Result<(f64, f64)> {
+fn drain_queue(phases: u32) -> Result<(f64, f64)> {
     let mut scheduler = Scheduler::new(Config::default());
     let mut clock = Clock::default();
-    for build in 0..JOBS / UNITS {
-        let submission = submission(build.into(), build % TEAMS, UNITS);
+    for build in 0..builds(phases) {
+        let submission = phased(build.into(), build % TEAMS, (UNITS, phases));
         clock.apply(&mut scheduler, Event::Submit(Box::new(submission)));
     }
     clock.decided = 0.0;
@@ -126,7 +197,8 @@ fn drain_queue() -> Result<(f64, f64)> {
         assigned += next.len();
         leases.extend(next);
     }
-    ensure!(assigned == JOBS as usize, "{assigned} jobs were assigned");
+    let all = builds(phases) * UNITS * phases;
+    ensure!(assigned == all as usize, "{assigned} jobs were assigned");
     let assigned = f64::from(u32::try_from(assigned)?);
     Ok((assigned / clock.decided, clock.slowest))
 }

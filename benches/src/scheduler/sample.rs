@@ -8,30 +8,55 @@ use protocol::{
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, Phase, PhaseContext},
     digest::Digest,
-    graph::{JobGraph, JobNode, UnitNode},
+    graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
     job::{AttemptResult, PhaseCommands, Task},
     name::WorkerName,
     time::WallTime,
     worker::{Incarnation, Isolation, WorkerOffer},
 };
 
+/// The phases of a unit that have commands, or do something without.
+const PHASES: [Phase; 6] = [
+    Phase::DownloadSource,
+    Phase::Install,
+    Phase::PreBuild,
+    Phase::Build,
+    Phase::PostBuild,
+    Phase::UploadArtifacts,
+];
+/// How many phases a unit of a real build has.
+pub(super) const ALL_PHASES: u32 = 6;
+
 /// A build of so many units of one phase each.
 pub(super) fn submission(build: u128, team: u32, units: u32) -> Submission {
+    phased(build, team, (units, 1))
+}
+
+/// A build of so many units of so many phases each, at most [`ALL_PHASES`], one after the other.
+pub(super) fn phased(build: u128, team: u32, (units, phases): (u32, u32)) -> Submission {
     let team = format!("team-{team}");
     let unit = |unit| UnitNode {
         identifier: Some(format!("unit_{unit}")),
         ignore_failure: false,
         shard: None,
     };
-    let job = |unit| JobNode {
-        unit,
-        phase: Phase::Build,
+    let job = |index: u32| JobNode {
+        unit: index / phases,
+        phase: match phases {
+            1 => Phase::Build,
+            _ => PHASES[(index % phases) as usize],
+        },
         task: Task::Commands(PhaseCommands {
             commands: vec!["make test".to_owned()],
             ..PhaseCommands::default()
         }),
-        needs: Vec::new(),
-        input: None,
+        needs: before(index, phases)
+            .map(|job| Edge {
+                job,
+                accepts: OutcomeSet::SUCCEEDED,
+            })
+            .collect(),
+        input: before(index, phases).next(),
     };
     Submission {
         build: BuildId(build),
@@ -48,12 +73,20 @@ pub(super) fn submission(build: u128, team: u32, units: u32) -> Submission {
         source_version: None,
         graph: JobGraph {
             units: (0..units).map(unit).collect(),
-            jobs: (0..units).map(job).collect(),
+            jobs: (0..units * phases).map(job).collect(),
             fast_fail: false,
         },
         reruns: BTreeMap::new(),
         priority: 0,
     }
+}
+
+/// The phase before one in its unit.
+fn before(index: u32, phases: u32) -> impl Iterator<Item = u32> {
+    index
+        .checked_sub(1)
+        .filter(|_| !index.is_multiple_of(phases))
+        .into_iter()
 }
 
 fn blob(text: &[u8]) -> Blob {
