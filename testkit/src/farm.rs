@@ -118,6 +118,13 @@ impl Farm {
         self.directory.path().join(format!("worker-{index}"))
     }
 
+    /// Where the cache keeps chunks and entries, but not who it is.
+    pub fn cache_store(&self) -> PathBuf {
+        let configured = self.plan.cache_directory.clone();
+        let data = configured.unwrap_or_else(|| self.directory.path().join("cache"));
+        data.join("store")
+    }
+
     /// Where a service's output goes.
     fn log_file(&self, name: &str) -> PathBuf {
         self.directory.path().join(format!("{name}.log"))

@@ -23,6 +23,14 @@ pub fn skip(why: &str) {
     tell(&format!("skipped: {why}"));
 }
 
+/// Says that this machine cannot do what a test is about, and why; the test counts as passed, but not in the
+/// slow run, nor with `GRANGE_NO_SKIP=1`: nothing would be proved there, and nobody would see it.
+pub fn cannot(why: &str) {
+    let must = slow_tests() || variable("GRANGE_NO_SKIP").is_some_and(|value| value == "1");
+    assert!(!must, "this machine has to be able to: {why}");
+    skip(why);
+}
+
 /// Tells whoever reads the test's output.
 #[expect(
     clippy::print_stderr,

@@ -26,7 +26,7 @@ impl Network {
             hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
         };
         if !try_ip(&["netns", "add", &network.switch()]) {
-            crate::skip("network namespaces need root and iproute2");
+            crate::cannot("network namespaces need root and iproute2");
             return None;
         }
         network.make_switch();

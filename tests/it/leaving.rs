@@ -125,3 +125,28 @@ fn a_worker_that_is_told_to_leave_twice_hands_its_jobs_over_at_once() {
     );
     wait::until_true("the worker has left", || farm.json(&["workers"]).len() == 1);
 }
+
+#[test]
+fn a_worker_that_is_told_to_leave_once_ends_its_phase_stores_it_and_leaves() {
+    if !has_namespaces() {
+        return;
+    }
+    let phases = format!(
+        "  build: {{commands: ['{SLOW}; echo made > made']}}\n  post_build: {{commands: ['cat made']}}\n"
+    );
+    let Running { farm, worker } = start(&phases, &[]);
+    let pid = i32::try_from(farm.worker_pid(worker)).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    let ended = farm.wait_for_end("sample#1");
+    let how = &ended["summary"]["status"]["ENDED"];
+    assert_eq!(how, "SUCCEEDED", "{ended:#}");
+    let phases = ended["units"][0]["phases"].as_array().unwrap();
+    assert!(
+        phases.iter().all(|phase| phase["attempts"] == 1),
+        "nothing ran twice: {ended:#}"
+    );
+    let own = format!("worker-{worker}");
+    assert_eq!(phase(&ended, "BUILD")["worker"], own, "{ended:#}");
+    assert_ne!(phase(&ended, "POST_BUILD")["worker"], own, "{ended:#}");
+    wait::until_true("the worker has left", || farm.json(&["workers"]).len() == 1);
+}

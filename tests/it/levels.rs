@@ -12,7 +12,7 @@ pub(crate) async fn levels() -> Vec<Isolation> {
     match probe.namespace {
         Ok(()) => vec![Isolation::Host, Isolation::Namespace],
         Err(why) => {
-            testkit::skip(&format!("level `namespace` does not work here: {why}"));
+            testkit::cannot(&format!("level `namespace` does not work here: {why}"));
             vec![Isolation::Host]
         }
     }

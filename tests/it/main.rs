@@ -27,6 +27,7 @@ mod power;
 mod recovery;
 mod sandbox;
 mod simulation;
+mod state_lost;
 mod survival;
 mod tidy;
 mod transcripts;

@@ -69,7 +69,7 @@ impl Disk {
         match made {
             Ok(()) => Some(disk),
             Err(why) => {
-                testkit::skip(&format!("no file system can be shut down here: {why}"));
+                testkit::cannot(&format!("no file system can be shut down here: {why}"));
                 None
             }
         }

@@ -38,7 +38,7 @@ fn every_mutant_is_caught() {
     for mutant in Mutant::ALL {
         let (_, failure) = sweep(1..MUTANT_SEEDS + 1, Some(mutant));
         let Some(failure) = failure else {
-            panic!("{mutant:?} is not caught in {MUTANT_SEEDS} seeds");
+            panic!("{mutant:?} does not break its rule in {MUTANT_SEEDS} seeds");
         };
         // What was left out is not what made it fail.
         let again = play(&failure.script, Some(mutant));

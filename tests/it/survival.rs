@@ -2,7 +2,7 @@
 
 pub(crate) mod story;
 
-use std::{sync::Mutex, thread, time::Duration};
+use std::{collections::BTreeMap, sync::Mutex, thread, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -101,6 +101,7 @@ fn kill_once(victim: Victim, moment: Moment) {
             .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&seen))
     });
     wait::moment(moment.later);
+    let before = farm.status("sample#1");
     kill(&mut farm, victim, &mark);
     let ended = farm.wait_for_end("sample#1");
     let followed = follower.join().unwrap();
@@ -115,12 +116,42 @@ fn kill_once(victim: Victim, moment: Moment) {
     for text in [&log.stdout, &followed.stdout] {
         Story::read(&String::from_utf8_lossy(text)).check(&ended, &what);
     }
-    let again = story::tries(&ended)
-        .iter()
-        .filter(|tries| **tries > 1)
-        .count();
-    assert!(again <= 1, "only the phase that was hit ran again: {what}");
+    check_tries(&before, &ended, &what);
+    check_told_once(&String::from_utf8_lossy(&followed.stdout), &what);
     assert!(!testkit::process::any_with_argument(&mark), "{what}");
+}
+
+/// Only the phase that was hit ran again, and once more; what was stored before did not.
+fn check_tries(before: &Value, ended: &Value, what: &str) {
+    let phases = before["units"][0]["phases"].as_array().unwrap();
+    let tries = (story::tries(before), story::tries(ended));
+    let mut again = 0;
+    for (index, phase) in phases.iter().enumerate() {
+        let (then, now) = (tries.0[index], tries.1[index]);
+        if phase["ended"].is_null() {
+            again += now.saturating_sub(1);
+        } else {
+            assert_eq!(now, then, "phase {index} was stored, and ran again: {what}");
+        }
+    }
+    assert!(again <= 1, "only the phase that was hit ran again: {what}");
+}
+
+/// Programs that follow a build are told each change once, over however many connections.
+fn check_told_once(printed: &str, what: &str) {
+    let mut last = BTreeMap::new();
+    let mut ends = 0;
+    for line in printed.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        if event["event"] == "phase" {
+            let detail = event["detail"].clone();
+            let job = detail["job"].as_u64().unwrap();
+            let before = last.insert(job, detail.clone());
+            assert_ne!(before, Some(detail), "told twice: {what}");
+        }
+        ends += u32::from(event["event"] == "ended");
+    }
+    assert_eq!(ends, 1, "{what}");
 }
 
 /// What a lost attempt printed is kept, and marked as what does not count.
@@ -357,4 +388,35 @@ fn what_a_stopped_worker_started_is_gone_before_its_job_runs_elsewhere() {
         .filter(|tries| **tries > 1)
         .count();
     assert_eq!(again, 1, "{ended:#}");
+}
+
+#[test]
+fn a_unit_at_level_host_starts_again_elsewhere_when_its_worker_dies() {
+    let mut farm = Farm::start(FarmPlan {
+        workers: 2,
+        isolation: Some("host"),
+        ..FarmPlan::default()
+    });
+    let source = tempfile::tempdir().unwrap();
+    let mark = story::unique_mark();
+    project::write_buildspec(source.path(), &story::buildspec(&mark));
+    farm.submit(source.path(), &["--project", "sample"]);
+    wait::until_true("the second phase runs", || {
+        farm.log("sample#1").contains("pre_build line 2\n")
+    });
+    let worker = running_on(&farm).expect("the phase runs");
+    farm.kill_worker(worker);
+    wait::until_true("the processes of the lost attempt are gone", || {
+        !testkit::process::any_with_argument(&mark)
+    });
+    let ended = farm.wait_for_end("sample#1");
+    let status = &ended["summary"]["status"]["ENDED"];
+    assert_eq!(status, "SUCCEEDED", "{ended:#}");
+    // The source, install and pre_build ran on both; what came later on one.
+    assert_eq!(story::tries(&ended)[..5], [2, 2, 2, 1, 1], "{ended:#}");
+    let phases = ended["units"][0]["phases"].as_array().unwrap();
+    let elsewhere = phases
+        .iter()
+        .all(|phase| phase["worker"] != format!("worker-{worker}"));
+    assert!(elsewhere, "{ended:#}");
 }
