@@ -221,6 +221,76 @@ pub(crate) enum Detail {
     Checkout,
 }
 
+/// What of a directory is captured.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    root: PathBuf,
+    selection: Selection,
+    detail: Detail,
+    /// Bytes that stand in the place of those on disk.
+    replaced: BTreeMap<TreePath, Bytes>,
+}
+
+impl Subject {
+    /// All of the directory at `root`, with all that is known of it.
+    pub const fn all(root: PathBuf) -> Self {
+        Self {
+            root,
+            selection: Selection::All,
+            detail: Detail::Full,
+            replaced: BTreeMap::new(),
+        }
+    }
+
+    /// Of a checkout at `root` what git would keep of what `selection` chooses.
+    pub(crate) const fn checkout(
+        root: PathBuf,
+        selection: Selection,
+        replaced: BTreeMap<TreePath, Bytes>,
+    ) -> Self {
+        Self {
+            root,
+            selection,
+            detail: Detail::Checkout,
+            replaced,
+        }
+    }
+
+    /// What tells a directory from a checkout in the same place.
+    pub(crate) const fn kind(&self) -> &'static [u8] {
+        match self.detail {
+            Detail::Full => b"directory",
+            Detail::Checkout => b"checkout",
+        }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens the directory.
+    pub(crate) fn capture(&self) -> Result<Capture<'_>, CaptureError> {
+        Ok(Capture {
+            roots: vec![open_root(&self.root)?],
+            selection: &self.selection,
+            links: &[],
+            dialect: Dialect::Plain,
+            detail: self.detail,
+            replaced: self.replaced.clone(),
+        })
+    }
+
+    /// Captures it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As for [`capture`].
+    pub fn run(&self) -> Result<Captured, CaptureError> {
+        self.capture()?.run()
+    }
+}
+
 /// One run of a capture.
 pub(crate) struct Capture<'a> {
     /// The directory, and for a layer the merged file system.

@@ -25,7 +25,7 @@ use protocol::{
 };
 
 use crate::{
-    capture::{Found, FoundKind, Stamp, Stamped},
+    capture::{Found, FoundKind, Stamp, Stamped, Subject},
     packing::Unit,
 };
 
@@ -145,9 +145,13 @@ pub struct LocalIndex {
 }
 
 impl LocalIndex {
-    /// The index in `directory` of what was put from the directory at `of`, which is a full path.
-    pub fn new(directory: &Path, of: &Path) -> Self {
-        let name = hex(&Digest::of(of.as_os_str().as_bytes()).hash()[..16]);
+    /// The index in `directory` of `subject`, whose root is a full path.
+    pub fn new(directory: &Path, subject: &Subject) -> Self {
+        let mut name = subject.root().as_os_str().as_bytes().to_vec();
+        // No path has a zero byte.
+        name.push(0);
+        name.extend(subject.kind());
+        let name = hex(&Digest::of(&name).hash()[..16]);
         Self {
             file: directory.join(name),
         }

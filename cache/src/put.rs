@@ -1,19 +1,18 @@
 //! From a directory of this machine to a tree at the cache, with a local index of what was put the last
 //! time: what has not changed is not read, and what the cache has is not sent.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use protocol::{blob::TreeRef, digest::Digest};
 use tracing::warn;
 
 use crate::{
-    capture::{Capture, CaptureError, Captured, Detail, Dialect, Found, Stamped, open_root},
+    capture::{CaptureError, Captured, Found, Stamped, Subject},
     client::CacheClient,
     clock::Clock,
     index::{IndexedFiles, LocalIndex, Whole, fingerprint, is_settled},
     ongoing::spawn_blocking,
     progress::{Progress, Transfer},
-    selection::Selection,
     upload::{UploadError, Uploaded, upload_known},
 };
 
@@ -39,8 +38,8 @@ pub struct Put {
     pub files_known: u64,
 }
 
-/// Brings the directory at `root` to the cache. With an `index` only what has changed since it was put
-/// the last time is read; it is brought up to date.
+/// Brings what `subject` is of a directory to the cache. With an `index` only what has changed since it was put
+/// the last time is read; it is brought up to date. An index is of one subject.
 ///
 /// # Errors
 ///
@@ -52,13 +51,14 @@ pub struct Put {
 /// May be dropped at any time; threads that read end with the file they are at.
 pub async fn put(
     client: &CacheClient,
-    root: PathBuf,
+    subject: Subject,
     index: Option<LocalIndex>,
     progress: &Progress,
 ) -> Result<Put, PutError> {
+    let subject = Arc::new(subject);
     let looking = {
-        let (root, index) = (root.clone(), index.clone());
-        blocking(move || look(root, index.as_ref()))
+        let (subject, index) = (Arc::clone(&subject), index.clone());
+        blocking(move || look(&subject, index.as_ref()))
     };
     let looked = looking.await?;
     if let Some(whole) = &looked.unchanged {
@@ -81,7 +81,7 @@ pub async fn put(
     }
     let read = {
         let index = index.clone();
-        blocking(move || read(root, looked, index.as_ref()))
+        blocking(move || read(&subject, looked, index.as_ref()))
     };
     let mut read = read.await?;
     let stamps = std::mem::take(&mut read.captured.stamps);
@@ -109,21 +109,10 @@ struct Looked {
     unchanged: Option<Whole>,
 }
 
-fn capture_of(root: PathBuf) -> Result<Capture<'static>, CaptureError> {
-    Ok(Capture {
-        roots: vec![open_root(&root)?],
-        selection: &Selection::All,
-        links: &[],
-        dialect: Dialect::Plain,
-        detail: Detail::Full,
-        replaced: std::collections::BTreeMap::new(),
-    })
-}
-
-fn look(root: PathBuf, index: Option<&LocalIndex>) -> Result<Looked, CaptureError> {
+fn look(subject: &Subject, index: Option<&LocalIndex>) -> Result<Looked, CaptureError> {
     let now = i64::try_from(Clock::wall().0).unwrap_or(0);
     let now = now.saturating_mul(1_000_000);
-    let found = capture_of(root)?.look()?;
+    let found = subject.capture()?.look()?;
     let fingerprint = index.and_then(|_| fingerprint(&found, now));
     let unchanged = index
         .filter(|_| fingerprint.is_some())
@@ -145,9 +134,13 @@ struct Read {
     fingerprint: Option<Digest>,
 }
 
-fn read(root: PathBuf, looked: Looked, index: Option<&LocalIndex>) -> Result<Read, CaptureError> {
+fn read(
+    subject: &Subject,
+    looked: Looked,
+    index: Option<&LocalIndex>,
+) -> Result<Read, CaptureError> {
     let files = index.and_then(LocalIndex::files).unwrap_or_default();
-    let captured = capture_of(root)?.read(looked.found, Some(&files))?;
+    let captured = subject.capture()?.read(looked.found, Some(&files))?;
     Ok(Read {
         captured,
         files,

@@ -22,7 +22,7 @@ use protocol::path::{PathError, TreePath};
 pub use self::config::ConfigError;
 use self::git::Repository;
 use crate::{
-    capture::{Capture, CaptureError, Captured, Detail, Dialect, open_root},
+    capture::{CaptureError, Captured, Subject},
     selection::Selection,
 };
 
@@ -82,8 +82,8 @@ pub enum SourceError {
     Capture(#[from] CaptureError),
 }
 
-/// Captures the source in `directory`, with what a build may see of its git repository if `with_git`.
-/// Blocks. Gives the commit that is checked out, too; `None` if there is none.
+/// What of the source in `directory` goes to the farm, with what a build may see of its git repository if
+/// `with_git`. Blocks. Gives the commit that is checked out, too; `None` if there is none.
 ///
 /// In a checkout, directories without files are left out as git does; elsewhere they are kept. Git
 /// directories go along as they are, but that credentials, headers, rewrites of URLs and everything
@@ -92,12 +92,12 @@ pub enum SourceError {
 ///
 /// # Errors
 ///
-/// If something cannot be read or changes meanwhile, if a configuration of git cannot be understood, or
-/// if the repository is outside of the directory.
-pub fn capture_source(
+/// If something cannot be listed, if a configuration of git cannot be read or understood, or if the
+/// repository is outside of the directory.
+pub fn list_source(
     directory: &Path,
     with_git: bool,
-) -> Result<(Captured, Option<String>), SourceError> {
+) -> Result<(Subject, Option<String>), SourceError> {
     let directory = directory
         .canonicalize()
         .map_err(|source| SourceError::Open {
@@ -124,19 +124,25 @@ pub fn capture_source(
             whole.insert(git);
         }
     }
-    let capture = Capture {
-        roots: vec![open_root(&directory)?],
-        selection: &Selection::Listed {
-            paths: listed.paths,
-            whole,
-        },
-        dialect: Dialect::Plain,
-        detail: Detail::Checkout,
-        links: &[],
-        replaced,
+    let selection = Selection::Listed {
+        paths: listed.paths,
+        whole,
     };
-    let captured = capture.run()?;
-    Ok((captured, repository.and_then(|of| of.commit())))
+    let subject = Subject::checkout(directory, selection, replaced);
+    Ok((subject, repository.and_then(|of| of.commit())))
+}
+
+/// Captures the source in `directory`, as [`list_source`] finds it. Blocks.
+///
+/// # Errors
+///
+/// As for [`list_source`], and if something cannot be read or changes meanwhile.
+pub fn capture_source(
+    directory: &Path,
+    with_git: bool,
+) -> Result<(Captured, Option<String>), SourceError> {
+    let (subject, commit) = list_source(directory, with_git)?;
+    Ok((subject.run()?, commit))
 }
 
 /// What a walk of a source finds.

@@ -11,9 +11,11 @@ use tempfile::TempDir;
 
 use super::{Put, put};
 use crate::{
+    capture::Subject,
     fixture::{Cache, cache, grow_tree},
     index::LocalIndex,
     progress::Progress,
+    source::list_source,
 };
 
 struct Site {
@@ -32,12 +34,26 @@ impl Site {
     }
 
     fn index(&self) -> LocalIndex {
-        LocalIndex::new(self.indices.path(), self.root.path())
+        LocalIndex::new(self.indices.path(), &self.subject())
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::all(self.root.path().to_owned())
     }
 
     async fn put_with(&self, index: Option<LocalIndex>) -> Put {
-        let root = self.root.path().to_owned();
-        put(&self.cache.client, root, index, &Progress::default())
+        let progress = Progress::default();
+        put(&self.cache.client, self.subject(), index, &progress)
+            .await
+            .unwrap()
+    }
+
+    /// Puts the directory as a checkout, with what a build may see of git.
+    async fn put_checkout(&self) -> Put {
+        let (subject, _) = list_source(self.root.path(), true).unwrap();
+        let index = LocalIndex::new(self.indices.path(), &subject);
+        let progress = Progress::default();
+        put(&self.cache.client, subject, Some(index), &progress)
             .await
             .unwrap()
     }
@@ -162,11 +178,39 @@ async fn what_the_cache_has_lost_is_sent_again() {
     fs::write(site.root.path().join("file"), "one").unwrap();
     let first = site.put_until_known().await;
     let other = cache().await;
-    let root = site.root.path().to_owned();
     let progress = Progress::default();
-    let put = put(&other.client, root, Some(site.index()), &progress).await;
+    let put = put(&other.client, site.subject(), Some(site.index()), &progress).await;
     let put = put.unwrap();
     assert_eq!(put.tree, first.tree);
     assert_eq!(put.transfer.chunks_moved, 4);
     assert_eq!(put.files_known, 1, "it is read only to be sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_that_has_not_changed_is_not_read_and_still_has_no_credentials() {
+    let site = Site::new().await;
+    let git = site.root.path().join(".git");
+    fs::create_dir_all(git.join("refs")).unwrap();
+    fs::create_dir_all(git.join("objects")).unwrap();
+    fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    let config = git.join("config");
+    fs::write(&config, "[credential]\n\thelper = store\n").unwrap();
+    fs::write(site.root.path().join("main.rs"), "fn main() {}").unwrap();
+    let first = site.put_checkout().await;
+    let all = first.transfer.files;
+    // The whole directory has another tree, and an index of its own.
+    let whole = site.put_until_known().await;
+    assert_ne!(whole.tree, first.tree);
+    loop {
+        let again = site.put_checkout().await;
+        assert_eq!(again.tree, first.tree);
+        if again.files_known == all {
+            break;
+        }
+    }
+    // What stands in the place of the configuration is made anew from what changed.
+    fs::write(&config, "[core]\n\tbare = false\n").unwrap();
+    let changed = site.put_checkout().await;
+    assert_ne!(changed.tree, first.tree);
+    assert!(changed.files_known < all);
 }

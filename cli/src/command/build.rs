@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use cache::{
+    index::LocalIndex,
     progress::{Progress, Transfer},
-    source::capture_source,
-    upload::upload_tree,
+    put::{Put, PutError, put},
+    source::list_source,
 };
 use protocol::{
     blob::TreeRef,
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
             if args.detach {
                 reached.check_detached()?;
             }
-            let uploaded = upload(&args, reached).await?;
+            let uploaded = upload(&args, (reached, context)).await?;
             let id = source::new_id()?;
             let submission = source::submission(&args, project.clone(), buildspec, uploaded, id);
             let request = ClientRequest::Submit(Box::new(submission));
@@ -151,9 +152,9 @@ async fn submit(reached: &mut Reached, request: &ClientRequest) -> Result<Submit
 /// need not be sent again.
 async fn upload(
     args: &BuildArgs,
-    reached: &mut Reached,
+    (reached, context): (&mut Reached, &Context),
 ) -> Result<(TreeRef, Option<String>), CommandError> {
-    let uploaded = reached.persist(async |farm| upload_once(args, farm).await);
+    let uploaded = reached.persist(async |farm| upload_once(args, (farm, context)).await);
     let (tree, version, moved) = uploaded.await?;
     if !args.json {
         render::uploaded(&moved);
@@ -163,21 +164,24 @@ async fn upload(
 
 async fn upload_once(
     args: &BuildArgs,
-    farm: &Farm,
+    (farm, context): (&Farm, &Context),
 ) -> Result<(TreeRef, Option<String>, Transfer), CommandError> {
     let directory = args.directory.clone();
     let with_git = !args.no_git;
-    let captured = tokio::task::spawn_blocking(move || capture_source(&directory, with_git));
-    let captured = bar::spin("reading the source tree", captured).await;
-    let (captured, version) = captured
-        .context("reading the source tree failed")
+    let listed = tokio::task::spawn_blocking(move || list_source(&directory, with_git));
+    let listed = bar::spin("looking at the source tree", listed).await;
+    let (subject, version) = listed
+        .context("looking at the source tree failed")
         .map_err(CommandError::farm)?
         .map_err(CommandError::usage)?;
     let (client, _) = farm.cache().await?;
     let progress = Progress::default();
-    let upload = upload_tree(&client, captured, &progress);
-    let (tree, moved) = bar::show("uploading", &progress, upload)
-        .await
-        .map_err(CommandError::farm)?;
-    Ok((tree, version, moved))
+    let index = LocalIndex::new(&context.places.indices(), &subject);
+    let putting = put(&client, subject, Some(index), &progress);
+    let put = bar::show("uploading", &progress, putting).await;
+    let Put { tree, transfer, .. } = put.map_err(|error| match error {
+        PutError::Capture(_) => CommandError::usage(error),
+        PutError::Upload(_) => CommandError::farm(error),
+    })?;
+    Ok((tree, version, transfer))
 }

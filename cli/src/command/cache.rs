@@ -8,6 +8,7 @@ use std::{fs, process::ExitCode};
 use anyhow::{Context as _, anyhow};
 use cache::{
     capture::Dialect,
+    capture::Subject,
     client::CacheClient,
     index::LocalIndex,
     materialize::{Materialize, MaterializeError, Owner, materialize},
@@ -156,11 +157,12 @@ async fn put_directory(args: &PutArgs, context: &Context) -> Result<(), CommandE
     let root = fs::canonicalize(&args.directory)
         .with_context(|| format!("failed to find `{}`", args.directory.display()))
         .map_err(CommandError::usage)?;
-    let index = LocalIndex::new(&context.places.indices(), &root);
+    let subject = Subject::all(root);
+    let index = LocalIndex::new(&context.places.indices(), &subject);
     let index = (!args.reread).then_some(index);
     with_cache(&args.read.farm, context, async |cache| {
         let progress = Progress::default();
-        let putting = put(&cache.client, root, index, &progress);
+        let putting = put(&cache.client, subject, index, &progress);
         let put = bar::show("putting", &progress, putting).await;
         let put = put.map_err(CommandError::farm)?;
         let digest = hex(put.tree.tree.digest.hash());
