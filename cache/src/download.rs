@@ -1,6 +1,6 @@
 //! From chunks at the cache to runs of bytes, and to trees, attributes and layouts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     attributes::Attributes,
@@ -8,7 +8,8 @@ use protocol::{
     canonical::DecodeError,
     digest::Digest,
     layout::Layout,
-    tree::Tree,
+    path::TreePath,
+    tree::{Entry, EntryKind, Tree},
 };
 use tokio::sync::mpsc;
 
@@ -154,6 +155,65 @@ pub async fn fetch_tree(
         return Err(FetchError::OtherTree { digest, what });
     }
     Ok((tree, attributes, layout))
+}
+
+/// Fetches one file of a tree, of at most `limit` bytes, and verifies it; `None`: the tree has no file there.
+///
+/// # Errors
+///
+/// As for [`fetch_tree`]; and if the file is longer, or its chunks are missing or do not make it up.
+pub async fn fetch_file(
+    client: &CacheClient,
+    reference: &TreeRef,
+    (path, limit): (&TreePath, u64),
+) -> Result<Option<Vec<u8>>, FetchError> {
+    let (tree, _, layout) = fetch_tree(client, reference).await?;
+    let of_file = |entry: &Entry| match &entry.kind {
+        EntryKind::File { digest, .. } => Some(*digest),
+        _ => None,
+    };
+    let Some(digest) = tree.find(path).and_then(|(_, entry)| of_file(entry)) else {
+        return Ok(None);
+    };
+    let size = digest.size();
+    if limit < size {
+        return Err(FetchError::TooLarge { digest, limit });
+    }
+    if size == 0 {
+        return Ok(Some(Vec::new()));
+    }
+    let mut seen = BTreeSet::new();
+    let files = tree.entries().iter().filter_map(of_file);
+    let mut distinct = files.filter(|digest| 0 < digest.size() && seen.insert(*digest));
+    let index = distinct.position(|other| other == digest);
+    let mismatch = || FetchError::Mismatch { digest };
+    let pieces = index.and_then(|index| layout.files.get(index));
+    let pieces = pieces.ok_or_else(mismatch)?;
+    let wanted: BTreeSet<Digest> = pieces
+        .iter()
+        .filter_map(|piece| layout.chunks.get(piece.chunk as usize).copied())
+        .collect();
+    // Each has some bytes of the file, so there are no more than it has bytes.
+    let (out, mut chunks) = mpsc::channel(READ_CHUNKS_MAX);
+    let read = client.read_chunks(wanted.into_iter().collect(), out);
+    let gather = async {
+        let mut read = BTreeMap::new();
+        while let Some(chunk) = chunks.recv().await {
+            read.insert(chunk.digest, chunk.bytes);
+        }
+        read
+    };
+    let (gathered, read) = tokio::join!(gather, read);
+    read?;
+    let mut bytes = Vec::new();
+    for piece in pieces {
+        let chunk = layout.chunks.get(piece.chunk as usize);
+        let chunk = chunk.and_then(|chunk| gathered.get(chunk));
+        let from = piece.offset as usize;
+        let run = chunk.and_then(|chunk| chunk.get(from..from + piece.length as usize));
+        bytes.extend_from_slice(run.ok_or_else(mismatch)?);
+    }
+    verify(digest, bytes).await.map(Some).ok_or_else(mismatch)
 }
 
 /// Fetches a tree and its attributes.

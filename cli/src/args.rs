@@ -4,6 +4,7 @@ mod bench;
 pub(crate) mod buildspec;
 mod cache;
 mod members;
+mod project;
 mod serve;
 
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub(crate) use self::cache::{
     CacheCommand, ExplainArgs, GcArgs, GetArgs, LsArgs, PutArgs, VerifyArgs, WhatArgs,
 };
 pub(crate) use self::members::{MemberCommand, TokenCommand};
+pub(crate) use self::project::{OneProjectArgs, ProjectCommand, SaveProjectArgs};
 pub(crate) use self::serve::{CacheServeArgs, CoordinatorArgs, JoinArgs, UpArgs, WorkerArgs};
 
 /// A build farm for your own machines: runs CodeBuild buildspecs on as many of them as you like.
@@ -58,6 +60,9 @@ pub(crate) enum Command {
     Worker(WorkerArgs),
     /// Build a source tree
     Build(BuildArgs),
+    /// Projects: what builds of a repository have in common
+    #[command(subcommand)]
+    Project(Box<ProjectCommand>),
     /// What a buildspec says, without a farm
     #[command(subcommand)]
     Buildspec(buildspec::BuildspecCommand),
@@ -135,19 +140,22 @@ pub(crate) struct FarmArgs {
     reason = "each is a flag that somebody types"
 )]
 pub(crate) struct BuildArgs {
-    /// The source tree.
-    #[arg(default_value = ".", value_hint = ValueHint::DirPath)]
-    pub(crate) directory: PathBuf,
+    /// The source tree; by default the current directory, unless the project has a repository.
+    #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(crate) directory: Option<PathBuf>,
     /// Which farm.
     #[command(flatten)]
     pub(crate) farm: FarmArgs,
     /// The project that the build belongs to; by default the directory's name.
     #[arg(long)]
     pub(crate) project: Option<ProjectName>,
-    /// The buildspec, relative to the source tree.
-    #[arg(long, default_value = "buildspec.yml", value_name = "FILE")]
-    pub(crate) buildspec: String,
-    /// A variable that goes over those of the buildspec; may be given several times.
+    /// The branch, tag or commit of the project's repository that is built, over the project's.
+    #[arg(long, value_name = "VERSION", conflicts_with = "directory")]
+    pub(crate) source_version: Option<String>,
+    /// The buildspec, relative to the source tree; by default the project's, or `buildspec.yml`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) buildspec: Option<String>,
+    /// A variable that goes over those of the project and of the buildspec; may be given several times.
     #[arg(long = "env", value_name = "K=V", value_parser = variable)]
     pub(crate) variables: Vec<(String, String)>,
     /// Run the buildspec's `batch` section.

@@ -8,6 +8,7 @@ mod buildspec;
 mod cache;
 mod follow;
 mod members;
+mod project;
 mod read;
 pub(crate) mod reports;
 mod serve;
@@ -57,6 +58,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Cache(command) => return cache::run(command, context).await,
         Command::Worker(args) => serve::worker(args, context).await?,
         Command::Build(args) => return build::run(args, context).await,
+        Command::Project(command) => project::run(*command, context).await?,
         Command::Buildspec(command) => return buildspec::run(&command),
         Command::Builds(args) => match args.command {
             None => read::builds(&args, context).await?,

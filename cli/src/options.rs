@@ -69,6 +69,9 @@ pub(crate) fn worker(
         path: file.path.clone().unwrap_or_else(own_path),
         environment: passed_on(&file.pass_environment),
         commands: build_command::ALL.map(str::to_owned).into(),
+        docker_socket: file.docker_socket.clone(),
+        docker_projects: file.docker_projects.clone(),
+        git_protocols: file.git_protocols.clone(),
         disk_budget: file.bytes_max,
         // A worker beside other services has their metrics served; one by itself says where.
         metrics_listen: None,

@@ -8,6 +8,7 @@ pub(crate) mod cache;
 mod members;
 pub(crate) mod out;
 mod plan;
+mod project;
 mod remarks;
 mod reports;
 mod table;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     bench::hits,
     members::{members, tokens},
     plan::plan,
+    project::{badge, project, projects},
     remarks::{checked, checked_json, remarks},
     reports::report,
 };

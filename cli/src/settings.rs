@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
 /// Where the cache listens unless told otherwise.
 const CACHE_LISTEN_DEFAULT: &str = "127.0.0.1:7421";
+/// What sources are fetched over unless the worker's owner says otherwise: not the machine's own files, and
+/// nothing that anybody on the way could change unseen and that has a better form.
+const GIT_PROTOCOLS: [&str; 3] = ["https", "http", "ssh"];
 /// What a build needs to know of its machine to reach the network at all: proxies and certificates, by
 /// the names that curl, git, pip, npm, cargo and the aws CLI read; and where rustup keeps toolchains.
 const PASSED_ON: [&str; 20] = [
@@ -165,6 +168,12 @@ pub(crate) struct WorkerFile {
     pub(crate) path: Option<String>,
     /// Which of the worker's own variables builds start with, where it has them.
     pub(crate) pass_environment: Vec<String>,
+    /// The protocols over which it fetches sources.
+    pub(crate) git_protocols: Vec<String>,
+    /// The socket of its machine's docker.
+    pub(crate) docker_socket: PathBuf,
+    /// The projects whose builds may use it.
+    pub(crate) docker_projects: Vec<String>,
 }
 
 impl Default for WorkerFile {
@@ -180,6 +189,9 @@ impl Default for WorkerFile {
             base_salt: String::new(),
             path: None,
             pass_environment: PASSED_ON.map(str::to_owned).into(),
+            git_protocols: GIT_PROTOCOLS.map(str::to_owned).into(),
+            docker_socket: PathBuf::from("/var/run/docker.sock"),
+            docker_projects: Vec::new(),
         }
     }
 }

@@ -2,9 +2,14 @@
 
 pub(crate) mod arrival;
 pub(crate) mod client;
+mod fetched;
 mod guests;
+mod held_source;
 pub(crate) mod log;
 mod membership;
+mod plan;
+mod project;
+mod recipe;
 pub(crate) mod refusal;
 mod result;
 pub(crate) mod submit;

@@ -201,7 +201,8 @@ async fn a_build_that_cannot_be_is_refused_with_every_reason() {
     }
     let mut build = client.build(BUILDSPEC).await;
     // A source of which the cache has nothing.
-    build.source.tree.chunks = vec![protocol::digest::Digest::of(b"nowhere")];
+    let nowhere = vec![protocol::digest::Digest::of(b"nowhere")];
+    build.source.as_mut().unwrap().tree.chunks = nowhere;
     let refusal = client.submit_build(build).await.unwrap_err();
     assert!(
         matches!(

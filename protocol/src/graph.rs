@@ -181,6 +181,15 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
             });
             Box::new(artifacts.chain(reports))
         }
+        Task::FetchSources(of) => {
+            let named = of.secondary.iter();
+            let named =
+                named.flat_map(|(name, git)| [name, &git.url].into_iter().chain(&git.version));
+            let primary = of.primary.iter();
+            Box::new(
+                named.chain(primary.flat_map(|git| [&git.url].into_iter().chain(&git.version))),
+            )
+        }
     }
 }
 

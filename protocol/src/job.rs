@@ -9,6 +9,7 @@ use crate::{
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, PhaseContext},
     cache_spec::{CacheSpec, UnaskedCache},
+    git::GitSource,
     report_group::{ReportRef, ReportSpec},
     time::WallTime,
 };
@@ -76,6 +77,35 @@ pub enum Task {
         #[serde(default)]
         reports: Vec<ReportSpec>,
     },
+    /// Fetches the sources that nobody uploads; what else there is to do is planned when they are there.
+    FetchSources(Box<FetchSources>),
+}
+
+/// What to fetch before a build can be planned.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FetchSources {
+    /// The source; `None`: it was uploaded.
+    pub primary: Option<GitSource>,
+    /// The secondary sources, by identifier.
+    pub secondary: BTreeMap<String, GitSource>,
+}
+
+/// What was fetched.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FetchedSources {
+    /// The source; `None`: it was uploaded.
+    pub primary: Option<FetchedSource>,
+    /// The secondary sources, by identifier.
+    pub secondary: BTreeMap<String, FetchedSource>,
+}
+
+/// A source that was fetched.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FetchedSource {
+    /// What it is; it is at the cache.
+    pub tree: TreeRef,
+    /// The commit.
+    pub commit: String,
 }
 
 /// The commands of a phase.
@@ -192,6 +222,9 @@ pub struct AttemptResult {
     /// can start from it. Only with [`Outcome::Fault`].
     #[serde(default)]
     pub state_lost: bool,
+    /// What [`Task::FetchSources`] has fetched; `None`: it was another task, or it failed.
+    #[serde(default)]
+    pub fetched: Option<Box<FetchedSources>>,
 }
 
 /// A named output that a build publishes.

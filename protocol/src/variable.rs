@@ -30,6 +30,7 @@ const TABLE: &[(&str, VariableClass)] = &[
     ("CODEBUILD_LAST_EXIT", VariableClass::Occasion),
     ("CODEBUILD_LOG_PATH", VariableClass::Occasion),
     ("CODEBUILD_RESOLVED_SOURCE_VERSION", VariableClass::Occasion),
+    ("CODEBUILD_SOURCE_REPO_URL", VariableClass::Occasion),
     ("CODEBUILD_SOURCE_VERSION", VariableClass::Occasion),
     ("CODEBUILD_START_TIME", VariableClass::Occasion),
     ("CI", VariableClass::Place),
@@ -42,9 +43,26 @@ const TABLE: &[(&str, VariableClass)] = &[
     ("_", VariableClass::Shell),
 ];
 
+/// How variables begin of which there is one for each secondary source, with their classes.
+const OF_SOURCES: &[(&str, VariableClass)] = &[
+    (
+        "CODEBUILD_RESOLVED_SOURCE_VERSION_",
+        VariableClass::Occasion,
+    ),
+    ("CODEBUILD_SOURCE_REPO_URL_", VariableClass::Occasion),
+    ("CODEBUILD_SOURCE_VERSION_", VariableClass::Occasion),
+    ("CODEBUILD_SRC_DIR_", VariableClass::Place),
+];
+
 /// The class of the variable `name`.
 pub fn class_of(name: &str) -> VariableClass {
+    let of_sources = OF_SOURCES.iter();
     let known = TABLE.iter().find(|(known, _)| *known == name);
+    let known = known.or_else(|| {
+        of_sources
+            .clone()
+            .find(|(start, _)| name.starts_with(start))
+    });
     known.map_or(VariableClass::Content, |&(_, class)| class)
 }
 
@@ -67,5 +85,7 @@ mod tests {
         assert!(is_carried("PATH"));
         assert!(!is_carried("CODEBUILD_BUILD_ID"));
         assert!(!is_carried("PWD"));
+        assert!(is_carried("CODEBUILD_SRC_DIR_lib"));
+        assert!(!is_carried("CODEBUILD_SOURCE_VERSION_lib"));
     }
 }

@@ -4,17 +4,22 @@ use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     access::{Grant, SignedGrant},
+    blob::TreeRef,
     build::{Outcome, Phase, Rerun},
     job::{JobId, Task},
     lease::LeaseId,
     message::{
-        cache::keys,
+        cache::keys::{self, CacheScope},
         work::{Assignment, JobInput},
     },
     time::WallTime,
 };
 
-use crate::state::{Build, Lease, State};
+use crate::{
+    event::Submission,
+    fetched::is_fetching,
+    state::{Build, Lease, State},
+};
 
 /// How much longer than a build's limit the grants of its leases are good: time to store the log and
 /// the snapshot of an attempt that ends with the limit, on clocks that differ by minutes.
@@ -71,6 +76,8 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
             },
             asks_to_begin: asks_to_begin(build, job),
             time_left: end.since(now),
+            secondary_sources: secondary_sources(submission),
+            dependencies: scope(submission),
         },
     })
 }
@@ -81,8 +88,9 @@ fn grant(build: &Build, lease: &Lease, end: WallTime) -> Grant {
     let submission = &build.submission;
     let (id, job, attempt) = (submission.build, lease.job, lease.attempt);
     let node = build.node(job.index);
-    let dependencies = keys::dependencies(&submission.project);
-    let mut writes = vec![keys::snapshot(job, attempt), dependencies.clone()];
+    let dependencies = scope(submission).dependencies();
+    let mut writes = vec![keys::snapshot(job, attempt)];
+    writes.extend(dependencies.iter().cloned());
     if node.phase == Phase::UploadArtifacts {
         writes.push(keys::artifact(id, node.unit, attempt));
     }
@@ -92,7 +100,10 @@ fn grant(build: &Build, lease: &Lease, end: WallTime) -> Grant {
         namespace: submission.namespace.clone(),
         trust: submission.trust,
         writes,
-        reads: vec![keys::source(id), keys::snapshots(id), dependencies],
+        reads: [keys::source(id), keys::snapshots(id)]
+            .into_iter()
+            .chain(dependencies)
+            .collect(),
         end,
     }
 }
@@ -102,7 +113,7 @@ fn asks_to_begin(build: &Build, job: JobId) -> bool {
     let node = build.node(job.index);
     let runs = match &node.task {
         Task::Commands(phase) => !phase.commands.is_empty() || !phase.finally.is_empty(),
-        Task::DownloadSource { .. } | Task::UploadArtifacts { .. } => false,
+        Task::DownloadSource { .. } | Task::UploadArtifacts { .. } | Task::FetchSources(_) => false,
     };
     runs && build.submission.rerun(node.phase) == Rerun::Never
 }
@@ -131,7 +142,10 @@ fn input(build: &Build, lease: &Lease) -> JobInput {
         }
         input = build.node(index).input;
     }
-    JobInput::Source(build.submission.source.clone())
+    let source = build.submission.source.clone();
+    source
+        .filter(|_| !is_fetching(build, lease.job))
+        .map_or(JobInput::Nothing, JobInput::Source)
 }
 
 fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, String> {
@@ -139,6 +153,8 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
     let unit = build.node(job.index).unit as usize;
     let started = build.started.unwrap_or_default();
     let version = &submission.source_version;
+    let origin = submission.terms.origin.as_ref();
+    let wanted = origin.map_or(version, |origin| &origin.git.version);
     let identifier = &submission.graph.units[unit].identifier;
     let log = match identifier {
         Some(identifier) => format!("{}/{identifier}", submission.build),
@@ -155,10 +171,40 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
         ("INITIATOR", Some(submission.initiator.clone())),
         ("LOG_PATH", Some(log)),
         ("RESOLVED_SOURCE_VERSION", version.clone()),
-        ("SOURCE_VERSION", version.clone()),
+        (
+            "SOURCE_REPO_URL",
+            origin.map(|origin| origin.git.url.clone()),
+        ),
+        ("SOURCE_VERSION", wanted.clone()),
         ("START_TIME", Some(started.0.to_string())),
     ];
-    let set = set.into_iter();
-    set.filter_map(|(name, value)| Some((format!("CODEBUILD_{name}"), value?)))
+    let secondary = submission.terms.secondary.iter();
+    let secondary = secondary.flat_map(|(identifier, origin)| {
+        [
+            ("RESOLVED_SOURCE_VERSION", origin.commit.clone()),
+            ("SOURCE_REPO_URL", Some(origin.git.url.clone())),
+            ("SOURCE_VERSION", origin.git.version.clone()),
+        ]
+        .map(|(name, value)| (format!("CODEBUILD_{name}_{identifier}"), value))
+    });
+    let set = set.map(|(name, value)| (format!("CODEBUILD_{name}"), value));
+    set.into_iter()
+        .chain(secondary)
+        .filter_map(|(name, value)| Some((name, value?)))
         .collect()
+}
+
+/// Whose dependency caches a build uses.
+fn scope(submission: &Submission) -> CacheScope {
+    CacheScope {
+        project: submission.project.clone(),
+        generation: submission.terms.cache_generation,
+        shared: submission.terms.cache_shared.clone(),
+    }
+}
+
+fn secondary_sources(submission: &Submission) -> BTreeMap<String, TreeRef> {
+    let secondary = submission.terms.secondary.iter();
+    let there = secondary.filter_map(|(name, origin)| Some((name.clone(), origin.tree.clone()?)));
+    there.collect()
 }

@@ -13,10 +13,12 @@ use protocol::{
 use crate::{
     effect::{Effect, effects},
     event::{Event, Ignored, Now, SessionId, Submission},
-    fact::{Fact, StopCause},
+    fact::{Fact, Limits, StopCause},
+    fetched,
     fold::fold,
     lease, placement,
     presence::Connected,
+    project,
     scheduler::Decision,
     settle,
     state::{self, State},
@@ -138,32 +140,80 @@ fn apply(turn: &mut Turn<'_>, event: Event) {
         Event::HandOver { session, leases } => worker::hand_over(turn, session, leases),
         Event::Leaving { session } => worker::leaving(turn, session),
         Event::Drain { worker } => worker::drain(turn, worker),
+        Event::Fetched { .. }
+        | Event::SaveProject { .. }
+        | Event::DeleteProject { .. }
+        | Event::InvalidateCaches { .. } => apply_of_projects(turn, event),
         Event::Tick => {}
     }
 }
 
-fn submit(turn: &mut Turn<'_>, submission: Box<Submission>) {
+fn apply_of_projects(turn: &mut Turn<'_>, event: Event) {
+    match event {
+        Event::Fetched {
+            session,
+            lease,
+            result,
+            graph,
+        } => fetched::fetched(turn, (session, lease), result, *graph),
+        Event::SaveProject {
+            team,
+            project,
+            is_there,
+        } => project::save(turn, team, project, is_there),
+        Event::DeleteProject { team, project } => project::delete(turn, team, project),
+        Event::InvalidateCaches { team, project } => {
+            project::invalidate_caches(turn, team, project);
+        }
+        _ => {}
+    }
+}
+
+fn submit(turn: &mut Turn<'_>, mut submission: Box<Submission>) {
     let ledger = &turn.state.ledger;
     let is_known = ledger.builds.contains_key(&submission.build);
     let is_sound = state::is_sound(&submission.graph) && fits(&submission.graph);
     let room = || room(turn.state, &submission.team, submission.graph.weight());
-    if is_known || !is_sound || room().is_err() {
+    if is_known || !is_sound || room().is_err() || is_crowded(turn.state, &submission) {
         return;
     }
+    let config = turn.state.config.limits;
+    let terms = &mut submission.terms;
+    terms.cache_generation = ledger
+        .projects
+        .generation(&submission.team, &submission.project);
+    if let Some((namespace, generation)) = &mut terms.cache_shared {
+        *generation = ledger
+            .projects
+            .shared_generation(&submission.team, namespace);
+    }
+    let limits = Limits {
+        queue: terms
+            .queue
+            .map_or(config.queue, |own| own.min(config.queue)),
+        run: terms.run.map_or(config.run, |own| own.min(config.run)),
+    };
     let numbers = ledger.numbers.get(&submission.team);
     let last = numbers.and_then(|of| of.get(&submission.project));
     turn.record(Fact::BuildSubmitted {
         number: last.copied().unwrap_or(0).saturating_add(1),
         order: ledger.next_order,
-        limits: turn.state.config.limits,
+        limits,
         submission,
         at: turn.now.wall,
     });
 }
 
+/// Whether as many builds of its project are there as may be.
+fn is_crowded(state: &State, submission: &Submission) -> bool {
+    let active = || project::active_of_project(state, &submission.team, &submission.project);
+    let max = submission.terms.concurrent_max;
+    max.is_some_and(|max| usize::try_from(max).is_ok_and(|max| max <= active()))
+}
+
 /// Whether a graph is within what a build may have. Not asked again when a journal is read: a limit that
 /// was lowered does not undo what was taken.
-fn fits(graph: &JobGraph) -> bool {
+pub(crate) fn fits(graph: &JobGraph) -> bool {
     graph.jobs.len() <= JOBS_MAX && graph.units.len() <= JOBS_MAX
 }
 

@@ -162,8 +162,35 @@ pub(crate) fn effects(state: &State, fact: &Fact) -> Vec<Effect> {
             let drain = session(worker).map(|session| Effect::Drain { session });
             drain.into_iter().collect()
         }
-        Fact::BuildSubmitted { .. } | Fact::WorkerDrained { .. } => Vec::new(),
+        Fact::SourcesFetched { .. } => planned(state, fact),
+        Fact::BuildSubmitted { .. }
+        | Fact::WorkerDrained { .. }
+        | Fact::ProjectSaved { .. }
+        | Fact::ProjectDeleted { .. }
+        | Fact::CachesInvalidated { .. } => Vec::new(),
     }
+}
+
+/// Every phase of a build that is planned now stands otherwise than before.
+fn planned(state: &State, fact: &Fact) -> Vec<Effect> {
+    let Fact::SourcesFetched {
+        lease,
+        job,
+        worker,
+        submission,
+        ..
+    } = fact
+    else {
+        return Vec::new();
+    };
+    let (lease, build) = (*lease, job.build);
+    let session = state.presence.session_of(worker);
+    let acknowledge = session.map(|session| Effect::Acknowledge { session, lease });
+    let jobs = (0..).zip(&submission.graph.jobs);
+    let planned = jobs.map(|(index, _)| Effect::PhaseChanged {
+        job: JobId { build, index },
+    });
+    acknowledge.into_iter().chain(planned).collect()
 }
 
 fn changed(job: JobId) -> Option<Effect> {

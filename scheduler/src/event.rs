@@ -11,10 +11,13 @@ use protocol::{
     lease::LeaseId,
     message::work::HeldLease,
     name::{Namespace, ProjectName, Team, WorkerName},
+    project::Project,
     time::{Time, WallTime},
     worker::{Incarnation, WorkerOffer},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::terms::{self, Terms};
 
 /// What time it is, on both clocks.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -50,8 +53,8 @@ pub struct Submission {
     pub trust: Trust,
     /// Who submitted it.
     pub initiator: String,
-    /// The source, uploaded already.
-    pub source: TreeRef,
+    /// The source, at the cache already; `None`: it is to be fetched.
+    pub source: Option<TreeRef>,
     /// The commit that the source is of.
     pub source_version: Option<String>,
     /// Its jobs.
@@ -63,6 +66,9 @@ pub struct Submission {
     /// How urgent it is among the builds of its team; greater is more urgent, and 0 is ordinary.
     #[serde(default)]
     pub priority: i8,
+    /// What else holds for it.
+    #[serde(default, skip_serializing_if = "terms::is_default")]
+    pub terms: Terms,
 }
 
 impl Submission {
@@ -76,8 +82,8 @@ impl Submission {
 /// Something that happened. What makes no sense in the present state changes nothing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// Take a build. Ignored if its id is known, its graph is not sound or there is
-    /// [no room](crate::room).
+    /// Take a build. Ignored if its id is known, its graph is not sound, there is [no room](crate::room), or
+    /// as many builds of its project are there as may be.
     Submit(Box<Submission>),
     /// Take the build `build` again, from the same source, under the id `retry`.
     Retry {
@@ -177,6 +183,41 @@ pub enum Event {
     Drain {
         /// The worker.
         worker: WorkerName,
+    },
+    /// An attempt has fetched the sources of a build, and this follows from what they say.
+    Fetched {
+        /// Over which connection.
+        session: SessionId,
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// What came of it.
+        result: Box<AttemptResult>,
+        /// The jobs of the build.
+        graph: Box<JobGraph>,
+    },
+    /// Make a project, or make it anew. Ignored unless it is there already or is not, as it is said here, and
+    /// if something is wrong with it or there are too many.
+    SaveProject {
+        /// Whose it is.
+        team: Team,
+        /// All of it.
+        project: Box<Project>,
+        /// Whether it is there already.
+        is_there: bool,
+    },
+    /// Forget a project. Ignored if it is not known.
+    DeleteProject {
+        /// Whose it is.
+        team: Team,
+        /// Which.
+        project: ProjectName,
+    },
+    /// Let builds of a project find none of the dependency caches that there are.
+    InvalidateCaches {
+        /// Whose it is.
+        team: Team,
+        /// Which; nobody has to have made it.
+        project: ProjectName,
     },
     /// Nothing but time has passed; due at [`Scheduler::next_deadline`](crate::Scheduler::next_deadline).
     Tick,

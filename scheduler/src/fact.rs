@@ -10,7 +10,8 @@ use protocol::{
     digest::Digest,
     job::{AttemptResult, JobId},
     lease::LeaseId,
-    name::WorkerName,
+    name::{ProjectName, Team, WorkerName},
+    project::Project,
     time::WallTime,
     worker::{Incarnation, Isolation, WorkerOffer},
 };
@@ -208,6 +209,52 @@ pub enum Fact {
     WorkerDrained {
         /// The worker.
         worker: WorkerName,
+        /// When.
+        at: WallTime,
+    },
+    /// An attempt has fetched the sources of a build, which is planned now.
+    SourcesFetched {
+        /// The attempt's lease.
+        lease: LeaseId,
+        /// The job.
+        job: JobId,
+        /// Who.
+        worker: WorkerName,
+        /// The build, with its sources and its jobs.
+        submission: Box<Submission>,
+        /// How long the attempt's log is.
+        log_bytes: u64,
+        /// When.
+        at: WallTime,
+    },
+    /// A project was made, or made anew.
+    ProjectSaved {
+        /// Whose it is.
+        team: Team,
+        /// All of it.
+        project: Box<Project>,
+        /// When.
+        at: WallTime,
+    },
+    /// A project is forgotten.
+    ProjectDeleted {
+        /// Whose it was.
+        team: Team,
+        /// Which.
+        project: ProjectName,
+        /// When.
+        at: WallTime,
+    },
+    /// Builds that are taken from now on find none of the dependency caches that a project had.
+    CachesInvalidated {
+        /// Whose it is.
+        team: Team,
+        /// Which project.
+        project: ProjectName,
+        /// How often this has happened to it.
+        generation: u64,
+        /// The name under which it shares caches, and how often this has happened to those.
+        shared: Option<(ProjectName, u64)>,
         /// When.
         at: WallTime,
     },

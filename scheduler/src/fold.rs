@@ -12,7 +12,9 @@ use protocol::{
 
 use crate::{
     fact::{Fact, RestartCause, StopCause},
+    fetched,
     index::{Readiness, readiness},
+    project,
     state::{self, Build, Ending, JobState, Lease, Ledger, Placement, Shared, Try},
 };
 
@@ -122,6 +124,10 @@ pub(crate) fn fold(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
             ledger.draining_processes.remove(worker);
             Ok(())
         }
+        Fact::SourcesFetched { .. } => fetched::fold(ledger, fact),
+        Fact::ProjectSaved { .. }
+        | Fact::ProjectDeleted { .. }
+        | Fact::CachesInvalidated { .. } => project::fold(ledger, fact),
     }
 }
 
@@ -210,10 +216,20 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     if ledger.builds.contains_key(&id) {
         return Err(FoldError::KnownBuild { build: id });
     }
+    insert(ledger, build);
+    Ok(())
+}
+
+/// Puts in a build of which nothing runs, and whose graph is sound.
+pub(crate) fn insert(ledger: &mut Ledger, build: Build) {
+    let id = build.submission.build;
     let projects = ledger.numbers.entry(build.submission.team.clone());
     let projects = projects.or_default();
-    projects.insert(build.submission.project.clone(), build.number);
-    ledger.next_order = build.order.saturating_add(1);
+    let last = projects
+        .entry(build.submission.project.clone())
+        .or_default();
+    *last = build.number.max(*last);
+    ledger.next_order = ledger.next_order.max(build.order.saturating_add(1));
     let index = &mut ledger.index;
     index.add(id, &build);
     index.weights.submit(&build);
@@ -224,7 +240,6 @@ fn submitted(ledger: &mut Ledger, build: Build) -> Result<(), FoldError> {
     for (index, _) in (0..).zip(0..jobs) {
         refresh(ledger, JobId { build: id, index });
     }
-    Ok(())
 }
 
 fn grant(
@@ -293,7 +308,7 @@ fn wait_again(
 }
 
 /// A lease is not out any more.
-fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<(), FoldError> {
+pub(crate) fn release(ledger: &mut Ledger, lease: LeaseId, job: JobId) -> Result<(), FoldError> {
     let known = known_job(ledger, job)?;
     if known.jobs[job.index as usize].state != JobState::Running(lease) {
         return Err(FoldError::Standing { job });
@@ -474,7 +489,7 @@ fn known_build_mut(ledger: &mut Ledger, id: BuildId) -> Result<&mut Build, FoldE
     build.ok_or(FoldError::UnknownBuild { build: id })
 }
 
-fn known_job(ledger: &Ledger, job: JobId) -> Result<&Build, FoldError> {
+pub(crate) fn known_job(ledger: &Ledger, job: JobId) -> Result<&Build, FoldError> {
     let JobId { build, index } = job;
     let known = ledger.builds.get(&build);
     let known = known.ok_or(FoldError::UnknownBuild { build })?;

@@ -14,6 +14,7 @@ use crate::{
     effect::Effect,
     event::{Ignored, SessionId},
     fact::{Fact, ReturnCause, StopCause},
+    fetched::is_fetching,
     settle,
     state::{Build, Job, Lease, Placement, State},
     timer::Timer,
@@ -294,6 +295,9 @@ enum Verdict {
 
 fn verdict(build: &Build, job: JobId, result: &AttemptResult) -> Verdict {
     match (result.outcome, build.stop) {
+        (Outcome::Succeeded, None) if is_fetching(build, job) => {
+            fault("The worker was to fetch the source, and has fetched nothing.")
+        }
         (Outcome::Succeeded, _) if lacks_snapshot(build, job, result) => {
             fault("The phase succeeded, but left no snapshot for the next one.")
         }

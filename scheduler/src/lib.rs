@@ -10,12 +10,14 @@ mod decide;
 mod effect;
 mod event;
 mod fact;
+mod fetched;
 mod fold;
 mod index;
 mod lease;
 mod outcome;
 mod placement;
 mod presence;
+mod project;
 mod query;
 mod queue;
 mod retention;
@@ -24,6 +26,7 @@ mod scheduler;
 mod settle;
 mod shares;
 mod state;
+mod terms;
 mod timer;
 mod weights;
 mod worker;
@@ -37,6 +40,7 @@ pub use crate::{
     fold::FoldError,
     lease::{BEGIN_LIMIT, LEASE_FENCE, REVOKE_GRACE},
     placement::PREFERENCE_WAIT,
+    project::{active_of_project, knows_project, project, projects},
     query::{
         AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,
         build_phase, build_summary, builds, counts, is_ended, knows_worker, live_attempt,
@@ -47,6 +51,7 @@ pub use crate::{
     retry::{ATTEMPTS_MAX, BENCH_FIRST, BENCH_MAX},
     scheduler::{Deadline, Decision, Scheduler},
     state::{Config, Image, Ledger, State},
+    terms::{Origin, Terms},
     weights::{NoRoom, room, weight},
 };
 

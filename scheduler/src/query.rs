@@ -249,6 +249,11 @@ fn summary(build: &Build) -> BuildSummary {
 fn phase(build: &Build, index: u32, waits: &mut Waits<'_>) -> PhaseDetail {
     let job = &build.jobs[index as usize];
     let last = job.tries.last();
+    // What was fetched belongs to the phase.
+    let first = match job.fetches {
+        0 => last,
+        _ => job.tries.first(),
+    };
     PhaseDetail {
         job: index,
         phase: build.node(index).phase,
@@ -260,12 +265,13 @@ fn phase(build: &Build, index: u32, waits: &mut Waits<'_>) -> PhaseDetail {
         waits: waits.reason(index),
         attempts: u32::try_from(job.tries.len()).unwrap_or(u32::MAX),
         worker: last.map(|tried| tried.worker.clone()),
-        started: last.map(|tried| tried.started),
+        started: first.map(|tried| tried.started),
         ended: job.ended,
         context: job.context.clone(),
         cache_uses: job
             .result
             .as_ref()
             .map_or_else(Vec::new, |result| result.cache_uses.clone()),
+        fetches: job.fetches,
     }
 }

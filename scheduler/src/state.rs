@@ -18,6 +18,7 @@ use crate::{
     fact::{Limits, Platform, StopCause},
     index::Index,
     presence::Presence,
+    project::{self, Projects},
 };
 
 /// Settings of the scheduler.
@@ -85,6 +86,9 @@ pub struct Ledger {
     pub(crate) draining: BTreeMap<WorkerName, WallTime>,
     /// Which processes of them, as far as it is known.
     pub(crate) draining_processes: BTreeMap<WorkerName, Incarnation>,
+    /// What is known of projects; images of the ledger may share it.
+    #[serde(serialize_with = "project::plain")]
+    pub(crate) projects: Arc<Projects>,
     /// What the next build's place in the order is.
     pub(crate) next_order: u64,
     /// What the next lease's number is.
@@ -139,6 +143,8 @@ pub struct Image {
     numbers: BTreeMap<Team, BTreeMap<ProjectName, u64>>,
     draining: BTreeMap<WorkerName, WallTime>,
     draining_processes: BTreeMap<WorkerName, Incarnation>,
+    #[serde(serialize_with = "project::plain")]
+    projects: Arc<Projects>,
     next_order: u64,
     next_lease: u64,
 }
@@ -152,6 +158,8 @@ struct Kept {
     draining: BTreeMap<WorkerName, WallTime>,
     #[serde(default)]
     draining_processes: BTreeMap<WorkerName, Incarnation>,
+    #[serde(default)]
+    projects: Projects,
     next_order: u64,
     next_lease: u64,
 }
@@ -165,6 +173,7 @@ impl From<Kept> for Ledger {
             numbers: kept.numbers,
             draining: kept.draining,
             draining_processes: kept.draining_processes,
+            projects: Arc::new(kept.projects),
             next_order: kept.next_order,
             next_lease: kept.next_lease,
             index,
@@ -182,6 +191,7 @@ impl Ledger {
             numbers: self.numbers.clone(),
             draining: self.draining.clone(),
             draining_processes: self.draining_processes.clone(),
+            projects: Arc::clone(&self.projects),
             next_order: self.next_order,
             next_lease: self.next_lease,
         }
@@ -356,6 +366,9 @@ pub(crate) struct Job {
     /// How many of them were given back since the last fault: no tries, really.
     #[serde(default)]
     pub(crate) returns: u32,
+    /// How many of the first of them fetched the sources, and were no tries at what is to be done now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) fetches: u32,
     /// Whether the first command of one of them has started, if the phase must not run again then.
     #[serde(default)]
     pub(crate) has_begun: bool,
@@ -393,6 +406,12 @@ impl Job {
     pub(crate) const fn is_unstarted(&self) -> bool {
         matches!(self.state, JobState::Waiting | JobState::Ready)
     }
+}
+
+/// Whether there is nothing to be written down.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How a job stands.

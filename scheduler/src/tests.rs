@@ -9,6 +9,7 @@ mod drain;
 mod facts;
 mod leases;
 mod placement;
+mod projects;
 mod queries;
 mod reruns;
 mod sample;

@@ -76,6 +76,7 @@ impl Ground {
                 .map(|earlier| self.path(earlier).join("upper"))
                 .collect(),
             hidden: vec![self.directory.path().to_owned()],
+            docker_socket: None,
             directory: source.as_os_str().as_encoded_bytes().to_vec(),
             source_directory: source,
             home: match self.isolation {

@@ -249,8 +249,7 @@ async fn perform(
         warn!(lease = %assignment.lease, "threads of an attempt go on after it was given up");
     }
     drop(slot);
-    let unit_failed = !matches!(&end, Ok(Ok(end)) if end.verdict.outcome == Outcome::Succeeded);
-    if unit_failed && matches!(assignment.task, Task::DownloadSource { .. }) {
+    if is_over(assignment, &end) {
         // No phase of the unit follows here: another try may be made elsewhere.
         if let Ground::Host { place, .. } = Ground::of(site, assignment) {
             units::clear(Arc::clone(site), place).await;
@@ -277,6 +276,18 @@ async fn perform(
     Performed::Ended(Box::new(end))
 }
 
+/// Whether no phase of the unit follows on this attempt here.
+fn is_over<E>(assignment: &Assignment, end: &Result<Result<PhaseEnd, Fault>, E>) -> bool {
+    match assignment.task {
+        Task::DownloadSource { .. } => {
+            !matches!(end, Ok(Ok(end)) if end.verdict.outcome == Outcome::Succeeded)
+        }
+        // The unit starts when it is planned, wherever that is.
+        Task::FetchSources(_) => true,
+        _ => false,
+    }
+}
+
 /// Carries out a phase; a panic in it, which is a bug, is a fault. What the phase started stands in its
 /// scene either way.
 async fn surviving(
@@ -298,6 +309,11 @@ async fn say_end(log: &Log, assignment: &Assignment, end: &PhaseEnd) -> io::Resu
             .await?;
     }
     let Verdict { outcome, context } = &end.verdict;
+    let is_planned_next = matches!(assignment.task, Task::FetchSources(_));
+    if is_planned_next && *outcome == Outcome::Succeeded {
+        // The phase goes on.
+        return Ok(());
+    }
     for line in agent_line::complete(assignment.phase, *outcome, context) {
         log.say(&line).await?;
     }
@@ -359,6 +375,7 @@ fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -
         started,
         ended,
         state_lost: end.state_lost,
+        fetched: end.fetched,
     }))
 }
 

@@ -97,6 +97,7 @@ impl Ground {
             },
             lowers: Vec::new(),
             hidden: site.hidden.clone(),
+            docker_socket: None,
             source_directory: self.source(),
             home: self.home(),
             variables: snapshot.variables.clone(),

@@ -44,6 +44,12 @@ pub struct Options {
     pub environment: BTreeMap<String, String>,
     /// The names under which `program` is a command that builds find on their `PATH`.
     pub commands: Vec<String>,
+    /// The protocols over which it fetches sources, as addresses name them.
+    pub git_protocols: Vec<String>,
+    /// The socket of this machine's docker.
+    pub docker_socket: PathBuf,
+    /// The projects whose builds may use it, as `TEAM/PROJECT`. They are root on this machine then.
+    pub docker_projects: Vec<String>,
     /// How many bytes unpacked layers may take before those not in use go.
     pub disk_budget: u64,
     /// Where to serve metrics and health over HTTP, if anywhere.

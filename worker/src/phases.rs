@@ -4,6 +4,7 @@ mod artifact;
 mod cache_paths;
 mod commands;
 mod download_source;
+mod fetch_sources;
 mod hard_links;
 mod reports;
 mod restore;
@@ -37,7 +38,7 @@ use protocol::{
     access::Trust,
     attributes::Attributes,
     blob::{Blob, TreeRef},
-    job::{Artifact, CacheUse, Shell, ShellState, Task},
+    job::{Artifact, CacheUse, FetchedSources, Shell, ShellState, Task},
     message::{
         cache::{Entry, EntryKey, PutOutcome},
         work::Assignment,
@@ -82,6 +83,8 @@ pub(crate) struct PhaseEnd {
     pub(crate) ended: Option<WallTime>,
     /// Whether the cache has lost a part of what it starts from.
     pub(crate) state_lost: bool,
+    /// The sources that were fetched.
+    pub(crate) fetched: Option<Box<FetchedSources>>,
 }
 
 impl PhaseEnd {
@@ -95,6 +98,7 @@ impl PhaseEnd {
             cache_uses: Vec::new(),
             ended: None,
             state_lost: false,
+            fetched: None,
         }
     }
 }
@@ -130,7 +134,8 @@ pub(crate) struct Work<'a> {
 pub(crate) async fn run(work: &mut Work<'_>) -> Result<PhaseEnd, Fault> {
     let ground = Ground::of(work.site, work.assignment);
     let ended = run_on(work, &ground).await;
-    let commands_ran = !matches!(work.assignment.task, Task::DownloadSource { .. });
+    let task = &work.assignment.task;
+    let commands_ran = !matches!(task, Task::DownloadSource { .. } | Task::FetchSources(_));
     match ended {
         Err(fault) if commands_ran && is_of_the_build(&fault) => Ok(PhaseEnd {
             snapshot: state::unchanged(work),
@@ -190,6 +195,7 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
             shell,
             reports,
         } => upload_artifacts::run(work, ground, (artifacts.as_ref(), reports), *shell).await,
+        Task::FetchSources(wanted) => fetch_sources::run(work, ground, wanted).await,
     }
 }
 
@@ -212,6 +218,9 @@ impl Work<'_> {
         spec.lowers = topmost_first.map(|layer| layer.path().to_owned()).collect();
         spec.variables = self.variables(snapshot);
         spec.until = Some(*self.until.borrow());
+        let Assignment { team, project, .. } = self.assignment;
+        let socket = self.site.docker.socket_for(team, project);
+        spec.docker_socket = socket.map(Path::to_owned);
         self.scene.start(spec, layers, self.log).await
     }
 

@@ -20,6 +20,7 @@ use transport::{
 use crate::{
     cache_link::CacheKeeper,
     directory::{DataDirectory, DirectoryError},
+    docker::Docker,
     layers::Layers,
     link::Link,
     options::{Options, Stop},
@@ -127,8 +128,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     };
     let (events, arrived) = Link::queue();
     let identity = directory.identity();
-    let mut hidden = options.hidden.clone();
-    hidden.push(directory.path().to_owned());
+    let hidden = [&options.hidden[..], &[directory.path().to_owned()]].concat();
     let site = Site {
         isolation,
         base: probed.base,
@@ -138,6 +138,8 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         environment: options.environment.clone(),
         commands: options.commands.clone(),
         hidden,
+        docker: docker(&options),
+        git_protocols: options.git_protocols.clone(),
         places: Places::default(),
         units: Units::default(),
         layers,
@@ -169,6 +171,13 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     client.close();
     client.idle().await;
     ended.map_err(|source| RunError::Refused { source })
+}
+
+fn docker(options: &Options) -> Docker {
+    Docker {
+        socket: options.docker_socket.clone(),
+        projects: options.docker_projects.clone(),
+    }
 }
 
 async fn listen_for_metrics(listen: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {

@@ -6,8 +6,8 @@ use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache_link::CacheLink, directory::DataDirectory, layers::Layers, places::Places, spent::Spent,
-    units::Units,
+    cache_link::CacheLink, directory::DataDirectory, docker::Docker, layers::Layers,
+    places::Places, spent::Spent, units::Units,
 };
 
 /// What all attempts of a worker share.
@@ -29,6 +29,10 @@ pub(crate) struct Site {
     pub(crate) commands: Vec<String>,
     /// Directories that commands must not see.
     pub(crate) hidden: Vec<PathBuf>,
+    /// Who may use docker.
+    pub(crate) docker: Docker,
+    /// The protocols over which sources may be fetched.
+    pub(crate) git_protocols: Vec<String>,
     /// Where units stand at level `host`.
     pub(crate) places: Places,
     /// Which of them are about to go.

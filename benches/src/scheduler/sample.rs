@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ::scheduler::{Event, SessionId, Submission};
+use ::scheduler::{Event, SessionId, Submission, Terms};
 use protocol::{
     access::Trust,
     blob::{Blob, TreeRef},
@@ -65,11 +65,11 @@ pub(super) fn phased(build: u128, team: u32, (units, phases): (u32, u32)) -> Sub
         project: "app".parse().expect("it is a name"),
         trust: Trust::Team,
         initiator: "ann".to_owned(),
-        source: TreeRef {
+        source: Some(TreeRef {
             tree: blob(b"tree"),
             attributes: blob(b"attributes"),
             layout: blob(b"layout"),
-        },
+        }),
         source_version: None,
         graph: JobGraph {
             units: (0..units).map(unit).collect(),
@@ -78,6 +78,7 @@ pub(super) fn phased(build: u128, team: u32, (units, phases): (u32, u32)) -> Sub
         },
         reruns: BTreeMap::new(),
         priority: 0,
+        terms: Terms::default(),
     }
 }
 
@@ -110,6 +111,7 @@ pub(super) fn result() -> AttemptResult {
         started: WallTime(1),
         ended: WallTime(2),
         state_lost: false,
+        fetched: None,
     }
 }
 

@@ -28,6 +28,14 @@ pub(crate) enum CacheCommand {
     Stats(ReadArgs),
     /// Explain why a dependency cache was not there
     Explain(ExplainArgs),
+    /// Let the next builds of a project find none of the dependency caches that there are
+    Invalidate {
+        /// The project.
+        project: ProjectName,
+        /// Which farm.
+        #[command(flatten)]
+        farm: FarmArgs,
+    },
 }
 
 /// `grange cache put`.

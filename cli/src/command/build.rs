@@ -21,7 +21,7 @@ use crate::{
     command::{
         Context, artifacts,
         follow::{self, Followed},
-        read, source,
+        project, read, source,
     },
     error::{CommandError, exit},
     farm::{Farm, unexpected},
@@ -35,7 +35,11 @@ use crate::{
 ///
 /// If the build could not be run.
 pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, CommandError> {
-    let buildspec = source::checked_buildspec(&args)?;
+    // With a project that is named, it may not be this file that counts.
+    let found = match args.project {
+        None => Some(source::checked_buildspec(&args, source::named(&args))?),
+        Some(_) => None,
+    };
     let project = source::project(&args)?;
     if let Some(directory) = &args.artifacts {
         artifacts::check_target(directory)?;
@@ -45,9 +49,16 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
             if args.detach {
                 reached.check_detached()?;
             }
-            let uploaded = upload(&args, (reached, context)).await?;
+            let known = project::known(&reached.farm, &project).await?;
+            let known = known.map(|known| known.project);
             let id = source::new_id()?;
-            let submission = source::submission(&args, project.clone(), buildspec, uploaded, id);
+            let submission = if source::is_fetched(&args, known.as_ref()) {
+                source::submission(&args, project.clone(), (String::new(), None), id)
+            } else {
+                let buildspec = source::to_submit(&args, known.as_ref(), found)?;
+                let uploaded = upload(&args, (reached, context)).await?;
+                source::submission(&args, project.clone(), (buildspec, Some(uploaded)), id)
+            };
             let request = ClientRequest::Submit(Box::new(submission));
             let submitted = submit(reached, &request).await?;
             if args.detach {
@@ -166,7 +177,7 @@ async fn upload_once(
     args: &BuildArgs,
     (farm, context): (&Farm, &Context),
 ) -> Result<(TreeRef, Option<String>, Transfer), CommandError> {
-    let directory = args.directory.clone();
+    let directory = source::directory(args).to_owned();
     let with_git = !args.no_git;
     let listed = tokio::task::spawn_blocking(move || list_source(&directory, with_git));
     let listed = bar::spin("looking at the source tree", listed).await;

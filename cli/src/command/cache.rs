@@ -27,7 +27,7 @@ use protocol::{
 pub(crate) use self::explain::Explanation;
 use crate::{
     args::{CacheCommand, FarmArgs, GetArgs, PutArgs},
-    command::{Context, serve},
+    command::{Context, project, serve},
     error::CommandError,
     reach::Purpose,
     render::{self, bar},
@@ -52,6 +52,9 @@ pub(super) async fn run(
         CacheCommand::Gc(args) => look::gc(&args, context).await?,
         CacheCommand::Stats(args) => look::stats(&args, context).await?,
         CacheCommand::Explain(args) => explain::run(&args, context).await?,
+        CacheCommand::Invalidate { project, farm } => {
+            project::invalidate_caches(project, &farm, context).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,32 +1,116 @@
 //! What is handed in: the buildspec, checked before anything moves, and the source tree.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, anyhow};
-use buildspec::{PlanRequest, Severity};
+use buildspec::{BuildSpec, PlanError, PlanRequest, Severity};
 use protocol::{
+    blob::TreeRef,
     build::BuildId,
     message::client::{BUILDSPEC_BYTES_MAX, SubmitBuild},
     name::ProjectName,
+    project::{Project, ProjectSource, is_inline},
 };
 
 use crate::{args::BuildArgs, error::CommandError, render};
 
-/// Reads and checks the buildspec, saying all that is wrong with it.
+/// What the buildspec is called where nobody says otherwise.
+const BUILDSPEC: &str = "buildspec.yml";
+
+/// Where the source tree is.
+pub(crate) fn directory(args: &BuildArgs) -> &Path {
+    args.directory.as_deref().unwrap_or_else(|| Path::new("."))
+}
+
+/// The buildspec that was named, or the one of the usual name.
+pub(crate) fn named(args: &BuildArgs) -> &str {
+    args.buildspec.as_deref().unwrap_or(BUILDSPEC)
+}
+
+/// Whether the farm fetches the source: nobody has named a directory, and the project has a repository.
+pub(crate) fn is_fetched(args: &BuildArgs, project: Option<&Project>) -> bool {
+    let has_repository = project.is_some_and(|of| matches!(of.source, ProjectSource::Git(_)));
+    args.directory.is_none() && (has_repository || args.source_version.is_some())
+}
+
+/// The text of the buildspec that goes along with an uploaded source; empty: the project has it. `found` is
+/// the one in the source tree, if that was looked at.
 ///
 /// # Errors
 ///
 /// If it is not there, or has mistakes.
-pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError> {
-    let path = args.directory.join(&args.buildspec);
-    let text = read_buildspec(&path)?;
+pub(crate) fn to_submit(
+    args: &BuildArgs,
+    project: Option<&Project>,
+    found: Option<String>,
+) -> Result<String, CommandError> {
+    let (path, inline) = project.map_or((None, None), Project::buildspec);
+    if args.buildspec.is_none() && inline.is_some() {
+        return Ok(String::new());
+    }
+    let path = args.buildspec.as_deref().or(path);
+    match (found, path) {
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(path)) if path == named(args) => Ok(found),
+        (_, path) => checked_buildspec(args, path.unwrap_or(BUILDSPEC)),
+    }
+}
+
+/// Reads and checks a buildspec of the source tree, saying all that is wrong with it.
+///
+/// # Errors
+///
+/// If it is not there, or has mistakes.
+pub(crate) fn checked_buildspec(args: &BuildArgs, name: &str) -> Result<String, CommandError> {
+    let path = directory(args).join(name);
+    let (text, spec) = parsed(&path, name)?;
+    let mut buildspecs = BTreeMap::new();
+    let batch = spec.batch.as_ref().filter(|_| args.batch);
+    for own in batch.into_iter().flat_map(|batch| batch.tasks.buildspecs()) {
+        // The farm reads what is written into the task itself.
+        if !is_inline(&own) {
+            let (_, of_task) = parsed(&directory(args).join(&own), &own)?;
+            buildspecs.insert(own, of_task);
+        }
+    }
+    let request = PlanRequest {
+        variables: args.variables.iter().cloned().collect(),
+        batch: args.batch,
+        no_cache: args.no_cache,
+        buildspecs,
+    };
+    match buildspec::plan(&spec, &request) {
+        Ok(_) => Ok(text),
+        // What the project says may put these right, and the farm knows it.
+        Err(PlanError::Secrets { .. } | PlanError::TaskBuildspecs { .. })
+            if args.project.is_some() =>
+        {
+            Ok(text)
+        }
+        Err(error) => {
+            for diagnostic in error.diagnostics() {
+                render::block(&buildspec::render(&text, name, &diagnostic));
+            }
+            let error = anyhow::Error::new(error).context(format!(
+                "`{}` cannot be run; nothing was submitted",
+                path.display()
+            ));
+            Err(CommandError::usage(error))
+        }
+    }
+}
+
+/// Reads and parses a buildspec, saying all that is wrong with it.
+fn parsed(path: &Path, name: &str) -> Result<(String, BuildSpec), CommandError> {
+    let text = read_buildspec(path)?;
     let parsed = buildspec::parse(&text);
     for diagnostic in &parsed.diagnostics {
-        render::block(&buildspec::render(&text, &args.buildspec, diagnostic));
+        render::block(&buildspec::render(&text, name, diagnostic));
     }
     let Some(spec) = parsed.spec else {
         let errors = parsed
@@ -40,25 +124,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs) -> Result<String, CommandError
         let error = anyhow!("`{}` has {count}; nothing was submitted", path.display());
         return Err(CommandError::usage(error));
     };
-    let request = PlanRequest {
-        variables: args.variables.iter().cloned().collect(),
-        batch: args.batch,
-        no_cache: args.no_cache,
-        ..PlanRequest::default()
-    };
-    match buildspec::plan(&spec, &request) {
-        Ok(_) => Ok(text),
-        Err(error) => {
-            for diagnostic in error.diagnostics() {
-                render::block(&buildspec::render(&text, &args.buildspec, &diagnostic));
-            }
-            let error = anyhow::Error::new(error).context(format!(
-                "`{}` cannot be run; nothing was submitted",
-                path.display()
-            ));
-            Err(CommandError::usage(error))
-        }
-    }
+    Ok((text, spec))
 }
 
 fn read_buildspec(path: &Path) -> Result<String, CommandError> {
@@ -99,11 +165,11 @@ pub(crate) fn project(args: &BuildArgs) -> Result<ProjectName, CommandError> {
     if let Some(project) = &args.project {
         return Ok(project.clone());
     }
-    let directory: PathBuf = fs::canonicalize(&args.directory)
+    let directory: PathBuf = fs::canonicalize(directory(args))
         .with_context(|| {
             format!(
                 "failed to find the source tree `{}`",
-                args.directory.display()
+                directory(args).display()
             )
         })
         .map_err(CommandError::usage)?;
@@ -127,21 +193,24 @@ pub(crate) fn new_id() -> Result<BuildId, CommandError> {
     Ok(BuildId::from_random(bytes))
 }
 
-/// What to submit, but for the source.
+/// What to submit. Without a source the farm fetches it, and finds the buildspec there.
 pub(crate) fn submission(
     args: &BuildArgs,
     project: ProjectName,
-    buildspec: String,
-    source: (protocol::blob::TreeRef, Option<String>),
+    (buildspec, source): (String, Option<(TreeRef, Option<String>)>),
     id: BuildId,
 ) -> SubmitBuild {
+    let (source, version) = match source {
+        Some((tree, commit)) => (Some(tree), commit),
+        None => (None, args.source_version.clone()),
+    };
     SubmitBuild {
         id,
         project,
-        buildspec_path: args.buildspec.clone(),
+        buildspec_path: args.buildspec.clone().unwrap_or_default(),
         buildspec,
-        source: source.0,
-        source_version: source.1,
+        source,
+        source_version: version,
         variables: args.variables.iter().cloned().collect(),
         batch: args.batch,
         reruns: args.reruns.iter().copied().collect(),

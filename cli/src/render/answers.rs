@@ -85,7 +85,7 @@ fn status_of_unit(unit: &UnitDetail) -> String {
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
-            phase.attempts.to_string(),
+            phase.attempts.saturating_sub(phase.fetches).to_string(),
             phase.waits.clone().or(context).unwrap_or_default(),
         ]);
     }

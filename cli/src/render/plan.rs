@@ -65,6 +65,7 @@ fn does(task: &Task) -> String {
         Task::UploadArtifacts { artifacts, .. } => artifacts
             .as_ref()
             .map_or(String::new(), |_| "artifacts".to_owned()),
+        Task::FetchSources(_) => "source".to_owned(),
     }
 }
 

@@ -27,10 +27,22 @@ pub(crate) struct Transcript {
     details: BTreeMap<u32, PhaseDetail>,
     /// The phase of each job.
     phases: BTreeMap<u32, Phase>,
+    /// Of each job, how many of its first attempts were no tries at what came after.
+    fetches: BTreeMap<u32, u32>,
     /// Of each job, the attempt whose output was printed last.
     attempts: BTreeMap<u32, u32>,
     /// Of each job that restores what it starts from, how far that is.
     restores: BTreeMap<u32, RestoreProgress>,
+}
+
+/// Why a phase ended as it did, where its log cannot say so: the buildspec was read when its log was
+/// written already.
+fn unlogged(detail: &PhaseDetail) -> String {
+    let context = detail.context.as_ref();
+    let context = context.filter(|context| context.status_code == "YAML_FILE_ERROR");
+    context.map_or(String::new(), |context| {
+        format!("\n{}: {}", context.status_code, context.message)
+    })
 }
 
 /// How long a line of a batch's log may be before it is printed without its end, in bytes.
@@ -46,6 +58,7 @@ impl Transcript {
             statuses: BTreeMap::new(),
             details: BTreeMap::new(),
             phases: BTreeMap::new(),
+            fetches: BTreeMap::new(),
             attempts: BTreeMap::new(),
             restores: BTreeMap::new(),
         }
@@ -120,6 +133,7 @@ impl Transcript {
     fn phase(&mut self, unit: Option<&String>, detail: &PhaseDetail) -> Option<Piece> {
         self.units.insert(detail.job, unit.cloned());
         self.phases.insert(detail.job, detail.phase);
+        self.fetches.insert(detail.job, detail.fetches);
         if self.statuses.insert(detail.job, detail.status) == Some(detail.status) {
             return None;
         }
@@ -130,10 +144,11 @@ impl Transcript {
         let unit = unit.map_or(String::new(), |unit| format!("{unit} "));
         let style = status_style(detail.status);
         Some(Piece::Talk(format!(
-            "{style}{unit}{} {}{style:#} in {}",
+            "{style}{unit}{} {}{style:#} in {}{}",
             detail.phase,
             detail.status.as_str(),
             span(ended.since(started)),
+            unlogged(detail),
         )))
     }
 
@@ -141,7 +156,8 @@ impl Transcript {
     /// printed does not count.
     fn lost(&mut self, job: u32, attempt: u32) -> Option<Piece> {
         let before = self.attempts.insert(job, attempt)?;
-        if attempt <= before {
+        let fetches = self.fetches.get(&job).copied().unwrap_or(0);
+        if attempt <= before || before == fetches {
             return None;
         }
         let phase = self
@@ -278,6 +294,7 @@ mod tests {
             ended: None,
             context: None,
             cache_uses: Vec::new(),
+            fetches: 0,
         };
         let event = |status| WatchEvent::Phase {
             unit: None,

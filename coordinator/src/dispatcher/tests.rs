@@ -10,7 +10,7 @@ use protocol::{
     digest::Digest,
     worker::{Incarnation, Isolation, WorkerOffer},
 };
-use scheduler::{Config, Fact, State, Submission};
+use scheduler::{Config, Fact, State, Submission, Terms};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -125,15 +125,16 @@ fn submission() -> Submission {
         project: "app".parse().unwrap(),
         trust: Trust::Team,
         initiator: "anna".to_owned(),
-        source: TreeRef {
+        source: Some(TreeRef {
             tree: blob.clone(),
             attributes: blob.clone(),
             layout: blob,
-        },
+        }),
         source_version: None,
         graph: buildspec::plan(&spec, &PlanRequest::default()).unwrap(),
         reruns: BTreeMap::new(),
         priority: 0,
+        terms: Terms::default(),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Connection, Stream, StreamError};
 
-use super::{membership, refusal, submit};
+use super::{membership, project, refusal, submit};
 use crate::{
     clock,
     farm::{self, Farm},
@@ -210,6 +210,7 @@ impl Request {
             }
             ClientRequest::AnnounceCache(address) => self.announce(*address).await,
             ClientRequest::Watch { .. } => Err(refusal::invalid("a watch is answered elsewhere")),
+            _ => project::answer(request, &self.identity, &self.farm).await,
         }
     }
 
@@ -230,6 +231,13 @@ impl Request {
                 "list and revoke members and tokens",
                 identity.role == Role::Admin,
             ),
+            ClientRequest::SaveProject { .. }
+            | ClientRequest::Projects
+            | ClientRequest::Project(_)
+            | ClientRequest::DeleteProject(_)
+            | ClientRequest::InvalidateCaches(_) => {
+                ("make and change projects", identity.role.is_client())
+            }
             _ => ("submit, follow and list builds", identity.role.is_client()),
         };
         if may {

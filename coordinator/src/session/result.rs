@@ -38,9 +38,14 @@ pub(super) enum NoResult {
 /// If it names more chunks than any result has, or larger things: without them it would mean something else.
 pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResult> {
     let tree = result.artifact.as_ref().map(|artifact| &artifact.tree);
-    let of_tree = tree.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
+    let fetched = result.fetched.iter().flat_map(|fetched| {
+        let all = fetched.primary.iter().chain(fetched.secondary.values());
+        all.map(|source| &source.tree)
+    });
+    let trees = tree.into_iter().chain(fetched);
+    let of_tree = trees.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
     let reports = result.reports.iter().map(|report| &report.content);
-    let blobs = of_tree.into_iter().flatten().chain(&result.snapshot);
+    let blobs = of_tree.flatten().chain(&result.snapshot);
     let blobs = blobs.chain(reports);
     let most = blobs.map(|blob| blob.chunks.len()).max();
     if most.is_some_and(|chunks| CHUNKS_MAX < chunks) {
@@ -120,6 +125,7 @@ mod tests {
             started: WallTime(1),
             ended: WallTime(2),
             state_lost: false,
+            fetched: None,
         }
     }
 

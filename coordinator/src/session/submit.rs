@@ -1,32 +1,33 @@
 //! Taking builds: the buildspec is read and planned here, whatever the client made of it, and the source
 //! is held at the cache before anybody is told that the build was taken.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use buildspec::{Diagnostic, PlanRequest, Severity};
-use cache::client::CacheError;
 use protocol::{
-    access::{Identity, Trust},
+    access::Identity,
     blob::TreeRef,
     build::BuildId,
     graph::JobGraph,
     message::{
         Refusal,
-        cache::{Entry, EntryKey, keys},
         client::{
             BUILDSPEC_BYTES_MAX, PRIORITY_MAX, PRIORITY_MIN, SUBMITTED_VARIABLES_MAX, SubmitBuild,
             Submitted,
         },
     },
-    name::{Namespace, Team},
-    report::Chain,
+    name::{Namespace, ProjectName, Team},
+    project::{Project, Recipe},
 };
-use scheduler::{Event, Submission};
-use tokio::task::spawn_blocking;
-use tracing::{info, warn};
+use scheduler::{Event, State, Submission};
+use tracing::info;
 
-use super::refusal;
-use crate::{clock, farm::Farm, retention::Chore};
+use super::{
+    held_source::HeldSource,
+    plan::{PlanningError, needs_source, plan},
+    recipe::{fetching, origins, recipe, terms, to_fetch},
+    refusal,
+};
+use crate::{farm::Farm, retention::Chore};
 
 /// How many bytes the variables of a submission may have together: what Linux gives the environment of a
 /// process by default is eight times as much, and each task of a batch gets a copy.
@@ -49,17 +50,37 @@ pub(crate) async fn submit(
         return Ok(submitted);
     }
     check_room(farm)?;
-    let graph = plan(build, farm).await?;
-    let weight = (identity.team.clone(), graph.weight());
-    check_weight(farm, weight.clone()).await?;
+    let (of, name) = (identity.team.clone(), build.project.clone());
+    let known = move |state: &State| {
+        let project = scheduler::project(state, &of, &name).map(|known| known.project);
+        (project, scheduler::active_of_project(state, &of, &name))
+    };
+    let (project, active) = farm.dispatcher.ask(known).await?;
+    let project = project.unwrap_or_else(|| Project::new(build.project.clone()));
+    check_concurrency(&project, active)?;
+    let recipe = recipe(build, &project);
+    let mut terms = terms(&project);
     let namespace = Namespace::from(identity.team.clone());
-    let source = HeldSource {
+    let held = |tree: &TreeRef| HeldSource {
         namespace: namespace.clone(),
         team: identity.team.clone(),
         trust: identity.role.trust(),
-        tree: build.source.clone(),
+        trees: vec![tree.clone()],
     };
-    source.hold(farm, id).await?;
+    let fetch = to_fetch(build, &project)?;
+    let graph = match &fetch {
+        Some(fetch) => {
+            terms.recipe = Some(Box::new(recipe));
+            (terms.origin, terms.secondary) = origins(fetch);
+            fetching(fetch)
+        }
+        None => plan_at_once(build, &recipe, (id, farm), held).await?,
+    };
+    let weight = (identity.team.clone(), graph.weight());
+    check_weight(farm, weight.clone()).await?;
+    if let Some(source) = &build.source {
+        held(source).hold(farm, id, true).await?;
+    }
     let jobs = graph.jobs.len();
     let submission = Submission {
         build: id,
@@ -69,20 +90,71 @@ pub(crate) async fn submit(
         trust: identity.role.trust(),
         initiator: identity.name.clone(),
         source: build.source.clone(),
-        source_version: build.source_version.clone(),
+        source_version: build
+            .source_version
+            .clone()
+            .filter(|_| build.source.is_some()),
         graph,
         reruns: build.reruns.clone(),
         priority: build.priority,
+        terms,
     };
     let candidate = Candidate {
         id,
         namespace,
         weight,
         retried: None,
+        crowd: project.concurrent_builds_max,
     };
     let submitted = take(farm, Event::Submit(Box::new(submission)), candidate).await?;
     info!(build = %id, project = %build.project, number = submitted.number, jobs, "build submitted");
     Ok(submitted)
+}
+
+/// Plans a build whose source was uploaded.
+async fn plan_at_once(
+    build: &SubmitBuild,
+    recipe: &Recipe,
+    (id, farm): (BuildId, &Arc<Farm>),
+    held: impl Fn(&TreeRef) -> HeldSource,
+) -> Result<JobGraph, Refusal> {
+    let source = build.source.as_ref();
+    let is_held = source.filter(|_| needs_source(recipe));
+    if let Some(source) = is_held {
+        // The cache checks that the team may read it, before anybody reads it for the team.
+        held(source).hold(farm, id, true).await?;
+    }
+    let planned = plan(recipe, source, farm).await;
+    planned.map_err(|error| {
+        if let Some(source) = is_held {
+            let namespace = held(source).namespace;
+            farm.chores.add(Chore::Deleted {
+                build: id,
+                namespace,
+            });
+        }
+        match error {
+            PlanningError::Buildspec(message) => refusal::invalid(message),
+            PlanningError::Cache(message) => refusal::unavailable(message),
+        }
+    })
+}
+
+/// Refuses a build while as many of its project are there as may be.
+fn check_concurrency(project: &Project, active: usize) -> Result<(), Refusal> {
+    match project.concurrent_builds_max {
+        Some(max) if usize::try_from(max).is_ok_and(|max| max <= active) => {
+            Err(crowded(&project.name, max))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn crowded(project: &ProjectName, max: u32) -> Refusal {
+    refusal::exhausted(format!(
+        "Cannot have more than {max} builds in queue for the project `{project}`; wait until one has ended, or \
+         stop one"
+    ))
 }
 
 /// Takes a build again, from the same source and with the same jobs.
@@ -97,18 +169,28 @@ pub(crate) async fn retry(
     check_room(farm)?;
     let known = farm.dispatcher.ask(move |state| {
         let submission = scheduler::submission(state, build)?;
+        let secondary = submission.terms.secondary.values();
+        let secondary = secondary.filter_map(|origin| origin.tree.clone());
         let source = HeldSource {
             namespace: submission.namespace.clone(),
             team: submission.team.clone(),
             trust: submission.trust,
-            tree: submission.source.clone(),
+            trees: submission.source.iter().cloned().chain(secondary).collect(),
         };
-        Some((source, scheduler::weight(state, build)?))
+        let max = submission.terms.concurrent_max;
+        let active = scheduler::active_of_project(state, &submission.team, &submission.project);
+        let project = submission.project.clone();
+        let crowd = max.filter(|max| usize::try_from(*max).is_ok_and(|max| max <= active));
+        let crowd = crowd.map(|max| crowded(&project, max));
+        Some(((source, crowd, max), scheduler::weight(state, build)?))
     });
-    let (source, weight) = known.await?.ok_or_else(|| deleted(build))?;
+    let ((source, crowd, max), weight) = known.await?.ok_or_else(|| deleted(build))?;
+    if let Some(refused) = crowd {
+        return Err(refused);
+    }
     check_weight(farm, weight.clone()).await?;
     let namespace = source.namespace.clone();
-    source.hold(farm, id).await?;
+    source.hold(farm, id, false).await?;
     let event = Event::Retry {
         build,
         retry: id,
@@ -119,6 +201,7 @@ pub(crate) async fn retry(
         namespace,
         weight,
         retried: Some(build),
+        crowd: max,
     };
     let submitted = take(farm, event, candidate).await?;
     info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
@@ -160,6 +243,8 @@ struct Candidate {
     weight: (Team, u64),
     /// The build that it is to run again.
     retried: Option<BuildId>,
+    /// How many builds of its project may be there; `None`: any number.
+    crowd: Option<u32>,
 }
 
 /// Lets the scheduler take a build whose source is held already.
@@ -169,6 +254,7 @@ async fn take(farm: &Farm, event: Event, candidate: Candidate) -> Result<Submitt
         namespace,
         weight: (team, weight),
         retried,
+        crowd,
     } = candidate;
     let taken = farm.dispatcher.apply(event, move |state| {
         let is_gone = retried.is_some_and(|build| scheduler::is_ended(state, build).is_none());
@@ -193,7 +279,12 @@ async fn take(farm: &Farm, event: Event, candidate: Candidate) -> Result<Submitt
     Err(match room {
         Err(why) => refusal::exhausted(why.to_string()),
         // There was none a moment ago.
-        Ok(()) => refusal::unavailable("there was no room for another build; try again"),
+        Ok(()) => match crowd {
+            Some(max) => refusal::exhausted(format!(
+                "Cannot have more than {max} builds in queue for the project; wait until one has ended"
+            )),
+            None => refusal::unavailable("there was no room for another build; try again"),
+        },
     })
 }
 
@@ -273,101 +364,9 @@ fn check_room(farm: &Farm) -> Result<(), Refusal> {
     )))
 }
 
-/// Reads and plans a buildspec; every mistake is named at once.
-async fn plan(build: &SubmitBuild, farm: &Farm) -> Result<JobGraph, Refusal> {
-    let turn = farm.planning.acquire().await;
-    let _turn = turn.expect("the semaphore is never closed");
-    let text = build.buildspec.clone();
-    let request = PlanRequest {
-        variables: build.variables.clone(),
-        batch: build.batch,
-        no_cache: build.no_cache,
-        ..PlanRequest::default()
-    };
-    let planned = spawn_blocking(move || {
-        let parsed = buildspec::parse(&text);
-        let Some(spec) = parsed.spec else {
-            return Err(parsed.diagnostics);
-        };
-        buildspec::plan(&spec, &request).map_err(|error| error.diagnostics())
-    });
-    let planned = planned.await.expect("reading a buildspec does not panic");
-    planned.map_err(|diagnostics| refusal::invalid(described(&build.buildspec_path, &diagnostics)))
-}
-
-/// All mistakes, a line each.
-fn described(path: &str, diagnostics: &[Diagnostic]) -> String {
-    let mut text = format!("`{path}` cannot be run");
-    let errors = diagnostics
-        .iter()
-        .filter(|diagnostic| diagnostic.severity == Severity::Error);
-    for diagnostic in errors {
-        let _infallible = write!(text, "\n{diagnostic}");
-        if let Some(hint) = &diagnostic.hint {
-            let _infallible = write!(text, "; {hint}");
-        }
-    }
-    text
-}
-
-/// A source, and whose it is.
-struct HeldSource {
-    namespace: Namespace,
-    team: Team,
-    trust: Trust,
-    tree: TreeRef,
-}
-
-impl HeldSource {
-    /// Puts the source under the key of `build` at the cache: from then on all of it is there, and stays.
-    /// The cache checks that the team may read every chunk of it.
-    async fn hold(self, farm: &Farm, build: BuildId) -> Result<(), Refusal> {
-        let client = farm.cache.client().await;
-        let client = client.map_err(|error| refusal::unavailable(error.to_string()))?;
-        let key = EntryKey {
-            namespace: self.namespace,
-            path: keys::source(build),
-        };
-        let entry = Entry {
-            blobs: Vec::new(),
-            trees: vec![self.tree],
-            outlines: Vec::new(),
-            trust: self.trust,
-            team: self.team,
-            written: clock::wall(),
-        };
-        match client.put_entry(key, entry, false).await {
-            Ok(_) => Ok(()),
-            // What the cache says of the source is for the client.
-            Err(CacheError::Refused { source, .. }) => Err(source),
-            Err(error) => {
-                warn!(%build, error = %Chain(&error), "failed to hold a source at the cache");
-                Err(refusal::unavailable(
-                    "the cache did not answer the coordinator; nothing was submitted",
-                ))
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_mistake_of_a_buildspec_is_named_with_its_place_and_repair() {
-        let parsed = buildspec::parse(
-            "version: 0.2\nphases:\n  pre_build:\n    comands: [a]\n  build:\n    comands: [make]\n",
-        );
-        let text = described("ci/buildspec.yml", &parsed.diagnostics);
-        assert!(
-            text.starts_with("`ci/buildspec.yml` cannot be run\n"),
-            "{text}"
-        );
-        for part in ["line 3", "`pre_build`", "line 5", "add `commands:`"] {
-            assert!(text.contains(part), "no {part} in: {text}");
-        }
-    }
 
     #[test]
     fn variables_that_no_process_could_have_are_refused() {

@@ -1,10 +1,11 @@
 //! The session of one worker: its messages become events, what the scheduler has for it is sent, and its
 //! logs are taken.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use protocol::{
     access::Identity,
+    job::AttemptResult,
     lease::LeaseId,
     message::work::{CoordinatorMessage, HeldLease, RestoreProgress, WorkRequest, WorkerMessage},
     name::{Team, WorkerName},
@@ -19,7 +20,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
 
-use super::{log, result};
+use super::{fetched, log, result};
 use crate::{
     dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
     farm::Farm,
@@ -232,8 +233,11 @@ async fn send(
 async fn receive(
     mut stream: ReceiveHalf,
     (session, worker): (SessionId, &WorkerName),
-    farm: &Farm,
+    farm: &Arc<Farm>,
 ) -> &'static str {
+    // What they do is told in its time; the worker says it again if it hears nothing.
+    let mut plans: JoinSet<LeaseId> = JoinSet::new();
+    let mut planned = BTreeSet::new();
     loop {
         let message = match stream.message::<WorkerMessage>().await {
             Ok(Some(message)) => message,
@@ -258,6 +262,19 @@ async fn receive(
             Ok(event) => event,
             Err(why) => return refused(why),
         };
+        while let Some(Ok(lease)) = plans.try_join_next() {
+            planned.remove(&lease);
+        }
+        if let Event::Finished { lease, result, .. } = &event
+            && result.fetched.is_some()
+        {
+            let (lease, result) = (*lease, result.clone());
+            if planned.len() < LEASES_MAX && planned.insert(lease) {
+                let of = (session, worker.clone());
+                plans.spawn(plan_fetched(Arc::clone(farm), of, (lease, result)));
+            }
+            continue;
+        }
         if farm.dispatcher.tell(event).await.is_err() {
             return "the coordinator stops";
         }
@@ -277,6 +294,18 @@ async fn has_brought(farm: &Farm, lease: LeaseId, bytes: u64) -> bool {
     let length = spawn_blocking(move || logs.length(LogKey { job, attempt }));
     // A disk that does not say is not the worker's doing.
     !matches!(length.await, Ok(Ok(length)) if length < bytes)
+}
+
+/// Plans a build whose sources were fetched, and tells the scheduler.
+async fn plan_fetched(
+    farm: Arc<Farm>,
+    of: (SessionId, WorkerName),
+    (lease, result): (LeaseId, Box<AttemptResult>),
+) -> LeaseId {
+    let event = fetched::event(&farm, of, (lease, result)).await;
+    // The worker says it again to the coordinator that comes after.
+    let _stopped = farm.dispatcher.tell(event).await;
+    lease
 }
 
 /// Passes on how far a restore is to those who follow its build, if the job is this worker's.

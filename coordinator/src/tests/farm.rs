@@ -327,11 +327,11 @@ impl TestClient {
             project: "app".parse().unwrap(),
             buildspec_path: "buildspec.yml".to_owned(),
             buildspec: buildspec.to_owned(),
-            source: TreeRef {
+            source: Some(TreeRef {
                 tree,
                 attributes,
                 layout,
-            },
+            }),
             source_version: None,
             variables: BTreeMap::new(),
             batch: false,

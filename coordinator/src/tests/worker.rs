@@ -169,6 +169,7 @@ impl TestWorker {
             started: WallTime(1),
             ended: WallTime(2),
             state_lost: false,
+            fetched: None,
         };
         let finished = WorkerMessage::Finished {
             lease: assignment.lease,

@@ -174,6 +174,8 @@ pub const KEY_BYTES_MAX: usize = 1024;
 
 /// The keys of everything that the farm keeps, in one place.
 pub mod keys {
+    use serde::{Deserialize, Serialize};
+
     use crate::{
         build::BuildId, cache_spec::CacheSpec, digest::hex, job::JobId, name::ProjectName,
     };
@@ -208,10 +210,58 @@ pub mod keys {
         format!("artifact/{build}/")
     }
 
-    /// A dependency cache under its expanded key (empty for a project's only entry).
-    pub fn dependency(project: &ProjectName, spec: &CacheSpec, key: &str) -> String {
-        let version = hex(&spec.version().hash()[..8]);
-        format!("{}{version}/{key}", dependencies(project))
+    /// Whose dependency caches are meant. What was saved in an earlier generation is not found any more.
+    #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+    pub struct CacheScope {
+        /// The project.
+        pub project: ProjectName,
+        /// How often its caches were made invalid.
+        pub generation: u64,
+        /// Under which name projects share caches that have a key, and how often those were made invalid;
+        /// `None`: the project shares none.
+        pub shared: Option<(ProjectName, u64)>,
+    }
+
+    impl CacheScope {
+        /// The caches of a project that shares none, none of which was ever made invalid.
+        pub const fn of(project: ProjectName) -> Self {
+            Self {
+                project,
+                generation: 0,
+                shared: None,
+            }
+        }
+
+        /// How the keys of all of them start, the project's own first.
+        pub fn dependencies(&self) -> Vec<String> {
+            let own = self.own();
+            std::iter::once(own).chain(self.of_all()).collect()
+        }
+
+        /// A dependency cache under its expanded key (empty for a project's only entry).
+        pub fn dependency(&self, spec: &CacheSpec, key: &str) -> String {
+            let version = hex(&spec.version().hash()[..8]);
+            let keyed = || self.of_all().filter(|_| spec.key.is_some());
+            let start = keyed().unwrap_or_else(|| self.own());
+            format!("{start}{version}/{key}")
+        }
+
+        fn own(&self) -> String {
+            of_generation(self.project.as_str(), self.generation)
+        }
+
+        fn of_all(&self) -> Option<String> {
+            let (name, generation) = self.shared.as_ref()?;
+            Some(of_generation(&format!("@{name}"), *generation))
+        }
+    }
+
+    /// The first is named as before there were several. No name holds `@`.
+    fn of_generation(name: &str, generation: u64) -> String {
+        match generation {
+            0 => format!("dependency/{name}/"),
+            _ => format!("dependency/{name}@{generation}/"),
+        }
     }
 
     /// A directory that somebody put into the cache by hand, under the name that it was given, or under
@@ -228,9 +278,9 @@ pub mod keys {
     /// How the keys of all of these start.
     pub const SAVED: &str = "saved/";
 
-    /// How the keys of all dependency caches of a project start.
+    /// How the keys of all dependency caches of a project start that were never made invalid.
     pub fn dependencies(project: &ProjectName) -> String {
-        format!("dependency/{project}/")
+        of_generation(project.as_str(), 0)
     }
 }
 
@@ -352,7 +402,7 @@ pub struct UseStats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{build::BuildId, job::JobId};
+    use crate::{build::BuildId, cache_spec::CacheSpec, job::JobId};
 
     #[test]
     fn keys_name_the_attempt_and_begin_as_all_of_their_build_do() {
@@ -368,5 +418,27 @@ mod tests {
         assert!(key.starts_with(keys::SAVED));
         assert_eq!(keys::saved_name(&key), Some("mine/main"));
         assert!(!keys::saved("mine/mainly").starts_with(&key));
+    }
+
+    #[test]
+    fn what_was_made_invalid_and_what_is_shared_stand_under_keys_of_their_own() {
+        let mut scope = keys::CacheScope::of("app".parse().unwrap());
+        let keyed = CacheSpec {
+            key: Some("k".to_owned()),
+            ..CacheSpec::default()
+        };
+        let starts = |scope: &keys::CacheScope, spec: &CacheSpec, start: &str| {
+            let key = scope.dependency(spec, "k");
+            assert!(key.starts_with(start), "{key}");
+            assert!(scope.dependencies().iter().any(|all| key.starts_with(all)));
+        };
+        starts(&scope, &keyed, "dependency/app/");
+        assert_eq!(scope.dependencies(), [keys::dependencies(&scope.project)]);
+        scope.generation = 3;
+        scope.shared = Some(("all".parse().unwrap(), 0));
+        starts(&scope, &keyed, "dependency/@all/");
+        starts(&scope, &CacheSpec::default(), "dependency/app@3/");
+        scope.shared = Some(("all".parse().unwrap(), 1));
+        starts(&scope, &keyed, "dependency/@all@1/");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     job::{Artifact, CacheUse, JobId},
     message::work::RestoreProgress,
     name::{Namespace, ProjectName, Team, WorkerName},
+    project::Project,
     report_group::ReportRef,
     time::WallTime,
     worker::WorkerOffer,
@@ -91,6 +92,22 @@ pub enum ClientRequest {
     Tokens,
     /// Let a join token be used no more: its id, or the token. Answer: [`ClientReply::Done`].
     RevokeToken(String),
+    /// Make a project, or make it anew. Answer: [`ClientReply::Done`].
+    SaveProject {
+        /// All of it.
+        project: Box<Project>,
+        /// Whether it has to be there already; else it must not be.
+        is_there: bool,
+    },
+    /// The projects of this team. Answer: [`ClientReply::Projects`].
+    Projects,
+    /// What is known of a project of this team. Answer: [`ClientReply::Project`].
+    Project(ProjectName),
+    /// Forget a project; its builds and its numbers stay. Answer: [`ClientReply::Done`].
+    DeleteProject(ProjectName),
+    /// Let the builds of a project of this team find none of the dependency caches that there are. Answer:
+    /// [`ClientReply::Done`].
+    InvalidateCaches(ProjectName),
 }
 
 /// The answer to a [`ClientRequest`].
@@ -116,6 +133,40 @@ pub enum ClientReply {
     Members(Vec<MemberSummary>),
     /// Join tokens, the one that ends first before the others.
     Tokens(Vec<TokenSummary>),
+    /// Projects, by name.
+    Projects(Vec<ProjectSummary>),
+    /// A project; `None`: nobody has made it. Builds may be of it all the same.
+    Project(Option<Box<ProjectDetail>>),
+}
+
+/// A project, in a line.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ProjectSummary {
+    /// Its name.
+    pub name: ProjectName,
+    /// What it is for.
+    pub description: String,
+    /// The address of its repository; `None`: its source is uploaded.
+    pub repository: Option<String>,
+    /// When it was made or changed last.
+    pub saved: WallTime,
+    /// The number of its last build; 0: it has none.
+    pub builds: u64,
+}
+
+/// A project, in full.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ProjectDetail {
+    /// All that was said of it.
+    pub project: Project,
+    /// When it was made.
+    pub created: WallTime,
+    /// When it was made or changed last.
+    pub saved: WallTime,
+    /// The number of its last build; 0: it has none.
+    pub builds: u64,
+    /// How often its dependency caches were made invalid.
+    pub cache_generation: u64,
 }
 
 /// Who has joined a farm.
@@ -161,15 +212,16 @@ pub type BuildRef = String;
 pub struct SubmitBuild {
     /// Of which project.
     pub project: ProjectName,
-    /// Where the buildspec is in the source, for messages.
+    /// Where the buildspec is in the source; empty: where the project says, or in `buildspec.yml`.
     pub buildspec_path: String,
-    /// The buildspec; at most [`BUILDSPEC_BYTES_MAX`].
+    /// The buildspec; at most [`BUILDSPEC_BYTES_MAX`]. Empty: the project has it, or the source.
     pub buildspec: String,
-    /// The source.
-    pub source: TreeRef,
-    /// The commit that the source is of.
+    /// The source; `None`: the farm fetches what the project says.
+    pub source: Option<TreeRef>,
+    /// The commit that the source is of; without a source, the version of it that is wanted, over the
+    /// project's.
     pub source_version: Option<String>,
-    /// Variables that go over those of the buildspec.
+    /// Variables that go over those of the project and of the buildspec.
     pub variables: BTreeMap<String, String>,
     /// Whether to run the `batch` section.
     pub batch: bool,
@@ -267,6 +319,8 @@ pub struct PhaseDetail {
     pub context: Option<PhaseContext>,
     /// What dependency caches did.
     pub cache_uses: Vec<CacheUse>,
+    /// How many of the first attempts fetched the sources, and were no tries at what came after.
+    pub fetches: u32,
 }
 
 /// How much of an attempt's log a client has.

@@ -16,6 +16,7 @@ use crate::{
     build::Phase,
     job::{AttemptResult, JobId, Task},
     lease::LeaseId,
+    message::cache::keys::CacheScope,
     name::{Namespace, ProjectName, Team},
     worker::{Incarnation, WorkerOffer},
 };
@@ -204,6 +205,10 @@ pub struct Assignment {
     pub asks_to_begin: bool,
     /// What is left of the build's time limit.
     pub time_left: Duration,
+    /// The secondary sources, by identifier.
+    pub secondary_sources: BTreeMap<String, TreeRef>,
+    /// Whose dependency caches the build uses.
+    pub dependencies: CacheScope,
 }
 
 /// What an attempt starts from.
@@ -215,6 +220,8 @@ pub enum JobInput {
     Snapshot(Blob),
     /// What the phase before it left on this worker (isolation level `host`).
     Local,
+    /// Nothing: the attempt fetches the source.
+    Nothing,
 }
 
 /// Whose log a stream carries.

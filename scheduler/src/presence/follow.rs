@@ -25,7 +25,8 @@ impl Presence {
             | Fact::LeaseLost { .. }
             | Fact::LeaseReturned { .. }
             | Fact::AttemptFaulted { .. }
-            | Fact::JobEnded { .. } => self.follow_lease(ledger, fact, now),
+            | Fact::JobEnded { .. }
+            | Fact::SourcesFetched { .. } => self.follow_lease(ledger, fact, now),
             Fact::StopRequested { build, .. } => {
                 if let Some(build) = ledger.builds.get(build) {
                     self.limit_renewals(build.running(), now);
@@ -98,12 +99,7 @@ impl Presence {
                 ..
             } => {
                 self.release(worker, *lease, now);
-                if let Some(connected) = self.workers.get_mut(worker) {
-                    connected.taken.insert(*lease);
-                    if TAKEN_MAX < connected.taken.len() {
-                        connected.taken.pop_first();
-                    }
-                }
+                self.take(worker, *lease);
                 if matches!(outcome, Outcome::Succeeded | Outcome::Failed) {
                     self.unbench(worker);
                 }
@@ -115,7 +111,23 @@ impl Presence {
                     self.prefer(worker, (job.build, unit), now);
                 }
             }
+            Fact::SourcesFetched { lease, worker, .. } => {
+                self.release(worker, *lease, now);
+                self.take(worker, *lease);
+                self.unbench(worker);
+                self.relist(ledger, worker);
+            }
             _ => {}
+        }
+    }
+
+    /// Remembers that the result of a lease was taken.
+    fn take(&mut self, worker: &WorkerName, lease: LeaseId) {
+        if let Some(connected) = self.workers.get_mut(worker) {
+            connected.taken.insert(lease);
+            if TAKEN_MAX < connected.taken.len() {
+                connected.taken.pop_first();
+            }
         }
     }
 
@@ -154,13 +166,17 @@ fn settles(fact: &Fact) -> Option<BuildId> {
         | Fact::AttemptFaulted { job, .. }
         | Fact::JobEnded { job, .. }
         | Fact::JobSkipped { job, .. }
-        | Fact::JobGivenUp { job, .. } => Some(job.build),
+        | Fact::JobGivenUp { job, .. }
+        | Fact::SourcesFetched { job, .. } => Some(job.build),
         Fact::UnitRestarted { build, .. } | Fact::StopRequested { build, .. } => Some(*build),
         Fact::LeaseGranted { .. }
         | Fact::AttemptBegan { .. }
         | Fact::BuildEnded { .. }
         | Fact::BuildDeleted { .. }
         | Fact::WorkerDraining { .. }
-        | Fact::WorkerDrained { .. } => None,
+        | Fact::WorkerDrained { .. }
+        | Fact::ProjectSaved { .. }
+        | Fact::ProjectDeleted { .. }
+        | Fact::CachesInvalidated { .. } => None,
     }
 }

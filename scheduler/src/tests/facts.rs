@@ -5,14 +5,17 @@ use std::time::Duration;
 use protocol::{
     build::{BuildId, Outcome, PhaseContext},
     digest::Digest,
+    git::GitSource,
     job::JobId,
     lease::LeaseId,
+    project::{CacheKind, Project, ProjectSource},
     time::WallTime,
     worker::{Incarnation, Isolation},
 };
 
 use crate::{
-    Config, Fact, FoldError, Limits, Platform, RestartCause, ReturnCause, Scheduler, StopCause,
+    Config, Fact, FoldError, Limits, Origin, Platform, RestartCause, ReturnCause, Scheduler,
+    StopCause,
     tests::sample::{result, submission},
 };
 
@@ -251,6 +254,85 @@ fn the_json_of_ends_never_changes() {
         },
         r#"{"WorkerDrained":{"worker":"w1","at":1700000000000}}"#,
     );
+}
+
+#[test]
+fn the_json_of_projects_never_changes() {
+    let team = || "red".parse().unwrap();
+    let mut project = Project::new("shop".parse().unwrap());
+    project.source = ProjectSource::Git(GitSource {
+        url: "https://example.org/a".to_owned(),
+        version: Some("main".to_owned()),
+        depth: Some(1),
+        submodules: true,
+    });
+    project.env.variables.insert("A".to_owned(), "1".to_owned());
+    project.cache.kind = CacheKind::None;
+    project.build_minutes = Some(5);
+    project.badge = true;
+    check(
+        &Fact::ProjectSaved {
+            team: team(),
+            project: Box::new(project),
+            at: AT,
+        },
+        r#"{"ProjectSaved":{"team":"red","project":{"name":"shop","description":"","source":{"git":{"url":"https://example.org/a","version":"main","depth":1,"submodules":true}},"secondary_sources":{},"buildspec":null,"env":{"variables":{"A":"1"},"parameter_store":{},"secrets_manager":{}},"cache":{"type":"NO_CACHE","namespace":null},"build_minutes":5,"queue_minutes":null,"concurrent_builds_max":null,"batch":{"builds_max":null,"compute_types":[]},"badge":true},"at":1700000000000}}"#,
+    );
+    // All of a project but its name may be left out.
+    let bare = r#"{"ProjectSaved":{"team":"red","project":{"name":"shop"},"at":1700000000000}}"#;
+    let read: Fact = serde_json::from_str(bare).unwrap();
+    let bare = Fact::ProjectSaved {
+        team: team(),
+        project: Box::new(Project::new("shop".parse().unwrap())),
+        at: AT,
+    };
+    assert_eq!(read, bare);
+    check(
+        &Fact::ProjectDeleted {
+            team: team(),
+            project: "shop".parse().unwrap(),
+            at: AT,
+        },
+        r#"{"ProjectDeleted":{"team":"red","project":"shop","at":1700000000000}}"#,
+    );
+    check(
+        &Fact::CachesInvalidated {
+            team: team(),
+            project: "shop".parse().unwrap(),
+            generation: 3,
+            shared: Some(("all".parse().unwrap(), 1)),
+            at: AT,
+        },
+        r#"{"CachesInvalidated":{"team":"red","project":"shop","generation":3,"shared":["all",1],"at":1700000000000}}"#,
+    );
+}
+
+#[test]
+fn the_json_of_terms_never_changes_and_none_are_not_written_down() {
+    let mut submission = submission("b1", &["build"]);
+    submission.terms.run = Some(Duration::from_secs(300));
+    submission.terms.cache_shared = Some(("all".parse().unwrap(), 1));
+    let git = GitSource::head_of("https://example.org/a".to_owned());
+    submission.terms.origin = Some(Origin {
+        git,
+        commit: Some("c0ffee".to_owned()),
+        tree: None,
+    });
+    submission.terms.recipe = Some(Box::default());
+    let fact = Fact::SourcesFetched {
+        lease: LeaseId(5),
+        job: JOB,
+        worker: "w1".parse().unwrap(),
+        submission: Box::new(submission),
+        log_bytes: 7,
+        at: AT,
+    };
+    let json = serde_json::to_string(&fact).unwrap();
+    assert_eq!(serde_json::from_str::<Fact>(&json).unwrap(), fact);
+    let terms = r#","terms":{"queue":null,"run":{"secs":300,"nanos":0},"concurrent_max":null,"cache_generation":0,"cache_shared":["all",1],"origin":{"git":{"url":"https://example.org/a","version":null,"depth":null,"submodules":false},"commit":"c0ffee","tree":null},"secondary":{},"recipe":{"buildspec":null,"buildspec_path":"","variables":{},"env":{"variables":{},"parameter_store":{},"secrets_manager":{}},"batch":false,"no_cache":false,"restrictions":{"builds_max":null,"compute_types":[]}}}},"log_bytes":7,"at":1700000000000}}"#;
+    assert!(json.ends_with(terms), "{json}");
+    let head = r#"{"SourcesFetched":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","submission":{"#;
+    assert!(json.starts_with(head), "{json}");
 }
 
 #[test]

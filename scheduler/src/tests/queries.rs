@@ -16,7 +16,7 @@ use crate::{
     build_summary, builds, counts, overdue, resolve, room,
     tests::{
         check,
-        sample::{blob, submission},
+        sample::{blob, source, submission},
         script::{EPOCH, Farm, moment},
     },
     workers,
@@ -335,8 +335,7 @@ fn a_phase_starts_from_the_source_from_a_snapshot_or_from_what_is_there() {
             .input
     };
     let first = input("0s join w1 \n 0s submit b1 install,build", 0);
-    let source = submission("b1", &[]).source;
-    assert_eq!(first, JobInput::Source(source));
+    assert_eq!(first, JobInput::Source(source()));
     let second = input("0s join w1 \n 0s submit b1 install,build \n 1s ok w1 0", 1);
     assert_eq!(second, JobInput::Snapshot(blob("ok")));
     let bound = input(

@@ -7,12 +7,13 @@ use protocol::{
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, Phase, PhaseContext, Rerun},
     digest::Digest,
+    git::GitSource,
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
-    job::{AttemptResult, PhaseCommands, Shell, Task},
+    job::{AttemptResult, FetchedSource, FetchedSources, PhaseCommands, Shell, Task},
     worker::{Isolation, WorkerOffer},
 };
 
-use crate::{Submission, tests::script::EPOCH};
+use crate::{Origin, Submission, Terms, tests::script::EPOCH};
 
 /// `b7` is build 7.
 pub(crate) fn build_id(text: &str) -> BuildId {
@@ -55,6 +56,22 @@ pub(crate) fn result(word: &str) -> AttemptResult {
         started: EPOCH,
         ended: EPOCH,
         state_lost: word == "state-lost",
+        fetched: None,
+    }
+}
+
+/// What an attempt gives that has fetched the source.
+pub(crate) fn fetched() -> AttemptResult {
+    let primary = FetchedSource {
+        tree: source(),
+        commit: "c0ffee".to_owned(),
+    };
+    AttemptResult {
+        fetched: Some(Box::new(FetchedSources {
+            primary: Some(primary),
+            secondary: BTreeMap::new(),
+        })),
+        ..result("bare")
     }
 }
 
@@ -68,6 +85,22 @@ pub(crate) fn blob(text: &str) -> Blob {
 
 /// A build of project `app` of team `red`, or of the one that the word `team=TEAM` names.
 pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
+    let mut submission = uploaded(build, words);
+    if words.contains(&"from=git") {
+        submission.source = None;
+        submission.graph.jobs[0].task = Task::FetchSources(Box::default());
+        let git = GitSource::head_of("https://example.org/a".to_owned());
+        submission.terms.origin = Some(Origin::of(git));
+        submission.terms.recipe = Some(Box::default());
+    }
+    let said = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("at-once="));
+    submission.terms.concurrent_max = said.map(|text| text.parse().unwrap()).next();
+    submission
+}
+
+fn uploaded(build: &str, words: &[&str]) -> Submission {
     let mut teams = words.iter().filter_map(|word| word.strip_prefix("team="));
     let team = teams.next().unwrap_or("red");
     Submission {
@@ -77,15 +110,20 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
         project: "app".parse().unwrap(),
         trust: Trust::Team,
         initiator: "ann".to_owned(),
-        source: TreeRef {
-            tree: blob("tree"),
-            attributes: blob("attributes"),
-            layout: blob("layout"),
-        },
+        source: Some(source()),
         source_version: Some("c0ffee".to_owned()),
         graph: graph(words.iter().copied().filter(|word| !word.contains('='))),
         reruns: reruns(words),
         priority: priority(words),
+        terms: Terms::default(),
+    }
+}
+
+pub(crate) fn source() -> TreeRef {
+    TreeRef {
+        tree: blob("tree"),
+        attributes: blob("attributes"),
+        layout: blob("layout"),
     }
 }
 

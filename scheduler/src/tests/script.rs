@@ -19,6 +19,10 @@
 //! 0s  stop b1 | delete b1 | retry b1 b2
 //! 0s  restart                                  the coordinator dies and starts again from its facts
 //! 0s  why b1                                   writes down why phases of b1 wait
+//! 0s  submit b1 from=git download               a build whose source is fetched; also at-once=N
+//! 0s  fetched w1 0 download,build              it was, and the build is planned like this
+//! 0s  save red shop | update red shop | forget red shop | invalidate red shop
+//!                                               a project is made, changed, forgotten; its caches made invalid
 //! 0s  tick
 //! ```
 
@@ -30,6 +34,7 @@ use protocol::{
     job::JobId,
     lease::LeaseId,
     message::work::HeldLease,
+    project::Project,
     time::{Time, WallTime},
     worker::{Incarnation, Isolation},
 };
@@ -37,7 +42,7 @@ use protocol::{
 use crate::{
     Config, Decision, Effect, Event, Fact, Ledger, Now, Scheduler, SessionId, StopCause,
     build_detail, live_attempt,
-    tests::sample::{build_id, offer, result, submission},
+    tests::sample::{build_id, fetched, offer, result, submission},
 };
 
 /// A wall clock that differs from the monotonic one by a round number.
@@ -149,6 +154,17 @@ impl Farm {
         match *words {
             ["tick"] => Event::Tick,
             ["submit", build, ref graph @ ..] => Event::Submit(Box::new(submission(build, graph))),
+            ["fetched", worker, lease, ref graph @ ..] => Event::Fetched {
+                session: session(worker),
+                lease: LeaseId(lease.parse().unwrap()),
+                result: Box::new(fetched()),
+                graph: Box::new(submission("b0", graph).graph),
+            },
+            [
+                what @ ("save" | "update" | "forget" | "invalidate"),
+                team,
+                project,
+            ] => of_project(what, team, project),
             ["stop", build] => Event::Stop {
                 build: build_id(build),
             },
@@ -267,6 +283,7 @@ impl Farm {
                     Fact::JobEnded { lease, .. }
                         | Fact::AttemptFaulted { lease, .. }
                         | Fact::LeaseReturned { lease, .. }
+                        | Fact::SourcesFetched { lease, .. }
                     if *lease == id
                 )
             })
@@ -318,6 +335,14 @@ impl Farm {
             Fact::BuildDeleted { build, .. } => format!("b{} deleted", build.0),
             Fact::WorkerDraining { worker, .. } => format!("{worker} drains"),
             Fact::WorkerDrained { worker, .. } => format!("{worker} is drained"),
+            Fact::SourcesFetched { job, .. } => format!("{} fetched", self.job(*job)),
+            Fact::ProjectSaved { project, .. } => format!("project {} saved", project.name),
+            Fact::ProjectDeleted { project, .. } => format!("project {project} deleted"),
+            Fact::CachesInvalidated {
+                project,
+                generation,
+                ..
+            } => format!("caches of {project} invalid: {generation}"),
         })
     }
 
@@ -425,4 +450,18 @@ pub(crate) fn moment(since: Duration) -> Now {
 
 fn lease(text: &str) -> LeaseId {
     LeaseId(text.parse().expect("leases are numbers"))
+}
+
+/// What happens to a project.
+fn of_project(what: &str, team: &str, project: &str) -> Event {
+    let (team, project) = (team.parse().unwrap(), project.parse().unwrap());
+    match what {
+        "forget" => Event::DeleteProject { team, project },
+        "invalidate" => Event::InvalidateCaches { team, project },
+        _ => Event::SaveProject {
+            team,
+            project: Box::new(Project::new(project)),
+            is_there: what == "update",
+        },
+    }
 }

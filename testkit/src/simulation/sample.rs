@@ -12,7 +12,7 @@ use protocol::{
     job::{AttemptResult, JobId},
     time::WallTime,
 };
-use scheduler::Submission;
+use scheduler::{Submission, Terms};
 
 /// Buildspecs, by name: each kind of edge, and each kind of unit.
 const SHAPES: &[(&str, &str, bool)] = &[
@@ -78,7 +78,7 @@ pub(super) fn submission(build: u64, shape: u64) -> Submission {
         project: "app".parse().unwrap(),
         trust: Trust::Team,
         initiator: "ann".to_owned(),
-        source: source(build),
+        source: Some(source(build)),
         source_version: None,
         graph: GRAPHS[place(shape)].clone(),
         reruns: match shape / SHAPES.len() as u64 % 3 {
@@ -87,6 +87,7 @@ pub(super) fn submission(build: u64, shape: u64) -> Submission {
             _ => BTreeMap::new(),
         },
         priority: i8::try_from(shape % 7).unwrap() - 3,
+        terms: Terms::default(),
     }
 }
 
@@ -129,6 +130,7 @@ pub(super) fn result(
         started: WallTime(1),
         ended: WallTime(2),
         state_lost: false,
+        fetched: None,
     })
 }
 

@@ -103,6 +103,10 @@ const fn kind(fact: &Fact) -> &'static str {
         Fact::BuildDeleted { .. } => "fact: build deleted",
         Fact::WorkerDraining { .. } => "fact: worker draining",
         Fact::WorkerDrained { .. } => "fact: worker drained",
+        Fact::SourcesFetched { .. } => "fact: sources fetched",
+        Fact::ProjectSaved { .. } => "fact: project saved",
+        Fact::ProjectDeleted { .. } => "fact: project deleted",
+        Fact::CachesInvalidated { .. } => "fact: caches invalidated",
     }
 }
 

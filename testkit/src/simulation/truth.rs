@@ -251,7 +251,12 @@ impl Truth {
                 let is_new = self.deleted.insert(*build);
                 check(is_new, || format!("{build} is deleted twice"))
             }
-            Fact::WorkerDraining { .. } | Fact::WorkerDrained { .. } => Ok(()),
+            Fact::WorkerDraining { .. }
+            | Fact::WorkerDrained { .. }
+            | Fact::ProjectSaved { .. }
+            | Fact::ProjectDeleted { .. }
+            | Fact::CachesInvalidated { .. } => Ok(()),
+            Fact::SourcesFetched { job, .. } => not_fetched(*job),
         }
     }
 
@@ -359,6 +364,13 @@ impl Truth {
             format!("leases are out and nothing runs: {:?}", self.leases)
         })
     }
+}
+
+/// Sources of simulated builds are uploaded.
+fn not_fetched(job: JobId) -> Result<(), Broken> {
+    check(false, || {
+        format!("{job} has fetched sources, and all were uploaded")
+    })
 }
 
 /// An error with the words of `why`, unless it `is_so`.

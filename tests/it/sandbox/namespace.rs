@@ -115,6 +115,7 @@ fn what_is_hidden_cannot_be_seen_or_moved_into_sight() {
         fs::write(secret.path().join("key"), b"secret").unwrap();
         let spec = |name: &str, earlier: &[&str]| SandboxSpec {
             hidden: vec![secret.path().to_owned()],
+            docker_socket: None,
             ..ground.spec(name, earlier)
         };
         let name = secret.path().file_name().unwrap().to_str().unwrap();

@@ -105,6 +105,10 @@ async fn run_commands(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verd
         let exit = Exit(ended.code);
         if !exit.is_success() {
             work.say(&agent_line::failed(command, exit)).await?;
+            let whose = (&work.assignment.team, &work.assignment.project);
+            if let Some(hint) = work.site.docker.hint(command, whose) {
+                work.say(&hint).await?;
+            }
         }
         if let Some(why) = ended.state_lost {
             let text = format!("Variables and directory of the last command are lost: {why}");

@@ -15,6 +15,7 @@ use protocol::{
     cache_spec::{CacheSpec, UnaskedCache},
     job::{Shell, ShellState},
     message::work::JobInput,
+    path::TreePath,
     snapshot::{Layer, Snapshot},
     tree::Tree,
 };
@@ -63,6 +64,13 @@ pub(super) async fn run(
     let spec = ground.sandbox(work.site, work.directory, &snapshot, how);
     snapshot.variables = ground.variables(work.site, &spec);
     snapshot.variables.extend(as_bytes(variables));
+    for identifier in work.assignment.secondary_sources.keys() {
+        let place = ground.root().join(secondary_place(identifier));
+        let name = format!("CODEBUILD_SRC_DIR_{identifier}");
+        work.say(&format!("{name}={}", place.display())).await?;
+        let value = place.as_os_str().as_encoded_bytes().to_vec();
+        snapshot.variables.insert(name, value);
+    }
 
     let request = async |client: CacheClient| fetch_outline(&client, source).await;
     let outline = work.cache.with("fetch the source", request).await?;
@@ -89,6 +97,7 @@ pub(super) async fn run(
     ground_layer
         .put(work, ground, restored.as_ref(), &mut snapshot)
         .await?;
+    put_secondary(work, ground, &mut snapshot).await?;
     if let Some(restored) = restored {
         lay_over(work, ground, restored, &mut snapshot).await?;
     }
@@ -140,11 +149,46 @@ impl Source<'_> {
         match ground {
             // Unpacked before the first command wants it; the next phase finds it.
             Ground::Namespace => drop(work.layer(&layer).await?),
-            Ground::Host { unit, .. } => put_into_unit(work, &layer.tree, unit).await?,
+            Ground::Host { unit, .. } => {
+                put_into_unit(work, &layer.tree, &unit.join(SOURCE)).await?;
+            }
         }
         snapshot.layers = vec![layer];
         Ok(())
     }
+}
+
+/// Where a secondary source is, below the root.
+fn secondary_place(identifier: &str) -> String {
+    format!("{SECONDARY}{identifier}/src")
+}
+
+/// How the places of secondary sources start: beside that of the primary one.
+const SECONDARY: &str = "codebuild/output/src-";
+
+/// Puts the secondary sources in place, and into the snapshot. Nothing that was restored was made from them,
+/// so they are as old as what is fetched.
+async fn put_secondary(
+    work: &Work<'_>,
+    ground: &Ground,
+    snapshot: &mut Snapshot,
+) -> Result<(), Fault> {
+    for (identifier, source) in &work.assignment.secondary_sources {
+        let place = secondary_place(identifier);
+        match ground {
+            Ground::Host { unit, .. } => put_into_unit(work, source, &unit.join(place)).await?,
+            Ground::Namespace => {
+                let at = TreePath::new(place);
+                let layer = Layer {
+                    at: Some(at.map_err(|error| Fault::new("place a secondary source", error))?),
+                    tree: source.clone(),
+                };
+                drop(work.layer(&layer).await?);
+                snapshot.layers.push(layer);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The dependency cache that the lock files of the source select, if it is wanted; the log says what they
@@ -227,15 +271,15 @@ async fn lay_over(
 }
 
 /// Makes the directory of a unit anew.
-async fn make_unit(work: &Work<'_>, unit: &Path) -> Result<(), Fault> {
+pub(super) async fn make_unit(work: &Work<'_>, unit: &Path) -> Result<(), Fault> {
     let expires = clock::wall() + work.assignment.time_left;
     let unit = unit.to_owned();
     let made = move || units::make(&unit, expires);
     blocking("make the directory of the unit", made).await
 }
 
-async fn put_into_unit(work: &Work<'_>, tree: &TreeRef, unit: &Path) -> Result<(), Fault> {
-    let target = unit.join(SOURCE);
+async fn put_into_unit(work: &Work<'_>, tree: &TreeRef, target: &Path) -> Result<(), Fault> {
+    let target = target.to_owned();
     let place = target.clone();
     blocking("make room for the source", move || {
         remove(&place)?;

@@ -13,7 +13,7 @@ use protocol::{
     blob::TreeRef,
     cache_spec::CacheSpec,
     job::{CacheUse, CacheUseKind},
-    message::cache::{Entry, KEY_BYTES_MAX, UseRecord, keys},
+    message::cache::{Entry, KEY_BYTES_MAX, UseRecord},
     snapshot::Layer,
 };
 use tracing::debug;
@@ -155,7 +155,7 @@ fn check_key(work: &Work<'_>, spec: &CacheSpec, key: String) -> Result<String, S
     if key.chars().any(char::is_control) {
         return Err("holds control characters".to_owned());
     }
-    let whole = keys::dependency(&work.assignment.project, spec, &key);
+    let whole = work.assignment.dependencies.dependency(spec, &key);
     if KEY_BYTES_MAX < whole.len() {
         return Err("is too long".to_owned());
     }
@@ -269,8 +269,8 @@ async fn restore(
 
 /// The entry under the key or else, with its key, the newest that a fallback key begins.
 async fn find(work: &Work<'_>, keyed: &Keyed) -> Result<Option<(Option<String>, Entry)>, Fault> {
-    let project = &work.assignment.project;
-    let path = |key: &str| keys::dependency(project, &keyed.spec, key);
+    let scope = &work.assignment.dependencies;
+    let path = |key: &str| scope.dependency(&keyed.spec, key);
     if let Some(entry) = entry(work, path(&keyed.key)).await? {
         return Ok(Some((None, entry)));
     }

@@ -15,7 +15,7 @@ use protocol::{
     cache_spec::UnaskedCache,
     digest::Digest,
     job::{CacheUse, CacheUseKind},
-    message::cache::{Entry, PutOutcome, keys},
+    message::cache::{Entry, PutOutcome},
     snapshot::Snapshot,
 };
 
@@ -54,7 +54,10 @@ pub(super) async fn unasked(
         let Some(keyed) = select(&tree, &work.site.base, how).map(Keyed::from) else {
             return Ok(None);
         };
-        let path = keys::dependency(&work.assignment.project, &keyed.spec, &keyed.key);
+        let path = work
+            .assignment
+            .dependencies
+            .dependency(&keyed.spec, &keyed.key);
         let there = restore::entry(work, path).await?;
         Ok::<_, Fault>(Some((keyed, there.is_some())))
     };
@@ -144,7 +147,7 @@ async fn save(
     saving: &Keyed,
 ) -> Result<Saved, Fault> {
     let Keyed { spec, key, .. } = saving;
-    let path = keys::dependency(&work.assignment.project, spec, key);
+    let path = work.assignment.dependencies.dependency(spec, key);
     let there = restore::entry(work, path.clone()).await?;
     if spec.key.is_some() && there.is_some() {
         return Ok(kept(0, THERE));

@@ -41,7 +41,7 @@ pub(super) async fn load(work: &Work<'_>, ground: &Ground) -> Result<Snapshot, F
             let read = tokio::fs::read(unit.join(STATE)).await;
             read.or_fault("read the state that the phase before left on this worker")?
         }
-        (JobInput::Source(_), _) => {
+        (JobInput::Source(_) | JobInput::Nothing, _) => {
             return Err(Fault::new(
                 "find the state of the unit",
                 "there is only a source",
@@ -105,7 +105,7 @@ pub(super) async fn store(
 pub(super) fn unchanged(work: &Work<'_>) -> Option<Blob> {
     match &work.assignment.input {
         JobInput::Snapshot(blob) => Some(blob.clone()),
-        JobInput::Source(_) | JobInput::Local => None,
+        JobInput::Source(_) | JobInput::Local | JobInput::Nothing => None,
     }
 }
 

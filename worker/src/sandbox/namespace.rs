@@ -33,6 +33,7 @@ use super::{
     mounts::{self, Mount},
     own_root, skeleton,
 };
+use crate::docker::SOCKET;
 
 /// How large the files of shells, and what else is kept in memory for a sandbox, may become together.
 const MEMORY_OPTIONS: &str = "mode=0755,size=64m";
@@ -56,7 +57,7 @@ pub(super) fn enter(spec: &SandboxSpec) -> Result<Vec<String>, Trouble> {
         ));
     }
     let hidden = outermost(spec.hidden.iter().map(|path| real(path)).collect());
-    let host = Host::copy(program, &table, &hidden)?;
+    let host = Host::copy(program, &table, &hidden, spec.docker_socket.as_deref())?;
     let mut notes = host.notes();
     let nested = mounts::root_kind(&table) == Some("overlay");
     notes.extend(mount_root(spec, &hidden, nested)?);
@@ -87,12 +88,19 @@ struct Host {
     program: OwnedFd,
     /// The file that `/etc/resolv.conf` links to, if the link leads where a sandbox has something else.
     resolver: Option<OwnedFd>,
+    /// The socket of docker, if commands may use it and it is there.
+    docker: Option<OwnedFd>,
     /// Real file systems below `/`, outermost first.
     shown: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Host {
-    fn copy(program: OwnedFd, table: &[Mount], hidden: &[PathBuf]) -> Result<Self, Trouble> {
+    fn copy(
+        program: OwnedFd,
+        table: &[Mount],
+        hidden: &[PathBuf],
+        docker: Option<&Path>,
+    ) -> Result<Self, Trouble> {
         let mut shown = Vec::new();
         for point in mounts::shown(table, hidden) {
             shown.push((point.to_owned(), devices::copy(point, false)?));
@@ -105,6 +113,8 @@ impl Host {
             sys: devices::copy(Path::new("/sys"), true)?,
             program,
             resolver,
+            // A machine whose docker is down builds what needs none.
+            docker: docker.and_then(|socket| devices::copy(socket, false).ok()),
             shown,
         })
     }
@@ -162,7 +172,8 @@ fn mount_root(
     for name in ["skeleton", "base-work", "base", "root"] {
         fs::create_dir(name).map_err(|error| Trouble::io("make directory", name, &error))?;
     }
-    skeleton::build(Path::new("skeleton"), hidden, &spec.helpers)?;
+    let has_docker = spec.docker_socket.is_some();
+    skeleton::build(Path::new("skeleton"), hidden, &spec.helpers, has_docker)?;
     let mut links = vec![
         (Path::new("/"), "host".to_owned()),
         (&spec.upper, "upper".to_owned()),
@@ -270,6 +281,9 @@ fn furnish(spec: &SandboxSpec, host: &Host, hidden: &[PathBuf]) -> Result<(), Tr
             devices::attach(resolver, point, false)?;
             devices::read_only(point)?;
         }
+    }
+    if let Some(socket) = &host.docker {
+        devices::attach(socket, Path::new(SOCKET), false)?;
     }
     for (point, tree) in &host.shown {
         if !point.exists() {

@@ -92,6 +92,7 @@ async fn try_namespace(directory: &Path, program: &Path) -> Result<Vec<String>, 
         work: trial.path().join("work"),
         lowers: Vec::new(),
         hidden: vec![directory.to_owned()],
+        docker_socket: None,
         source_directory: PathBuf::from("/codebuild/output/src"),
         home: PathBuf::from("/root"),
         variables: std::iter::once(("PATH".to_owned(), b"/usr/sbin:/usr/bin:/sbin:/bin".to_vec()))

@@ -14,6 +14,7 @@ use std::{
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 
 use super::{message::Trouble, mounts::OWN};
+use crate::docker::SOCKET;
 
 /// The name of the machine inside.
 pub(super) const HOST_NAME: &str = "grange";
@@ -47,7 +48,12 @@ const PRESENT: [(&str, u32); 8] = [
 
 /// Makes the skeleton in the empty directory `root`. Paths of `hidden` are absolute and have no symbolic
 /// links in them; those below private directories are hidden already.
-pub(super) fn build(root: &Path, hidden: &[PathBuf], helpers: &[String]) -> Result<(), Trouble> {
+pub(super) fn build(
+    root: &Path,
+    hidden: &[PathBuf],
+    helpers: &[String],
+    has_docker: bool,
+) -> Result<(), Trouble> {
     for (path, mode) in PRIVATE {
         directory(root, path, mode)?;
         let path = below(root, Path::new(path));
@@ -56,6 +62,11 @@ pub(super) fn build(root: &Path, hidden: &[PathBuf], helpers: &[String]) -> Resu
     }
     for (path, mode) in PRESENT {
         directory(root, path, mode)?;
+    }
+    if has_docker {
+        // For the socket to be mounted over.
+        let point = below(root, Path::new(SOCKET));
+        fs::write(&point, b"").map_err(|error| Trouble::io("make file", &point, &error))?;
     }
     hosts(root).map_err(|error| Trouble::io("make the hosts file in", root, &error))?;
     link_helpers(&below(root, Path::new(HELPERS_DIRECTORY)), helpers)?;

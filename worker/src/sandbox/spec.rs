@@ -28,6 +28,10 @@ pub struct SandboxSpec {
     pub lowers: Vec<PathBuf>,
     /// Directories of the worker that commands must not see. Not used at level `host`.
     pub hidden: Vec<PathBuf>,
+    /// The socket of the machine's docker, which commands find at its usual place; `None`: they have none.
+    /// Not used at level `host`, where they see what the worker's user sees.
+    #[serde(default)]
+    pub docker_socket: Option<PathBuf>,
     /// Where the source is, as commands see it: they start here at [`ShellState::Fresh`], and words are
     /// expanded here.
     pub source_directory: PathBuf,

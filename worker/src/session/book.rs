@@ -278,6 +278,7 @@ mod tests {
             started: WallTime(1),
             ended: WallTime(2),
             state_lost: false,
+            fetched: None,
         })
     }
 

@@ -60,14 +60,19 @@ pub(super) async fn run(args: &ExplainArgs, context: &Context) -> Result<(), Com
     };
     with_cache(&args.read.farm, context, async |cache| {
         let prefix = match &args.project {
-            Some(project) => keys::dependencies(project),
+            // Those that were made invalid, too: they say why nothing is there.
+            Some(project) => keys::dependencies(project).trim_end_matches('/').to_owned(),
             None => "dependency/".to_owned(),
         };
         let listed = cache.client.list_entries(&cache.namespace, &prefix).await;
         let listed = listed.map_err(CommandError::farm)?;
         let near = listed
             .into_iter()
-            .filter_map(|(path, summary)| near(&path, summary, &args.key));
+            .filter_map(|(path, summary)| near(&path, summary, &args.key))
+            .filter(|near| {
+                let name = near.project.split('@').next().unwrap_or_default();
+                args.project.as_ref().is_none_or(|of| of.as_str() == name)
+            });
         let (mut found, mut nearest): (Vec<Near>, Vec<Near>) =
             near.partition(|near| near.key == args.key);
         nearest.sort_by_key(|near| (Reverse(near.shared), Reverse(near.summary.used)));

@@ -166,6 +166,7 @@ impl World {
             JobInput::Source(source) => self.cache.has(source.tree.digest),
             JobInput::Snapshot(snapshot) => self.cache.has(snapshot.digest),
             JobInput::Local => of.local.contains(&unit),
+            JobInput::Nothing => true,
         };
         let is_local = assignment.input == JobInput::Local;
         if of.offer.isolation == Isolation::Host && !is_local {
@@ -173,7 +174,7 @@ impl World {
         }
         let state_lost = match &assignment.input {
             JobInput::Snapshot(snapshot) => self.cache.has_lost(snapshot.digest),
-            JobInput::Source(_) | JobInput::Local => false,
+            JobInput::Source(_) | JobInput::Local | JobInput::Nothing => false,
         };
         if state_lost {
             self.tally.add("worker: state of a unit is lost");

@@ -120,7 +120,9 @@ impl World {
             return;
         }
         let submission = client.submission.clone();
-        let (build, source) = (submission.build, submission.source.tree.digest);
+        let source = submission.source.as_ref();
+        let source = source.expect("simulated builds have a source").tree.digest;
+        let build = submission.build;
         let retries = client.retries;
         if retries.is_none() {
             self.cache.put(source, self.now);

@@ -1,0 +1,190 @@
+//! What a build is made of: what was submitted, and what its project says where nothing was.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use protocol::{
+    build::Phase,
+    git::GitSource,
+    graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
+    job::{FetchSources, PhaseCommands, Task},
+    message::{Refusal, client::SubmitBuild},
+    project::{CacheKind, Project, ProjectSource, Recipe},
+};
+use scheduler::{Origin, Terms};
+
+use super::{plan::BUILDSPEC, refusal};
+
+/// What the build is planned by: what was submitted goes over what the project says.
+pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Recipe {
+    let (path, inline) = project.buildspec();
+    let given = Some(build.buildspec.as_str()).filter(|text| !text.is_empty());
+    let named = Some(build.buildspec_path.as_str()).filter(|path| !path.is_empty());
+    // A file that is named goes over the project's own text.
+    let buildspec = given.or_else(|| inline.filter(|_| named.is_none()));
+    Recipe {
+        buildspec: buildspec.map(str::to_owned),
+        buildspec_path: named.or(path).unwrap_or(BUILDSPEC).to_owned(),
+        variables: build.variables.clone(),
+        env: project.env.clone(),
+        batch: build.batch,
+        no_cache: build.no_cache || project.cache.kind == CacheKind::None,
+        restrictions: project.batch.clone(),
+    }
+}
+
+/// What the project says beside that.
+pub(super) fn terms(project: &Project) -> Terms {
+    let minutes = |minutes: u32| Duration::from_secs(60 * u64::from(minutes));
+    Terms {
+        queue: project.queue_minutes.map(minutes),
+        run: project.build_minutes.map(minutes),
+        concurrent_max: project.concurrent_builds_max,
+        cache_shared: project.cache.namespace.clone().map(|name| (name, 0)),
+        ..Terms::default()
+    }
+}
+
+/// What the farm has to fetch; `None`: nothing.
+pub(super) fn to_fetch(
+    build: &SubmitBuild,
+    project: &Project,
+) -> Result<Option<FetchSources>, Refusal> {
+    let secondary = project.secondary_sources.clone();
+    if build.source.is_some() {
+        return Ok((!secondary.is_empty()).then_some(FetchSources {
+            primary: None,
+            secondary,
+        }));
+    }
+    let ProjectSource::Git(git) = &project.source else {
+        return Err(refusal::invalid(format!(
+            "project `{}` has no repository that the farm could fetch: name a directory, or give it one with \
+             `grange project update --git URL`",
+            project.name
+        )));
+    };
+    let version = build.source_version.as_ref().or(git.version.as_ref());
+    let git = GitSource {
+        version: version.cloned(),
+        ..git.clone()
+    };
+    git.check()
+        .map_err(|error| refusal::invalid(error.to_string()))?;
+    Ok(Some(FetchSources {
+        primary: Some(git),
+        secondary,
+    }))
+}
+
+/// Where the sources of a build come from that the farm fetches: the primary one, and the others.
+pub(super) fn origins(fetch: &FetchSources) -> (Option<Origin>, BTreeMap<String, Origin>) {
+    let secondary = fetch.secondary.iter();
+    let secondary = secondary.map(|(name, git)| (name.clone(), Origin::of(git.clone())));
+    (fetch.primary.clone().map(Origin::of), secondary.collect())
+}
+
+/// The jobs of a build that is not planned: all phases, of which only the first does something.
+pub(super) fn fetching(fetch: &FetchSources) -> JobGraph {
+    let phases = [
+        Phase::DownloadSource,
+        Phase::Install,
+        Phase::PreBuild,
+        Phase::Build,
+        Phase::PostBuild,
+        Phase::UploadArtifacts,
+    ];
+    let node = |(index, phase): (u32, Phase)| JobNode {
+        unit: 0,
+        phase,
+        task: match index {
+            0 => Task::FetchSources(Box::new(fetch.clone())),
+            _ => Task::Commands(PhaseCommands::default()),
+        },
+        needs: index
+            .checked_sub(1)
+            .map(|job| Edge {
+                job,
+                accepts: OutcomeSet::SUCCEEDED,
+            })
+            .into_iter()
+            .collect(),
+        input: None,
+    };
+    JobGraph {
+        units: vec![UnitNode {
+            identifier: None,
+            ignore_failure: false,
+            shard: None,
+        }],
+        jobs: (0..).zip(phases).map(node).collect(),
+        fast_fail: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::build::BuildId;
+
+    use super::*;
+
+    fn build() -> SubmitBuild {
+        SubmitBuild {
+            id: BuildId(1),
+            project: "shop".parse().unwrap(),
+            buildspec_path: String::new(),
+            buildspec: String::new(),
+            source: None,
+            source_version: None,
+            variables: BTreeMap::new(),
+            batch: false,
+            reruns: BTreeMap::new(),
+            no_cache: false,
+            priority: 0,
+        }
+    }
+
+    fn project(buildspec: Option<&str>) -> Project {
+        Project {
+            buildspec: buildspec.map(str::to_owned),
+            ..Project::new("shop".parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn a_buildspec_that_is_given_goes_over_the_projects_and_that_over_the_file_of_the_usual_name() {
+        let inline = "version: 0.2\nphases: {}\n";
+        let check = |given: (&str, &str), of: Option<&str>, expected: (Option<&str>, &str)| {
+            let mut build = build();
+            (build.buildspec, build.buildspec_path) = (given.0.to_owned(), given.1.to_owned());
+            let recipe = recipe(&build, &project(of));
+            let found = (recipe.buildspec.as_deref(), recipe.buildspec_path.as_str());
+            assert_eq!(found, expected);
+        };
+        check(("", ""), None, (None, "buildspec.yml"));
+        check(("", ""), Some(""), (None, "buildspec.yml"));
+        check(("", ""), Some("ci/a.yml"), (None, "ci/a.yml"));
+        check(("", ""), Some(inline), (Some(inline), "buildspec.yml"));
+        check(("", "b.yml"), Some(inline), (None, "b.yml"));
+        check(("text", "b.yml"), Some("ci/a.yml"), (Some("text"), "b.yml"));
+    }
+
+    #[test]
+    fn a_version_that_is_wanted_goes_over_the_projects_and_is_one() {
+        let mut of = project(None);
+        assert!(to_fetch(&build(), &of).is_err(), "there is no repository");
+        let git = GitSource {
+            version: Some("main".to_owned()),
+            ..GitSource::head_of("https://example.org/a".to_owned())
+        };
+        of.source = ProjectSource::Git(git);
+        let version = |wanted: Option<&str>| {
+            let mut build = build();
+            build.source_version = wanted.map(str::to_owned);
+            let fetch = to_fetch(&build, &of).ok()??;
+            fetch.primary?.version
+        };
+        assert_eq!(version(None).as_deref(), Some("main"));
+        assert_eq!(version(Some("v1")).as_deref(), Some("v1"));
+        assert_eq!(version(Some("--upload-pack=x")), None);
+    }
+}
