@@ -26,6 +26,8 @@ pub(super) struct Standing {
     draining: BTreeSet<WorkerName>,
     /// Until when nothing may be given to each, at least.
     aside: BTreeMap<WorkerName, Time>,
+    /// When something was decided last.
+    decided: Time,
     /// Since when each is not there.
     away: BTreeMap<WorkerName, Time>,
     /// Where the state of units is that is in one place only.
@@ -43,6 +45,7 @@ impl Standing {
             draining: durable.draining.clone(),
             bound: durable.bound.clone(),
             shaken: durable.shaken.clone(),
+            decided: now,
             ..Self::default()
         }
     }
@@ -102,7 +105,8 @@ impl Standing {
             match fact {
                 Fact::LeaseLost { worker, .. } | Fact::AttemptFaulted { worker, .. } => {
                     let aside = self.aside.entry(worker.clone()).or_default();
-                    if *aside <= now.time {
+                    // Of one whose time aside ended since then nobody knows what came first.
+                    if *aside <= self.decided {
                         *aside = now.time + BENCH_FIRST;
                     }
                 }
@@ -119,6 +123,7 @@ impl Standing {
         if let Some(name) = came {
             self.away.remove(&name);
         }
+        self.decided = now.time;
         Ok(())
     }
 
