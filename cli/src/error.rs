@@ -1,12 +1,20 @@
 //! What went wrong, for people: a message, its causes, a hint, and the exit code that says whose doing it
 //! was.
 
-use std::{error::Error, fmt, io, process::ExitCode};
+use std::{error::Error, fmt, io, net::SocketAddr, process::ExitCode};
 
 use anyhow::anyhow;
 use coordinator::{DirectoryError, OpenError};
 use protocol::message::{Refusal, RefusalCode};
 use transport::{ConnectError, StreamError};
+
+/// The farm has no cache now. One that has just started may have it soon.
+#[derive(Debug, thiserror::Error)]
+#[error("the farm at {address} has no cache")]
+pub(crate) struct NoCache {
+    /// The coordinator.
+    pub(crate) address: SocketAddr,
+}
 
 /// Exit codes; `docs/operating.md` lists them.
 pub(crate) mod exit {
@@ -106,6 +114,11 @@ impl CommandError {
     /// Whether the farm could not, so that trying again may help.
     pub(crate) const fn is_farm(&self) -> bool {
         self.code == exit::FARM
+    }
+
+    /// Whether the farm has no cache now.
+    pub(crate) fn is_without_cache(&self) -> bool {
+        self.error.chain().any(|cause| cause.is::<NoCache>())
     }
 
     /// Whether a connection to the farm was lost, or not to be had, so that the same may go well over another.

@@ -16,7 +16,7 @@ use transport::{Client, Connection, Credentials, Stream};
 use crate::{
     address::resolve,
     args::FarmArgs,
-    error::CommandError,
+    error::{CommandError, NoCache},
     identity::{Membership, Wanted, host_name},
     places::Places,
     settings::ClientFile,
@@ -137,8 +137,9 @@ impl Farm {
     pub(crate) async fn cache(&self) -> Result<(CacheClient, FarmInfo), CommandError> {
         let info = self.info().await?;
         let Some(address) = info.cache else {
-            let error = anyhow!("the farm at {} has no cache", self.address);
-            return Err(CommandError::farm(error).hint("start one: `grange cache serve --join …`"));
+            let address = self.address;
+            return Err(CommandError::farm(NoCache { address })
+                .hint("start one: `grange cache serve --join …`"));
         };
         let connection = self.client.connect(address, Role::Cache).await;
         let connection = connection.map_err(CommandError::farm)?;

@@ -54,8 +54,8 @@ impl Reached {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            // A farm that starts again may say no until all of it is there.
-            let may_pass = error.is_lost_connection() || 0 < tries && error.is_farm();
+            // A farm that starts again has its cache last.
+            let may_pass = error.is_lost_connection() || 0 < tries && error.is_without_cache();
             let is_last = self.lifetime == Lifetime::OneCommand || RECONNECTS_MAX <= tries;
             if !may_pass || is_last {
                 return Err(error);

@@ -19,7 +19,6 @@ use crate::{
     dispatcher::Dispatcher,
     logs::{Logs, writer::LogWriter},
     members::Members,
-    retention::Chores,
 };
 
 /// How many builds are planned at once: reading a megabyte of text and planning a thousand tasks takes some
@@ -45,8 +44,6 @@ pub(crate) struct Farm {
     pub bells: Arc<Bells>,
     /// The way to the cache.
     pub cache: CacheLink,
-    /// Who deletes what is not needed any more.
-    pub chores: Chores,
     /// Where all of it is kept.
     pub directory: Arc<Directory>,
     /// Turns at planning builds.

@@ -202,7 +202,6 @@ impl Services {
             log_writer,
             bells: Arc::clone(&bells),
             cache,
-            chores: chores.clone(),
             directory: Arc::new(kept.directory),
             planning: Semaphore::new(PLANNED_AT_ONCE),
             sessions: AtomicU64::new(0),

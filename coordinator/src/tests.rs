@@ -225,7 +225,7 @@ async fn what_is_submitted_again_under_its_id_is_the_same_build_also_after_a_res
     let member = client.connect(farm.address()).await;
     let build = member.build(BUILDSPEC).await;
     let submitted = member.submit_build(build.clone()).await.unwrap();
-    assert_eq!(submitted.build, build.id);
+    assert_ne!(submitted.build, build.id, "no client chooses it");
     let say = || member.submit_build(build.clone());
     for again in <[_; 2]>::from(tokio::join!(say(), say())) {
         assert_eq!(again.as_ref(), Ok(&submitted));
@@ -288,7 +288,7 @@ async fn a_build_is_stopped_retried_and_deleted_with_all_that_belongs_to_it() {
     assert_eq!(watched.ended(), Some(Status::Ended(Outcome::Stopped)));
 
     let second = client.retry(&id, BuildId(77)).await.unwrap();
-    assert_eq!((second.build, second.number), (BuildId(77), 2));
+    assert_eq!(second.number, 2);
     let again = client.retry(&id, BuildId(77)).await;
     assert_eq!(again.as_ref(), Ok(&second), "said twice, it is one build");
     let keys = farm.source_keys().await;

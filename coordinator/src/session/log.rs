@@ -106,7 +106,7 @@ async fn take(
     farm: &Farm,
 ) -> Result<(), LogSessionError> {
     // What is there already need not be sent again.
-    let durable = farm.log_writer.append(key, 0, Bytes::new()).await?;
+    let durable = append(farm, (key, lease), (0, Bytes::new())).await?;
     stream.send.message(&LogAck { durable }).await?;
     let mut is_heard = 0 < durable;
     if is_heard {
@@ -120,28 +120,34 @@ async fn take(
         }
         let bytes = stream.receive.bytes(length).await?;
         if !is_heard && 0 < length {
-            // Also while the disk has no room for it: that is not the worker's doing.
             tell_heard(farm, lease).await?;
             is_heard = true;
         }
-        let durable = loop {
-            let appended = farm
-                .log_writer
-                .append(key, piece.offset, bytes.clone())
-                .await;
-            match appended {
-                Ok(durable) => break durable,
-                Err(AppendLogError::Io { path, source }) if is_full(&source) => {
-                    warn!(path = %path.display(), error = %source, "log waits for room on the disk");
-                    sleep(FULL_PAUSE).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let durable = append(farm, (key, lease), (piece.offset, bytes)).await?;
         stream.send.message(&LogAck { durable }).await?;
     }
     stream.send.finish();
     Ok(())
+}
+
+/// Appends, and waits while the disk has no room for it: that is not the worker's doing, so it counts as
+/// heard.
+async fn append(
+    farm: &Farm,
+    (key, lease): (LogKey, LeaseId),
+    (offset, bytes): (u64, Bytes),
+) -> Result<u64, LogSessionError> {
+    loop {
+        match farm.log_writer.append(key, offset, bytes.clone()).await {
+            Ok(durable) => return Ok(durable),
+            Err(AppendLogError::Io { path, source }) if is_full(&source) => {
+                warn!(path = %path.display(), error = %source, "log waits for room on the disk");
+                tell_heard(farm, lease).await?;
+                sleep(FULL_PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Says that an attempt has begun: each begins with a line of its own.

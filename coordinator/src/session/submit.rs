@@ -7,6 +7,7 @@ use protocol::{
     access::Identity,
     blob::TreeRef,
     build::BuildId,
+    digest::Digest,
     graph::JobGraph,
     message::{
         Refusal,
@@ -27,7 +28,7 @@ use super::{
     recipe::{fetching, origins, recipe, terms, to_fetch},
     refusal,
 };
-use crate::{farm::Farm, retention::Chore};
+use crate::farm::Farm;
 
 /// How many bytes the variables of a submission may have together: what Linux gives the environment of a
 /// process by default is eight times as much, and each task of a batch gets a copy.
@@ -45,7 +46,7 @@ pub(crate) async fn submit(
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
     check(build)?;
-    let id = build.id;
+    let id = id_of(&identity.team, build.id);
     if let Some(submitted) = known(farm, id, identity).await? {
         return Ok(submitted);
     }
@@ -101,7 +102,6 @@ pub(crate) async fn submit(
     };
     let candidate = Candidate {
         id,
-        namespace,
         weight,
         retried: None,
         crowd: project.concurrent_builds_max,
@@ -125,18 +125,11 @@ async fn plan_at_once(
         held(source).hold(farm, id, true).await?;
     }
     let planned = plan(recipe, source, farm).await;
-    planned.map_err(|error| {
-        if let Some(source) = is_held {
-            let namespace = held(source).namespace;
-            farm.chores.add(Chore::Deleted {
-                build: id,
-                namespace,
-            });
-        }
-        match error {
-            PlanningError::Buildspec(message) => refusal::invalid(message),
-            PlanningError::Cache(message) => refusal::unavailable(message),
-        }
+    // What is held for a build that is not taken is found by the sweep: it may be taken yet, when it is
+    // said again.
+    planned.map_err(|error| match error {
+        PlanningError::Buildspec(message) => refusal::invalid(message),
+        PlanningError::Cache(message) => refusal::unavailable(message),
     })
 }
 
@@ -159,10 +152,11 @@ fn crowded(project: &ProjectName, max: u32) -> Refusal {
 
 /// Takes a build again, from the same source and with the same jobs.
 pub(crate) async fn retry(
-    (build, id): (BuildId, BuildId),
+    (build, drawn): (BuildId, BuildId),
     identity: &Identity,
     farm: &Arc<Farm>,
 ) -> Result<Submitted, Refusal> {
+    let id = id_of(&identity.team, drawn);
     if let Some(submitted) = known(farm, id, identity).await? {
         return Ok(submitted);
     }
@@ -189,7 +183,6 @@ pub(crate) async fn retry(
         return Err(refused);
     }
     check_weight(farm, weight.clone()).await?;
-    let namespace = source.namespace.clone();
     source.hold(farm, id, false).await?;
     let event = Event::Retry {
         build,
@@ -198,7 +191,6 @@ pub(crate) async fn retry(
     };
     let candidate = Candidate {
         id,
-        namespace,
         weight,
         retried: Some(build),
         crowd: max,
@@ -206,6 +198,20 @@ pub(crate) async fn retry(
     let submitted = take(farm, event, candidate).await?;
     info!(build = %id, retry_of = %build, number = submitted.number, "build submitted again");
     Ok(submitted)
+}
+
+/// The id of the build that a team's client calls `drawn`: the same for whoever says it again, and such that
+/// no team can name a build of another, gone ones included, by which their logs lie on the disk.
+fn id_of(team: &Team, drawn: BuildId) -> BuildId {
+    let mut named = team.as_str().as_bytes().to_vec();
+    named.push(0);
+    named.extend(drawn.0.to_be_bytes());
+    let digest = Digest::of(&named);
+    let (bits, _) = digest
+        .hash()
+        .split_first_chunk()
+        .expect("a hash has 32 bytes");
+    BuildId::from_random(*bits)
 }
 
 /// The build that was taken under this id before: whoever says it again did not hear that. `None`: there is
@@ -238,7 +244,6 @@ fn deleted(build: BuildId) -> Refusal {
 /// A build that is to be taken.
 struct Candidate {
     id: BuildId,
-    namespace: Namespace,
     /// Whose it is, and what its graph weighs.
     weight: (Team, u64),
     /// The build that it is to run again.
@@ -251,7 +256,6 @@ struct Candidate {
 async fn take(farm: &Farm, event: Event, candidate: Candidate) -> Result<Submitted, Refusal> {
     let Candidate {
         id,
-        namespace,
         weight: (team, weight),
         retried,
         crowd,
@@ -269,10 +273,6 @@ async fn take(farm: &Farm, event: Event, candidate: Candidate) -> Result<Submitt
             number: summary.number,
         });
     }
-    farm.chores.add(Chore::Deleted {
-        build: id,
-        namespace,
-    });
     if let Some(build) = retried.filter(|_| is_gone) {
         return Err(deleted(build));
     }
@@ -367,6 +367,19 @@ fn check_room(farm: &Farm) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_team_draws_is_another_build_than_what_another_does() {
+        let teams: [Team; 2] = ["blue", "red"].map(|name| name.parse().unwrap());
+        let [blue, red] = teams.each_ref().map(|team| id_of(team, BuildId(7)));
+        assert_ne!(blue, red);
+        assert_eq!(blue, id_of(&teams[0], BuildId(7)));
+        assert_ne!(
+            id_of(&teams[1], blue),
+            blue,
+            "nobody can name what is another's"
+        );
+    }
 
     #[test]
     fn variables_that_no_process_could_have_are_refused() {
