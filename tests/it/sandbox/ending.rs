@@ -103,10 +103,15 @@ fn what_a_killed_keeper_of_a_host_leaves_is_found_and_killed() {
         let mut sandbox = Sandbox::start(ground.spec("phase", &[])).await.unwrap();
         let text = format!("setsid sleep {mark} </dev/null >/dev/null 2>&1 &");
         sandbox.run(&command(&text)).await.unwrap();
-        until_true("the process runs", || running(&mark));
         let carried = sandbox.variables_and_directory().await.unwrap();
         assert!(!carried.variables.contains_key("GRANGE_SANDBOX"));
-        let left = testkit::process::with_argument(&mark)[0];
+        let mut left = None;
+        // It is nobody for a moment, while one program takes the place of another.
+        until_true("the process runs", || {
+            left = testkit::process::with_argument(&mark).first().copied();
+            left.is_some()
+        });
+        let left = left.expect("it was waited for");
         // Its shell has ended, so that it is the keeper's child.
         let keeper = parent_of(Pid::from_raw(i32::try_from(left).unwrap()).unwrap());
         kill_process(keeper, Signal::KILL).unwrap();
