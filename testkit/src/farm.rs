@@ -30,6 +30,9 @@ pub struct FarmPlan {
     pub coordinator_directory: Option<PathBuf>,
     /// Where the cache keeps its store; `None`: with everything else.
     pub cache_directory: Option<PathBuf>,
+    /// A library that is loaded into the cache in front of all others, in place of what the system gives;
+    /// `None`: none.
+    pub cache_preload: Option<PathBuf>,
     /// The hosts that the services run on: `coordinator`, `cache`, `worker-0` and so on, and `client`
     /// for people; `None`: all on this machine's loopback.
     pub network: Option<Arc<Network>>,
@@ -44,6 +47,7 @@ impl Default for FarmPlan {
             settings: String::new(),
             coordinator_directory: None,
             cache_directory: None,
+            cache_preload: None,
             network: None,
         }
     }
@@ -113,6 +117,12 @@ impl Farm {
         self.directory.path()
     }
 
+    /// Where the cache keeps its data.
+    pub fn cache_directory(&self) -> PathBuf {
+        let configured = self.plan.cache_directory.clone();
+        configured.unwrap_or_else(|| self.directory.path().join("cache"))
+    }
+
     /// Where the worker with this index keeps its data.
     pub fn worker_directory(&self, index: u32) -> PathBuf {
         self.directory.path().join(format!("worker-{index}"))
@@ -169,10 +179,15 @@ impl Farm {
 
     /// Starts the cache.
     pub fn start_cache(&mut self) {
-        let configured = self.plan.cache_directory.clone();
-        let data = configured.unwrap_or_else(|| self.directory.path().join("cache"));
+        self.start_cache_with(&[]);
+    }
+
+    /// Starts the cache with more arguments.
+    pub fn start_cache_with(&mut self, arguments: &[&str]) {
+        let data = self.cache_directory();
         let listen = self.listen("cache");
         let mut command = self.grange_on("cache", &["cache", "serve", "--listen", &listen]);
+        command.args(arguments);
         command
             .arg("--join")
             .arg(&self.address)
@@ -180,6 +195,9 @@ impl Farm {
             .arg(&data);
         if !data.exists() {
             command.arg("--token").arg(self.token("cache"));
+        }
+        if let Some(library) = &self.plan.cache_preload {
+            command.env("LD_PRELOAD", library);
         }
         let log = self.log_file("cache");
         let (service, address) = start(command, &log, "reached at ");

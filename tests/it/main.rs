@@ -9,6 +9,7 @@ mod batch;
 mod building;
 mod builds;
 mod buildspec;
+mod cache_crashes;
 mod caching;
 mod cli;
 mod conformance;

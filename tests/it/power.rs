@@ -3,6 +3,8 @@
 //! Their data is on a file system of its own, in a file; it is shut down without flushing anything, as a
 //! power cut does, and mounted again. Only root may do that.
 
+pub(crate) mod disk;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -25,6 +27,7 @@ use testkit::{
     wait,
 };
 
+use self::disk::Disk;
 use crate::{
     levels::has_namespaces,
     survival::story::{self, Story},
@@ -35,87 +38,8 @@ fn cuts() -> u32 {
     if testkit::slow_tests() { 50 } else { 3 }
 }
 
-/// How large the disk is, in bytes; the file takes only what is written.
-const DISK_BYTES: u64 = 2 << 30;
-
 /// How many quick builds are submitted around each cut.
 const QUICK_BUILDS: usize = 4;
-
-/// Shuts the file system that holds the first argument down, without flushing its log:
-/// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`.
-const SHUT_DOWN: &str = r#"
-    open(my $at, "<", $ARGV[0]) or die "open: $!";
-    my $flags = pack("L", 2);
-    ioctl($at, 0x8004587d, $flags) or die "ioctl: $!";
-"#;
-
-/// A disk whose power can be cut; unmounted when dropped.
-struct Disk {
-    directory: TempDir,
-}
-
-impl Disk {
-    /// `None`, with the reason told, where this is not allowed.
-    fn new() -> Option<Self> {
-        let disk = Self {
-            directory: tempfile::tempdir().unwrap(),
-        };
-        fs::create_dir(disk.path()).unwrap();
-        let image = fs::File::create(disk.image()).unwrap();
-        image.set_len(DISK_BYTES).unwrap();
-        let mut make = Command::new("mkfs.ext4");
-        make.arg("-q").arg(disk.image());
-        let made = succeeds(&mut make).and_then(|()| disk.mount());
-        match made {
-            Ok(()) => Some(disk),
-            Err(why) => {
-                testkit::cannot(&format!("no file system can be shut down here: {why}"));
-                None
-            }
-        }
-    }
-
-    fn image(&self) -> PathBuf {
-        self.directory.path().join("image")
-    }
-
-    /// Where it is mounted.
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("disk")
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(self.image());
-        succeeds(mount.arg(self.path()))
-    }
-
-    /// Cuts the power: what was not synced is gone, and nothing is written any more.
-    fn cut(&self) {
-        let mut perl = Command::new("perl");
-        succeeds(perl.args(["-e", SHUT_DOWN]).arg(self.path())).unwrap();
-    }
-
-    /// Turns the power on again, after all that used the disk has ended.
-    fn restore(&self) {
-        succeeds(Command::new("umount").arg(self.path())).unwrap();
-        self.mount().unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily, because whoever still uses it must not keep it for ever.
-        let _not_mounted = Command::new("umount").arg("-l").arg(self.path()).output();
-    }
-}
-
-fn succeeds(command: &mut Command) -> Result<(), String> {
-    match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        other => Err(format!("{command:?}: {other:?}")),
-    }
-}
 
 /// A build that has ended, as it was told then.
 struct Ended {
