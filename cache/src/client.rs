@@ -6,6 +6,8 @@
 mod read;
 mod write;
 
+use std::time::Duration;
+
 use protocol::{
     access::{Revocation, SignedGrant},
     digest::Digest,
@@ -18,7 +20,7 @@ use protocol::{
     },
     name::{Namespace, Team},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 use transport::{Connection, StreamError};
 
 pub use self::{read::ReadChunk, write::Written};
@@ -27,6 +29,11 @@ use crate::compression::DecodeChunkError;
 /// How many requests of [`DIGESTS_MAX`] digests are on their way at once: as many as the cache looks up
 /// at once for one connection.
 const ASKED_AT_ONCE: usize = 2;
+
+/// How often a cache is asked again that says that it will do it later, and how long it is waited for if it
+/// does not say.
+const WAITED_MAX: u32 = 15;
+const WAIT: Duration = Duration::from_secs(1);
 
 const FIND: &str = "find missing chunks";
 
@@ -361,6 +368,16 @@ impl CacheClient {
         request: CacheRequest,
     ) -> Result<CacheReply, CacheError> {
         let broken = |source| CacheError::Stream { what, source };
+        for _ in 0..WAITED_MAX {
+            let mut stream = self.connection.open().await.map_err(broken)?;
+            match stream.request(&request).await.map_err(broken)? {
+                // The store is being opened again, which takes seconds at most, mostly.
+                Err(refusal) if refusal.code == RefusalCode::Unavailable => {
+                    sleep(refusal.retry_after.unwrap_or(WAIT)).await;
+                }
+                answer => return answer.map_err(|source| CacheError::Refused { what, source }),
+            }
+        }
         let mut stream = self.connection.open().await.map_err(broken)?;
         let answer = stream.request(&request).await.map_err(broken)?;
         answer.map_err(|source| CacheError::Refused { what, source })

@@ -188,6 +188,7 @@ pub(crate) async fn cache() -> Cache {
         free_low_water: 0,
         hold: Duration::from_secs(600),
         metrics_listen: None,
+        salvage: false,
     };
     let stop = CancellationToken::new();
     let (ready, address) = oneshot::channel();

@@ -43,6 +43,8 @@ pub struct Options {
     pub hold: Duration,
     /// Where to answer `/metrics` and `/healthz`, over HTTP; `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Whether a store that is too damaged to open is opened all the same, without what is damaged.
+    pub salvage: bool,
 }
 
 /// Why the cache does not run.
@@ -277,6 +279,7 @@ async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
         budget: options.budget,
         free_low_water: options.free_low_water,
         hold: options.hold,
+        salvage: options.salvage,
     };
     let opened = tokio::task::spawn_blocking(move || Store::open(options)).await;
     let opened = opened.expect("opening a store does not panic");
@@ -364,27 +367,42 @@ async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken
     store.end();
 }
 
-/// Reads all chunks, slowly, and again a while after that, until `stop`.
+/// Reads everything, slowly, and again a while after that, until `stop`; at once and as quickly as it goes
+/// when a damaged chunk was met by something that cannot set it aside.
 async fn scrub(store: Store, stop: CancellationToken) {
     let mut step = interval(SCRUB_STEP_INTERVAL);
     let mut after = None;
+    // Whether this pass began after the doubt did.
+    let mut is_urgent = false;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            _ = step.tick() => {}
+            () = store.falls_into_doubt() => (after, is_urgent) = (None, true),
+            _ = step.tick(), if !is_urgent => {}
+            () = std::future::ready(()), if is_urgent => {}
         }
-        match store.scrub(after, SCRUB_STEP_BYTES).await {
-            Ok(scrubbed) => after = scrubbed.last,
+        let scrubbed = match store.scrub(after, SCRUB_STEP_BYTES).await {
+            Ok(scrubbed) => scrubbed,
             // While the store is being opened again, say; the next step begins where this one did.
             Err(trouble) => {
                 debug!(error = %refusal::chain(&trouble), "chunks not scrubbed");
+                step.tick().await;
                 continue;
             }
+        };
+        after = scrubbed.last;
+        if after.is_some() {
+            continue;
         }
-        if after.is_none() {
-            step.reset_after(SCRUB_INTERVAL);
+        if is_urgent {
+            is_urgent = false;
+            store.is_trusted_again();
         }
+        if let Err(trouble) = store.scrub_rows().await {
+            debug!(error = %refusal::chain(&trouble), "rows not scrubbed");
+        }
+        step.reset_after(SCRUB_INTERVAL);
     }
 }
 

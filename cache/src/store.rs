@@ -8,13 +8,16 @@ mod bodies;
 pub(crate) mod change;
 mod closure;
 mod condemned;
+mod doubt;
 mod error;
 mod evict;
 mod gate;
 pub(crate) mod key;
 mod left;
+mod mend;
 mod ranks;
 mod read;
+mod rebuild;
 mod rocks;
 pub(crate) mod row;
 mod scrub;
@@ -50,9 +53,11 @@ pub(crate) use self::{
 use self::{
     change::{Applied, Change},
     condemned::Condemned,
+    doubt::Doubt,
     gate::Gate,
+    mend::Suspect,
     ranks::Ranks,
-    rocks::{Column, Rocks, TOTALS},
+    rocks::{Care, Column, Rocks, TOTALS},
     row::Totals,
     sizes::Sizes,
     slot::Slot,
@@ -81,6 +86,8 @@ pub(crate) struct StoreOptions {
     pub(crate) free_low_water: u64,
     /// How long a hold lasts.
     pub(crate) hold: Duration,
+    /// Whether what is so damaged that the store would not open is left out.
+    pub(crate) salvage: bool,
 }
 
 /// The store. Cheap to clone.
@@ -117,7 +124,19 @@ impl Store {
             source: Damage::from(source),
         };
         let sizes = Sizes::of(options.budget);
-        let rocks = Rocks::open(&database, sizes).map_err(error)?;
+        if options.salvage || rebuild::is_half_mended(&database) {
+            let care = if options.salvage {
+                Care::Salvage
+            } else {
+                Care::Mending
+            };
+            let place = (database.as_path(), sizes, options.free_low_water);
+            mend_database(place, care, &Suspect::All).map_err(|trouble| OpenStoreError::Mend {
+                directory: database.clone(),
+                source: Box::new(trouble),
+            })?;
+        }
+        let rocks = Rocks::open(&database, sizes, Care::Usual).map_err(error)?;
         let read = |rocks| Ok((read_totals(rocks)?, Ranks::read(rocks)?));
         let (totals, ranks) = read(&rocks).map_err(|trouble| match trouble {
             Trouble::Database { source } => error(source),
@@ -138,6 +157,7 @@ impl Store {
             directory: options.directory,
             hot: Hot::default(),
             condemned: Condemned::default(),
+            doubt: Doubt::default(),
             totals: Mutex::new(totals),
             ending: AtomicBool::new(false),
             stopped: Mutex::new(None),
@@ -261,6 +281,7 @@ struct Shared {
     holds: Holds,
     hot: Hot,
     condemned: Condemned,
+    doubt: Doubt,
     totals: Mutex<Totals>,
     /// Whether the store is about to close, so that long work ends early.
     ending: AtomicBool,
@@ -349,16 +370,69 @@ impl Shared {
         left::leave(&self.directory, &self.holds, &self.clock);
     }
 
+    /// Makes the database, which is closed, whole again.
+    fn mend(&self, suspect: &Suspect) -> Result<(), Trouble> {
+        let place = (self.database.as_path(), self.sizes, self.free_low_water);
+        match mend_database(place, Care::Mending, suspect) {
+            // It does not even open.
+            Err(Trouble::Database { source }) if rocks::is_damage(&source) => {
+                tracing::error!(error = %source, "the store saves what it can of its database");
+                mend_database(place, Care::Salvage, suspect)
+            }
+            mended => mended,
+        }
+    }
+
+    /// Looks at an error of the database: if that is damaged, it is opened anew and mended, or all chunks are
+    /// read soon. Says whether the former is to be waited for.
+    fn look_at(&self, error: &rocksdb::Error) -> bool {
+        if rocks::is_damage_of_blob(error) {
+            self.doubt.doubt_chunks();
+        }
+        self.look_at_rows(error)
+    }
+
+    /// As [`look_at`](Self::look_at), for who sets aside a chunk that is damaged.
+    fn look_at_rows(&self, error: &rocksdb::Error) -> bool {
+        if !rocks::is_damage(error) || rocks::is_damage_of_blob(error) {
+            return false;
+        }
+        if self.doubt.of_rows().is_none() {
+            tracing::error!(error = %error, "the database is damaged; the store opens it again to mend it");
+        }
+        self.doubt.doubt_rows(error.to_string());
+        self.set_stopped(Some(error.to_string()));
+        true
+    }
+
     /// Closes the database and opens it again; gives its sums.
     fn reopen(&self, patience: Duration) -> Result<Totals, Trouble> {
         if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }
-        let rocks = Rocks::open(&self.database, self.sizes)?;
+        if let Some(said) = self.doubt.of_rows() {
+            self.mend(&Suspect::Said(said))?;
+            self.doubt.rows_are_whole();
+        }
+        let rocks = Rocks::open(&self.database, self.sizes, Care::Usual)?;
         let totals = read_totals(&rocks)?;
         self.slot.put(rocks);
         Ok(totals)
     }
+}
+
+/// Makes the database in a directory whole.
+fn mend_database(
+    (directory, sizes, low_water): (&Path, Sizes, u64),
+    care: Care,
+    suspect: &Suspect,
+) -> Result<(), Trouble> {
+    let has_room = || {
+        let stat = rustix::fs::statvfs(directory);
+        stat.is_ok_and(|stat| low_water < stat.f_bavail.saturating_mul(stat.f_frsize))
+    };
+    let mut rocks = Rocks::open(directory, sizes, care)?;
+    mend::mend(&mut rocks, suspect, has_room).map(drop)
 }
 
 fn read_totals(rocks: &Rocks) -> Result<Totals, Trouble> {

@@ -41,6 +41,7 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
         free_low_water: file.free_bytes_min,
         hold: Duration::from_secs(file.hold_minutes.get().saturating_mul(60)),
         metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
+        salvage: false,
     }
 }
 

@@ -36,7 +36,7 @@ fn check_alive(farm: &Farm) {
 }
 
 /// The resident memory of a process, in KiB.
-fn resident_kib(pid: u32) -> u64 {
+pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()

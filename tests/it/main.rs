@@ -10,6 +10,8 @@ mod building;
 mod builds;
 mod buildspec;
 mod cache_crashes;
+mod cache_damage;
+mod cache_hostile;
 mod caching;
 mod cli;
 mod conformance;

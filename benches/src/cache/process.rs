@@ -96,6 +96,7 @@ async fn serve_cache(plan: CachePlan, hold: Duration) -> Result<()> {
         free_low_water: 1 << 30,
         hold,
         metrics_listen: None,
+        salvage: false,
     };
     let (ready, listens) = oneshot::channel();
     let mut running = JoinSet::new();

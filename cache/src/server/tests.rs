@@ -74,6 +74,7 @@ impl Farm {
             free_low_water: 0,
             hold: Duration::from_secs(600),
             metrics_listen: None,
+            salvage: false,
         }
     }
 

@@ -114,15 +114,22 @@ impl Store {
             Ok(None) => match rocks::pinned(rocks, Column::Chunks, chunk.as_bytes()) {
                 Ok(Some(value)) => return Ok(found(value).unwrap_or_default()),
                 Ok(None) => "it is not there, and somebody has it".to_owned(),
-                Err(error) if rocks::is_damage(&error) => error.to_string(),
-                Err(error) => return Err(error.into()),
+                Err(error) => self.why(error)?,
             },
-            Err(error) if rocks::is_damage(&error) => error.to_string(),
-            Err(error) => return Err(error.into()),
+            Err(error) => self.why(error)?,
         };
         tracing::error!(digest = %chunk.digest(), why, "chunk is damaged and is set aside");
         self.try_change(Change::SetAside { chunk: *chunk });
         Ok(ReadAnswer::Missing)
+    }
+
+    /// What is wrong with a chunk that cannot be read; another error if it is not the chunk.
+    fn why(&self, error: rocksdb::Error) -> Result<String, Trouble> {
+        if !rocks::is_damage(&error) {
+            return Err(error.into());
+        }
+        self.shared.look_at_rows(&error);
+        Ok(error.to_string())
     }
 }
 

@@ -48,6 +48,15 @@ pub enum OpenStoreError {
         /// What the database says.
         source: Damage,
     },
+    /// The database is damaged, and could not be made whole: the disk is full, or the database cannot be
+    /// read at all.
+    #[error("failed to mend the database in `{}`", directory.display())]
+    Mend {
+        /// Which directory.
+        directory: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The sums that the store keeps of itself cannot be read: it is damaged.
     #[error("failed to read the sums of the store in `{}`", directory.display())]
     Totals {
@@ -68,6 +77,17 @@ pub enum OpenStoreError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Damage(#[from] rocksdb::Error);
+
+impl OpenStoreError {
+    /// Whether the files are damaged, so that salvaging them would help.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Database { source, .. } => super::rocks::is_damage(&source.0),
+            Self::Totals { .. } => true,
+            _ => false,
+        }
+    }
+}
 
 /// Why the store did not do what it was asked to, for reasons of its own.
 #[derive(Clone, Debug, thiserror::Error)]

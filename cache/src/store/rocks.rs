@@ -15,7 +15,7 @@ use rocksdb::{
 };
 use self_cell::self_cell;
 
-use super::sizes::Sizes;
+use super::{rebuild, sizes::Sizes};
 
 /// A table of the database.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -45,7 +45,7 @@ pub(crate) enum Column {
 pub(crate) const TOTALS: &[u8] = b"totals";
 
 impl Column {
-    const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Chunks,
         Self::Facts,
         Self::Owners,
@@ -56,18 +56,43 @@ impl Column {
         Self::Meta,
     ];
 
-    const fn name(self) -> &'static str {
+    /// What the database calls it: the first name, or the second when it was rebuilt from the first, and
+    /// so on in turn.
+    pub(super) const fn names(self) -> [&'static str; 2] {
         match self {
-            Self::Chunks => "chunks",
-            Self::Facts => "facts",
-            Self::Owners => "owners",
-            Self::Entries => "entries",
-            Self::Closures => "closures",
-            Self::Used => "used",
-            Self::Uses => "uses",
-            Self::Meta => "meta",
+            Self::Chunks => ["chunks", "chunks.2"],
+            Self::Facts => ["facts", "facts.2"],
+            Self::Owners => ["owners", "owners.2"],
+            Self::Entries => ["entries", "entries.2"],
+            Self::Closures => ["closures", "closures.2"],
+            Self::Used => ["used", "used.2"],
+            Self::Uses => ["uses", "uses.2"],
+            Self::Meta => ["meta", "meta.2"],
         }
     }
+
+    /// Which of its names it has in a database that has `there`, of which `doomed` goes.
+    fn name_among(self, there: &[String], doomed: Option<&str>) -> &'static str {
+        let stays = |name: &str| doomed != Some(name) && there.iter().any(|there| there == name);
+        let [first, second] = self.names();
+        if !stays(first) && stays(second) {
+            second
+        } else {
+            first
+        }
+    }
+}
+
+/// What a database is opened for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Care {
+    /// To be used.
+    Usual,
+    /// To be mended: nothing is compacted meanwhile, which would meet what is damaged.
+    Mending,
+    /// The same, and what is damaged so far that it would keep the database from opening is left out: in
+    /// the log all behind the first such byte.
+    Salvage,
 }
 
 /// What blocks of rows may take in memory, in bytes, for all columns together: who may know of two million
@@ -92,8 +117,12 @@ pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
 
 /// An open database.
 pub(crate) struct Rocks {
-    db: DB,
-    directory: PathBuf,
+    pub(super) db: DB,
+    pub(super) directory: PathBuf,
+    /// What each column is called, in the order of [`Column::ALL`].
+    pub(super) names: [&'static str; 8],
+    sizes: Sizes,
+    blocks: Cache,
     /// For what its receiver verifies.
     unchecked: ReadOptions,
 }
@@ -108,20 +137,53 @@ impl fmt::Debug for Rocks {
 
 impl Rocks {
     /// Opens the database in `directory`, or makes one, with files and buffers of these sizes.
-    pub(crate) fn open(directory: &Path, sizes: Sizes) -> Result<Self, rocksdb::Error> {
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let columns = Column::ALL.map(|column| {
-            let options = column_options(column, &cache, sizes);
-            ColumnFamilyDescriptor::new(column.name(), options)
-        });
-        let db = DB::open_cf_descriptors(&database_options(sizes), directory, columns)?;
+    pub(crate) fn open(directory: &Path, sizes: Sizes, care: Care) -> Result<Self, rocksdb::Error> {
+        let blocks = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let options = database_options(sizes, care);
+        let there = match directory.join("CURRENT").exists() {
+            true => DB::list_cf(&options, directory)?,
+            false => Vec::new(),
+        };
+        let doomed = rebuild::doomed(directory);
+        let names = Column::ALL.map(|column| column.name_among(&there, doomed.as_deref()));
+        let is_there = |name: &str| there.iter().any(|there| there == name);
+        let mut opened = Vec::new();
+        let mut left_over = Vec::new();
+        for column in Column::ALL {
+            for name in column.names() {
+                if names.contains(&name) || is_there(name) {
+                    let mut options = column_options(column, &blocks, sizes);
+                    options.set_disable_auto_compactions(care != Care::Usual);
+                    opened.push(ColumnFamilyDescriptor::new(name, options));
+                }
+                if !names.contains(&name) && is_there(name) {
+                    left_over.push(name);
+                }
+            }
+        }
+        let mut db = DB::open_cf_descriptors(&options, directory, opened)?;
+        for name in left_over {
+            db.drop_cf(name)?;
+        }
         let mut unchecked = ReadOptions::default();
         unchecked.set_verify_checksums(false);
+        // Who reads a block later takes it for checked. What finds the keys is in the system's memory.
+        unchecked.fill_cache(false);
         Ok(Self {
             db,
             directory: directory.to_owned(),
+            names,
+            sizes,
+            blocks,
             unchecked,
         })
+    }
+
+    /// How a column is set up that is made while the database is mended.
+    pub(super) fn column_options(&self, column: Column) -> Options {
+        let mut options = column_options(column, &self.blocks, self.sizes);
+        options.set_disable_auto_compactions(true);
+        options
     }
 
     /// The value under `key`.
@@ -267,8 +329,8 @@ impl Rocks {
         Ok(bytes)
     }
 
-    fn column(&self, column: Column) -> &ColumnFamily {
-        let handle = self.db.cf_handle(column.name());
+    pub(super) fn column(&self, column: Column) -> &ColumnFamily {
+        let handle = self.db.cf_handle(self.names[column as usize]);
         handle.expect("all columns are opened")
     }
 }
@@ -352,7 +414,14 @@ pub(crate) fn is_damage(error: &rocksdb::Error) -> bool {
     error.kind() == rocksdb::ErrorKind::Corruption
 }
 
-fn database_options(sizes: Sizes) -> Options {
+/// Whether it is the bytes of a chunk in a blob file that are damaged, and not a table of rows.
+pub(crate) fn is_damage_of_blob(error: &rocksdb::Error) -> bool {
+    // The kind is the same for both; these are the words that the library has for its blob files.
+    let said = error.as_ref();
+    is_damage(error) && !said.contains(".sst") && (said.contains("blob") || said.contains("Blob"))
+}
+
+fn database_options(sizes: Sizes, care: Care) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -363,6 +432,11 @@ fn database_options(sizes: Sizes) -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // A log file that is gone or too short as a whole is damage, too.
     options.set_track_and_verify_wals_in_manifest(true);
+    if care == Care::Salvage {
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_track_and_verify_wals_in_manifest(false);
+        options.set_paranoid_checks(false);
+    }
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_total_wal_size(sizes.log());
     options.set_db_write_buffer_size(sizes.buffers());

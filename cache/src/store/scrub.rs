@@ -46,6 +46,35 @@ impl Store {
         Ok(scrubbed)
     }
 
+    /// Reads all that is known besides the chunks themselves; what is damaged of it is mended soon.
+    pub(crate) async fn scrub_rows(&self) -> Result<(), Trouble> {
+        self.blocking(|store| {
+            let rocks = store.shared.rocks()?;
+            for column in Column::ALL {
+                if column != Column::Chunks {
+                    rocks.read_all(column)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Whether a damaged chunk was met that was not set aside, so that all have to be read soon.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.shared.doubt.is_of_chunks()
+    }
+
+    /// Waits until that is so.
+    pub(crate) async fn falls_into_doubt(&self) {
+        self.shared.doubt.wakes().await;
+    }
+
+    /// Says that all chunks were read since.
+    pub(crate) fn is_trusted_again(&self) {
+        self.shared.doubt.chunks_are_whole();
+    }
+
     /// Reads those of `chunks` that the team has, and sets aside those that are damaged; gives how many
     /// that were.
     pub(crate) async fn verify(&self, team: Team, chunks: Vec<Digest>) -> Result<u64, Trouble> {
@@ -54,7 +83,7 @@ impl Store {
             let mut damaged = Vec::new();
             for chunk in chunks.iter().filter_map(ChunkKey::of) {
                 if rocks.get(Column::Owners, &chunk.owner(&team))?.is_some()
-                    && is_damaged(&rocks, &chunk)?
+                    && store.is_damaged(&rocks, &chunk)?
                 {
                     damaged.push(chunk);
                 }
@@ -91,7 +120,7 @@ impl Store {
             if !fact.is_present() {
                 continue;
             }
-            if is_damaged(&rocks, &chunk)? {
+            if self.is_damaged(&rocks, &chunk)? {
                 damaged.push(chunk);
             }
             scrubbed.chunks += 1;
@@ -103,26 +132,33 @@ impl Store {
         }
         Ok((scrubbed, damaged))
     }
-}
 
-/// Whether a chunk is there, and is not what its digest says.
-fn is_damaged(rocks: &Arc<Rocks>, chunk: &ChunkKey) -> Result<bool, Trouble> {
-    let value = match rocks::pinned(rocks, Column::Chunks, chunk.as_bytes()) {
-        Ok(Some(value)) => value,
-        // It was deleted just now.
-        Ok(None) => return Ok(false),
-        Err(error) if rocks::is_damage(&error) => return Ok(true),
-        Err(error) => return Err(error.into()),
-    };
-    let Some(encoding) = value.first().and_then(|&byte| row::encoding_of(byte)) else {
-        return Ok(true);
-    };
-    let body = value.slice(1..);
-    let header = ChunkHeader {
-        index: 0,
-        digest: chunk.digest(),
-        encoding,
-        body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
-    };
-    Ok(compression::decode(&header, body).is_err())
+    /// Whether a chunk that is said to be there is not, or is not what its digest says.
+    fn is_damaged(&self, rocks: &Arc<Rocks>, chunk: &ChunkKey) -> Result<bool, Trouble> {
+        let value = match rocks::pinned(rocks, Column::Chunks, chunk.as_bytes()) {
+            Ok(Some(value)) => value,
+            // It was deleted just now, or the row that says where it is was lost.
+            Ok(None) => {
+                let fact = rocks.get(Column::Facts, chunk.as_bytes())?;
+                let fact = fact.as_deref().map(Fact::decode).transpose()?;
+                return Ok(fact.is_some_and(|fact| fact.is_present()));
+            }
+            Err(error) if rocks::is_damage(&error) => {
+                self.shared.look_at_rows(&error);
+                return Ok(true);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(encoding) = value.first().and_then(|&byte| row::encoding_of(byte)) else {
+            return Ok(true);
+        };
+        let body = value.slice(1..);
+        let header = ChunkHeader {
+            index: 0,
+            digest: chunk.digest(),
+            encoding,
+            body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+        };
+        Ok(compression::decode(&header, body).is_err())
+    }
 }

@@ -84,7 +84,9 @@ impl Store {
         let mut swept = Swept::default();
         self.forget_uses(Clock::wall()).await?;
         self.collect(&mut swept).await?;
-        self.make_room(budget, &mut swept).await?;
+        if !self.is_in_doubt() {
+            self.make_room(budget, &mut swept).await?;
+        }
         Ok(swept)
     }
 
@@ -332,7 +334,15 @@ impl Store {
         work: impl FnOnce(Self) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, Trouble> {
         let store = self.clone();
-        let work = tokio::task::spawn_blocking(move || work(store));
-        work.await.unwrap_or(Err(Trouble::Closed))
+        let done = {
+            let store = store.clone();
+            tokio::task::spawn_blocking(move || work(store)).await
+        };
+        match done.unwrap_or(Err(Trouble::Closed)) {
+            Err(Trouble::Database { source }) if store.shared.look_at(&source) => {
+                Err(Trouble::Stopped)
+            }
+            done => done,
+        }
     }
 }

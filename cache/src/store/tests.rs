@@ -26,6 +26,7 @@ use crate::{compression, holds::Holds};
 mod damage;
 mod durability;
 mod entries;
+mod flips;
 mod full;
 mod garbage;
 mod room;
@@ -57,6 +58,7 @@ fn open(directory: &Path) -> (Store, WriterThread) {
         budget: UNLIMITED,
         free_low_water: 0,
         hold: HOLD,
+        salvage: false,
     })
     .unwrap()
 }

@@ -113,7 +113,7 @@ impl Writer {
             }
             let applied = match &room {
                 Err(full) if !change.makes_room() => Err(full.clone()),
-                _ => staged.apply(change, &around),
+                _ => self.checked(staged.apply(change, &around)),
             };
             replies.push((reply, applied));
         }
@@ -146,6 +146,16 @@ impl Writer {
         }
     }
 
+    /// What came of a change, unless rows that it needed are damaged: then that is to be mended first.
+    fn checked(&self, applied: Result<Applied, Trouble>) -> Result<Applied, Trouble> {
+        match applied {
+            Err(Trouble::Database { source }) if self.shared.look_at(&source) => {
+                Err(Trouble::Stopped)
+            }
+            applied => applied,
+        }
+    }
+
     /// Stops writing after an error, and says what those are told who waited for it.
     fn stop(&self, source: rocksdb::Error) -> Trouble {
         let trouble = match self.shared.check_room(0) {
@@ -155,6 +165,7 @@ impl Writer {
             },
         };
         error!(error = %source, "the store stops writing");
+        self.shared.look_at(&source);
         self.shared.set_stopped(Some(source.to_string()));
         trouble
     }
@@ -162,6 +173,13 @@ impl Writer {
     /// Makes writing possible again after an error, if it is time to try, and there is room or what
     /// waits makes some.
     fn heal(&mut self, makes_room: bool) -> Result<(), Trouble> {
+        if !self.shared.is_stopped()
+            && let Ok(rocks) = self.shared.rocks()
+            && let Err(source) = rocks.background_failure()
+        {
+            // Found out before a group of changes, so that they wait and are not refused.
+            self.stop(source);
+        }
         if !self.shared.is_stopped() {
             return Ok(());
         }

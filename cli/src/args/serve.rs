@@ -104,4 +104,7 @@ pub(crate) struct CacheServeArgs {
     /// Where to serve `/metrics` and `/healthz`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
+    /// Open a store that is too damaged to open, without what is damaged: builds make that again.
+    #[arg(long)]
+    pub(crate) salvage: bool,
 }

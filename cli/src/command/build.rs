@@ -1,5 +1,7 @@
 //! `grange build`: upload, submit, follow, fetch.
 
+mod keeping;
+
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -52,11 +54,13 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
             let known = project::known(&reached.farm, &project).await?;
             let known = known.map(|known| known.project);
             let id = source::new_id()?;
+            let mut tree = None;
             let submission = if source::is_fetched(&args, known.as_ref()) {
                 source::submission(&args, project.clone(), (String::new(), None), id)
             } else {
                 let buildspec = source::to_submit(&args, known.as_ref(), found)?;
                 let uploaded = upload(&args, (reached, context)).await?;
+                tree = Some(uploaded.0.clone());
                 source::submission(&args, project.clone(), (buildspec, Some(uploaded)), id)
             };
             let request = ClientRequest::Submit(Box::new(submission));
@@ -65,7 +69,14 @@ pub(crate) async fn run(args: BuildArgs, context: &Context) -> Result<ExitCode, 
                 render::submitted_detached(&submitted, &project, args.json)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            let followed = follow(reached, (&submitted, &project), (args.json, context)).await?;
+            let (client, _) = reached.farm.cache().await?;
+            let followed = tokio::select! {
+                biased;
+                followed = follow(reached, (&submitted, &project), (args.json, context)) => followed?,
+                never = keeping::keep_whole(client, tree.as_ref(), (source::directory(&args), !args.no_git)) => {
+                    match never {}
+                }
+            };
             let fetched = match &args.artifacts {
                 Some(directory) => {
                     let build = submitted.build.to_string();

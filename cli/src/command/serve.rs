@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, path::Path, time::Duration};
 
+use ::cache::server::RunError;
 use anyhow::anyhow;
 use coordinator::Ready;
 use protocol::access::Role;
@@ -99,6 +100,7 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
     let credentials = membership.credentials(args.join.token.as_deref()).await?;
     let mut options = options::cache(settings, &plan);
     options.metrics_listen = args.metrics.or(options.metrics_listen);
+    options.salvage = args.salvage;
     let wanted = context.signals.stop_first();
     let (ready, started) = oneshot::channel();
     let stop = CancellationToken::new();
@@ -107,7 +109,7 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
     tokio::pin!(run);
     let listens = tokio::select! {
         biased;
-        ended = &mut run => return ended.map_err(CommandError::farm),
+        ended = &mut run => return ended.map_err(cache_failed),
         Ok(listens) = started => listens,
     };
     let advertised = args.advertise.or(settings.cache.advertise);
@@ -120,13 +122,25 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
     } = &membership;
     tokio::select! {
         biased;
-        ended = &mut run => return ended.map_err(CommandError::farm),
+        ended = &mut run => return ended.map_err(cache_failed),
         () = wanted.wait() => {}
         never = keep_announcing(*address, &renewed, advertised) => match never {},
         never = keep_renewed(*address, directory, &current) => match never {},
     }
     stop.cancel();
-    run.await.map_err(CommandError::farm)
+    run.await.map_err(cache_failed)
+}
+
+/// What is said of a cache that does not run.
+fn cache_failed(error: RunError) -> CommandError {
+    let is_damaged = matches!(&error, RunError::Store { source } if source.is_damage());
+    let error = CommandError::farm(error);
+    if !is_damaged {
+        return error;
+    }
+    error.hint(
+        "`grange cache serve --salvage` opens it without what is damaged; builds make that again",
+    )
 }
 
 /// `grange worker`.

@@ -91,6 +91,7 @@ impl TestFarm {
             free_low_water: 1 << 20,
             hold: Duration::from_secs(60),
             metrics_listen: None,
+            salvage: false,
         };
         let (told, ready) = oneshot::channel();
         let stop = CancellationToken::new();

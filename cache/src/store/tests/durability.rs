@@ -62,6 +62,7 @@ async fn a_torn_tail_of_the_log_is_cut_and_other_damage_stops_the_start() {
         budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
+        salvage: false,
     });
     assert!(matches!(opened, Err(OpenStoreError::Database { .. })));
 }
@@ -76,6 +77,7 @@ async fn a_store_of_a_newer_version_is_refused_and_both_versions_are_named() {
         budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
+        salvage: false,
     });
     let message = opened.unwrap_err().to_string();
     assert!(message.contains("version 7"), "{message}");

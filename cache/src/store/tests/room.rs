@@ -142,6 +142,7 @@ async fn when_all_is_held_writes_are_refused_by_name_and_taken_again_when_holds_
         budget: BUDGET,
         free_low_water: 0,
         hold: HOLD,
+        salvage: false,
     };
     let (store, writer) = Store::open(options).unwrap();
     let mut written = Vec::new();
