@@ -17,6 +17,7 @@ mod cli;
 mod conformance;
 mod corpus;
 mod directories;
+mod fuzzed;
 mod home;
 mod hostile;
 mod isolation;

@@ -1,0 +1,8 @@
+//! Buildspecs.
+#![no_main]
+
+#[allow(dead_code, reason = "each program runs one of them")]
+#[path = "../src/targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::buildspecs(bytes));

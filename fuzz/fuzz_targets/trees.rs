@@ -1,0 +1,8 @@
+//! Trees and what belongs to them, as they come from a cache.
+#![no_main]
+
+#[allow(dead_code, reason = "each program runs one of them")]
+#[path = "../src/targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::trees(bytes));
