@@ -13,6 +13,7 @@ pub mod process;
 pub mod program;
 pub mod project;
 pub mod random;
+pub mod relay;
 pub mod simulation;
 pub mod wait;
 
