@@ -43,7 +43,7 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Random) {
             2 if at < bytes.len() => drop(bytes.remove(at)),
             3 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
             4 if at < bytes.len() => {
-                bytes[at] = [0, 0x7f, 0x80, 0xfb, 0xfd, 0xff][place(random, 5)]
+                bytes[at] = [0, 0x7f, 0x80, 0xfb, 0xfd, 0xff][place(random, 5)];
             }
             _ => {
                 let from = place(random, other.len());
