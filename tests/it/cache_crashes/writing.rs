@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use cache::{client::CacheClient, compression, progress::Progress, put::put, verify::verify_tree};
+use cache::{
+    capture::Subject, client::CacheClient, compression, progress::Progress, put::put,
+    verify::verify_tree,
+};
 use protocol::{
     access::{Role, Trust},
     blob::{Blob, TreeRef},
@@ -166,7 +169,7 @@ impl Writer {
         let directory = tempfile::tempdir().unwrap();
         self.fill(directory.path());
         let root = directory.path().to_owned();
-        let put = put(&self.client, root, None, &Progress::default()).await;
+        let put = put(&self.client, Subject::all(root), None, &Progress::default()).await;
         let tree = put.ok()?.tree;
         self.note(|acknowledged| acknowledged.trees.push(tree.clone()));
         self.keep(self.entry(vec![], vec![tree])).await
