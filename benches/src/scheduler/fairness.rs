@@ -146,6 +146,7 @@ impl Hour {
         };
         let starts = matches!(event, Event::WorkerJoined { .. });
         let Decision { facts, .. } = self.scheduler.apply(now, event);
+        let mut granted = Vec::new();
         for fact in facts {
             let Fact::LeaseGranted {
                 lease, job, worker, ..
@@ -153,6 +154,7 @@ impl Hour {
             else {
                 continue;
             };
+            granted.push(lease);
             let session = session(&worker);
             let team = team_of(job.build);
             self.runs.insert(session, (lease, team, self.now));
@@ -163,6 +165,10 @@ impl Hour {
                 let next = self.now + LEASE_RENEWAL;
                 self.agenda.push(Reverse((next, Happening::Renew(session))));
             }
+        }
+        // Each attempt begins with a line of its log.
+        for lease in granted {
+            self.apply(Event::Heard { lease });
         }
     }
 }
