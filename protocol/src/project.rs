@@ -1,32 +1,17 @@
 //! Projects: what the builds of one repository have in common, as their team has said it.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    git::{GitSource, GitSourceError},
-    graph::TASKS_MAX,
-    message::client::{BUILDSPEC_BYTES_MAX, SUBMITTED_VARIABLES_MAX},
-    name::ProjectName,
+pub use self::check::{
+    BUILD_MINUTES, DESCRIPTION_CHARS_MAX, PROJECT_NAME_BYTES_MIN, PROJECT_VARIABLE_BYTES_MAX,
+    PROJECTS_MAX, ProjectError, QUEUE_MINUTES, SECONDARY_SOURCES_MAX, SOURCE_IDENTIFIER_BYTES_MAX,
+    check_identifier,
 };
-
-/// How short the name of a project may be, in bytes: CodeBuild's limit.
-pub const PROJECT_NAME_BYTES_MIN: usize = 2;
-/// How long the description of a project may be, in characters: CodeBuild's limit.
-pub const DESCRIPTION_CHARS_MAX: usize = 255;
-/// How many secondary sources a project may have: CodeBuild's limit.
-pub const SECONDARY_SOURCES_MAX: usize = 12;
-/// How long the identifier of a secondary source may be, in bytes: CodeBuild's limit.
-pub const SOURCE_IDENTIFIER_BYTES_MAX: usize = 127;
-/// How many minutes a build may take at least and at most: CodeBuild's limits.
-pub const BUILD_MINUTES: (u32, u32) = (5, 2160);
-/// How many minutes a build may wait at least and at most: CodeBuild's limits.
-pub const QUEUE_MINUTES: (u32, u32) = (5, 480);
-/// How many projects a team may have: CodeBuild's limit of an account.
-pub const PROJECTS_MAX: usize = 5_000;
-/// How many bytes the variables of a project may have together: they are in every job of every build.
-pub const PROJECT_VARIABLE_BYTES_MAX: usize = 128 * 1024;
+use crate::{git::GitSource, name::ProjectName};
 
 /// A project. Its JSON is in journals, and people write it into files: every field but the name has a
 /// default.
@@ -158,85 +143,6 @@ pub struct Recipe {
     pub restrictions: BatchRestrictions,
 }
 
-/// What is wrong with a project. Mend it.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ProjectError {
-    /// The name is too short, or holds a dot.
-    #[error(
-        "`{name}` cannot name a project: at least {PROJECT_NAME_BYTES_MIN} letters, digits, `-` and `_`"
-    )]
-    Name {
-        /// The name.
-        name: ProjectName,
-    },
-    /// The description is too long.
-    #[error("description has {chars} characters, at most {DESCRIPTION_CHARS_MAX} are allowed")]
-    Description {
-        /// How many it has.
-        chars: usize,
-    },
-    /// A repository cannot be fetched as it is named.
-    #[error(transparent)]
-    Git(#[from] GitSourceError),
-    /// There are too many secondary sources.
-    #[error("{count} secondary sources, at most {SECONDARY_SOURCES_MAX} are allowed")]
-    SecondarySources {
-        /// How many there are.
-        count: usize,
-    },
-    /// A secondary source is called what no variable can be called after.
-    #[error("`{identifier}` cannot identify a source: letters, digits and `_`")]
-    Identifier {
-        /// What it is called.
-        identifier: String,
-    },
-    /// The buildspec is too long.
-    #[error("buildspec has {bytes} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed")]
-    Buildspec {
-        /// How many it has.
-        bytes: usize,
-    },
-    /// A variable cannot be called so.
-    #[error(
-        "variable `{name}` cannot be set: a name has letters, digits and `_`, and does not begin with `CODEBUILD_`"
-    )]
-    Variable {
-        /// What it is called.
-        name: String,
-    },
-    /// A variable is there twice.
-    #[error("variable `{name}` is there twice, as {first} and as {second}")]
-    Twice {
-        /// Which.
-        name: String,
-        /// Of which type first.
-        first: &'static str,
-        /// And of which then.
-        second: &'static str,
-    },
-    /// There are too many variables, or they are too long.
-    #[error(
-        "{count} variables of {bytes} bytes, at most {SUBMITTED_VARIABLES_MAX} of \
-         {PROJECT_VARIABLE_BYTES_MAX} bytes together are allowed"
-    )]
-    Variables {
-        /// How many there are.
-        count: usize,
-        /// How long names and values are together.
-        bytes: usize,
-    },
-    /// A number is out of its range.
-    #[error("{what} is {found}, and has to be from {} to {}", range.0, range.1)]
-    Range {
-        /// Which number.
-        what: &'static str,
-        /// What it is.
-        found: u32,
-        /// The least and the greatest that it may be.
-        range: (u32, u32),
-    },
-}
-
 impl Project {
     /// A project with nothing but a name.
     pub fn new(name: ProjectName) -> Self {
@@ -256,66 +162,6 @@ impl Project {
         }
     }
 
-    /// Says whether it can be kept and built.
-    ///
-    /// # Errors
-    ///
-    /// The first mistake.
-    pub fn check(&self) -> Result<(), ProjectError> {
-        let name = self.name.as_str();
-        if name.len() < PROJECT_NAME_BYTES_MIN || name.contains('.') {
-            let name = self.name.clone();
-            return Err(ProjectError::Name { name });
-        }
-        let chars = self.description.chars().count();
-        if DESCRIPTION_CHARS_MAX < chars {
-            return Err(ProjectError::Description { chars });
-        }
-        self.check_sources()?;
-        let bytes = self.buildspec.as_ref().map_or(0, String::len);
-        if BUILDSPEC_BYTES_MAX < bytes {
-            return Err(ProjectError::Buildspec { bytes });
-        }
-        self.env.check()?;
-        let tasks = u32::try_from(TASKS_MAX).unwrap_or(u32::MAX);
-        range(
-            "the limit of a build, in minutes,",
-            self.build_minutes,
-            BUILD_MINUTES,
-        )?;
-        range(
-            "the limit of the queue, in minutes,",
-            self.queue_minutes,
-            QUEUE_MINUTES,
-        )?;
-        let any = (1, u32::MAX);
-        range(
-            "the limit of builds at once",
-            self.concurrent_builds_max,
-            any,
-        )?;
-        range(
-            "the limit of tasks in a batch",
-            self.batch.builds_max,
-            (1, tasks),
-        )
-    }
-
-    fn check_sources(&self) -> Result<(), ProjectError> {
-        if let ProjectSource::Git(git) = &self.source {
-            git.check()?;
-        }
-        let count = self.secondary_sources.len();
-        if SECONDARY_SOURCES_MAX < count {
-            return Err(ProjectError::SecondarySources { count });
-        }
-        for (identifier, git) in &self.secondary_sources {
-            check_identifier(identifier)?;
-            git.check()?;
-        }
-        Ok(())
-    }
-
     /// The buildspec as a path in the source, and as its whole text; neither if the project says nothing.
     pub fn buildspec(&self) -> (Option<&str>, Option<&str>) {
         match self.buildspec.as_deref().filter(|text| !text.is_empty()) {
@@ -331,48 +177,7 @@ pub fn is_inline(buildspec: &str) -> bool {
     buildspec.contains('\n') || buildspec.trim_start().starts_with('{')
 }
 
-/// Says whether `identifier` can identify a secondary source.
-///
-/// # Errors
-///
-/// If it cannot.
-pub fn check_identifier(identifier: &str) -> Result<(), ProjectError> {
-    let is_good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let length = identifier.len();
-    if length == 0 || SOURCE_IDENTIFIER_BYTES_MAX < length || !identifier.chars().all(is_good) {
-        let identifier = identifier.to_owned();
-        return Err(ProjectError::Identifier { identifier });
-    }
-    Ok(())
-}
-
 impl ProjectEnvironment {
-    fn check(&self) -> Result<(), ProjectError> {
-        let mut seen: BTreeMap<&str, &'static str> = BTreeMap::new();
-        let mut bytes = 0_usize;
-        for (kind, variables) in self.by_type() {
-            for (name, value) in variables {
-                if !is_variable(name) || value.contains('\0') {
-                    let name = name.clone();
-                    return Err(ProjectError::Variable { name });
-                }
-                bytes = bytes.saturating_add(name.len() + value.len());
-                if let Some(first) = seen.insert(name, kind) {
-                    return Err(ProjectError::Twice {
-                        name: name.clone(),
-                        first,
-                        second: kind,
-                    });
-                }
-            }
-        }
-        let count = seen.len();
-        if SUBMITTED_VARIABLES_MAX < count || PROJECT_VARIABLE_BYTES_MAX < bytes {
-            return Err(ProjectError::Variables { count, bytes });
-        }
-        Ok(())
-    }
-
     /// The variables by CodeBuild's name of their type.
     pub const fn by_type(&self) -> [(&'static str, &BTreeMap<String, String>); 3] {
         [
@@ -394,99 +199,14 @@ impl ProjectEnvironment {
     }
 }
 
-fn is_variable(name: &str) -> bool {
-    let mut letters = name.chars();
-    let first = letters.next().unwrap_or_default();
-    (first.is_ascii_alphabetic() || first == '_')
-        && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        && !name.starts_with("CODEBUILD_")
-}
-
-fn range(what: &'static str, found: Option<u32>, range: (u32, u32)) -> Result<(), ProjectError> {
-    match found {
-        Some(found) if !(range.0..=range.1).contains(&found) => {
-            Err(ProjectError::Range { what, found, range })
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn project() -> Project {
-        Project::new("shop".parse().unwrap())
-    }
-
-    #[track_caller]
-    fn check(change: impl FnOnce(&mut Project), expected: &str) {
-        let mut project = project();
-        change(&mut project);
-        let found = project.check().map_err(|error| error.to_string());
-        match expected {
-            "" => assert_eq!(found, Ok(())),
-            part => assert!(
-                found.as_ref().is_err_and(|text| text.contains(part)),
-                "{found:?}"
-            ),
-        }
-    }
-
-    #[test]
-    fn a_project_keeps_to_the_limits_of_the_reference() {
-        check(|_| {}, "");
-        check(|of| of.name = "x".parse().unwrap(), "cannot name a project");
-        check(
-            |of| of.name = "a.b".parse().unwrap(),
-            "cannot name a project",
-        );
-        check(|of| of.description = "x".repeat(256), "256 characters");
-        check(|of| of.build_minutes = Some(5), "");
-        check(|of| of.build_minutes = Some(2160), "");
-        check(|of| of.build_minutes = Some(4), "from 5 to 2160");
-        check(|of| of.queue_minutes = Some(481), "from 5 to 480");
-        check(|of| of.concurrent_builds_max = Some(0), "from 1");
-        check(|of| of.batch.builds_max = Some(1001), "from 1 to 1000");
-    }
-
-    #[test]
-    fn variables_have_one_type_and_no_reserved_name() {
-        let set = |of: &mut Project, name: &str| {
-            let of = &mut of.env.variables;
-            of.insert(name.to_owned(), "x".to_owned());
-        };
-        check(|of| set(of, "A_1"), "");
-        for name in ["", "1A", "A-B", "CODEBUILD_X"] {
-            check(|of| set(of, name), "cannot be set");
-        }
-        let twice = |of: &mut Project| {
-            set(of, "A");
-            of.env
-                .secrets_manager
-                .insert("A".to_owned(), "s".to_owned());
-        };
-        check(twice, "twice, as PLAINTEXT and as SECRETS_MANAGER");
-    }
-
-    #[test]
-    fn secondary_sources_are_called_what_a_variable_can_end_with() {
-        let add = |of: &mut Project, identifier: &str| {
-            let git = GitSource::head_of("https://example.org/a".to_owned());
-            of.secondary_sources.insert(identifier.to_owned(), git);
-        };
-        check(|of| add(of, "lib_2"), "");
-        check(|of| add(of, "lib-2"), "cannot identify");
-        check(
-            |of| (0..13).for_each(|at| add(of, &format!("s{at}"))),
-            "13 secondary",
-        );
-    }
-
     #[test]
     fn a_buildspec_is_a_path_unless_it_is_the_file_itself() {
         let of = |text: &str| {
-            let mut project = project();
+            let mut project = Project::new("shop".parse().unwrap());
             project.buildspec = Some(text.to_owned());
             let (path, inline) = project.buildspec();
             (path.map(str::to_owned), inline.map(str::to_owned))
