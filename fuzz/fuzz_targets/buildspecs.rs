@@ -1,7 +1,7 @@
 //! Buildspecs.
 #![no_main]
 
-#[allow(dead_code, reason = "each program runs one of them")]
+#[expect(dead_code, reason = "each program runs one of them")]
 #[path = "../src/targets.rs"]
 mod targets;
 

@@ -1,7 +1,7 @@
 //! Trees and what belongs to them, as they come from a cache.
 #![no_main]
 
-#[allow(dead_code, reason = "each program runs one of them")]
+#[expect(dead_code, reason = "each program runs one of them")]
 #[path = "../src/targets.rs"]
 mod targets;
 
