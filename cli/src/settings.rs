@@ -25,8 +25,8 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
 /// Where the cache listens unless told otherwise.
 const CACHE_LISTEN_DEFAULT: &str = "127.0.0.1:7421";
 /// What sources are fetched over unless the worker's owner says otherwise: not the machine's own files, and
-/// nothing that anybody on the way could change unseen and that has a better form.
-const GIT_PROTOCOLS: [&str; 3] = ["https", "http", "ssh"];
+/// nothing that anybody on the way could change unseen.
+const GIT_PROTOCOLS: [&str; 2] = ["https", "ssh"];
 /// What a build needs to know of its machine to reach the network at all: proxies and certificates, by
 /// the names that curl, git, pip, npm, cargo and the aws CLI read; and where rustup keeps toolchains.
 const PASSED_ON: [&str; 20] = [

@@ -198,7 +198,7 @@ impl TestFarm {
     pub(super) async fn until(&self, is_so: impl AsyncFn() -> bool) {
         let wait = async {
             while !is_so().await {
-                sleep(Duration::from_millis(10)).await;
+                sleep(Duration::from_millis(10)).await; // the poll interval
             }
         };
         timeout(PATIENCE, wait).await.unwrap();
