@@ -368,7 +368,7 @@ fn a_repository_on_the_workers_disk_is_not_read_unless_its_owner_says_so() {
     );
     assert_eq!(build(&farm, &[]).code, 1);
     let (_, message) = context(&farm, "shop#1");
-    assert!(message.contains("only over https, http, ssh"), "{message}");
+    assert!(message.contains("only over https, ssh"), "{message}");
 }
 
 #[test]
