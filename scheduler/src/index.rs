@@ -13,6 +13,7 @@ use protocol::{
 };
 
 use crate::{
+    holdings::Holdings,
     outcome::unit_status,
     queue::Queue,
     state::{Build, JobState, Lease, Shared},
@@ -45,7 +46,7 @@ pub(crate) struct Index {
     /// Builds that have ended, by when.
     pub(crate) ended: BTreeSet<(WallTime, BuildId)>,
     /// The bytes that builds that have ended keep.
-    pub(crate) ended_bytes: u128,
+    pub(crate) holdings: Holdings,
     /// What the graphs of all builds weigh.
     pub(crate) weights: Weights,
     /// Live leases of each worker that has any.
@@ -100,7 +101,8 @@ impl Index {
         }
         if let Some(ending) = build.ended {
             self.ended.remove(&(ending.at, id));
-            self.ended_bytes -= build.bytes();
+            let team = &build.submission.team;
+            self.holdings.remove(team, (ending.at, id));
         }
     }
 
@@ -137,7 +139,8 @@ impl Index {
     pub(crate) fn add_ended(&mut self, id: BuildId, build: &Build, at: WallTime) {
         self.ended.insert((at, id));
         self.weights.end(build);
-        self.ended_bytes += build.bytes();
+        let team = &build.submission.team;
+        self.holdings.add(team, (at, id), build.bytes());
     }
 
     /// Takes up who needs whom in a build.

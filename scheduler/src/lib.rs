@@ -12,6 +12,7 @@ mod event;
 mod fact;
 mod fetched;
 mod fold;
+mod holdings;
 mod index;
 mod lease;
 mod outcome;

@@ -1,13 +1,10 @@
 //! Retention: which builds are forgotten, and when.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use protocol::{build::BuildId, name::Team, time::WallTime};
+use protocol::{build::BuildId, time::WallTime};
 
-use crate::state::State;
+use crate::{holdings::TeamHoldings, state::State};
 
 /// How long builds that have ended are kept, and how many.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,63 +23,87 @@ pub struct RetentionPolicy {
 /// fit. Where they are too many, or their graphs too large, those go that ended first, and the newest of all
 /// stays whatever its graph takes.
 ///
-/// Where logs and artifacts are too large, whoever has most of them gives: how large they are is what
-/// workers say, and one that says too much of its team's builds costs no other team's. The newest of a team
-/// stays whatever its size, or a large build's artifacts could never be fetched; no more of it counts than
-/// the team's share.
+/// How large logs and artifacts are is what workers say. The newest of a team stays whatever its size, or a
+/// large build's artifacts could never be fetched, and counts against the team's older builds only; where
+/// those of all teams are too large together, whoever has most of them gives. So a worker that says too much
+/// costs no other team more than what was due to its team anyway; and there is no more than the limit and the
+/// newest build of each team.
 pub fn overdue(state: &State, now: WallTime, policy: &RetentionPolicy) -> Vec<BuildId> {
     let index = &state.ledger.index;
     let mut builds = index.ended.len();
     let mut weight = index.weights.ended();
-    let mut overdue = Vec::new();
+    let mut overdue = BTreeSet::new();
+    let mut in_order = Vec::new();
     for (ended, id) in &index.ended {
         let is_old = policy.age <= now.since(*ended);
         let is_over = policy.builds_max < builds || policy.weight_max < weight && 1 < builds;
         if !is_old && !is_over {
             break;
         }
-        overdue.push(*id);
+        overdue.insert(*id);
+        in_order.push(*id);
         builds -= 1;
         if let Some(build) = state.ledger.builds.get(id) {
             weight = weight.saturating_sub(build.submission.graph.weight());
         }
     }
-    let large = too_large(state, overdue.len(), policy.bytes_max.into());
-    overdue.extend(large);
-    overdue
+    in_order.extend(too_large(state, &overdue, policy.bytes_max.into()));
+    in_order
 }
 
-/// Of the builds after the first `gone`, those that go because of their bytes.
-fn too_large(state: &State, gone: usize, bytes_max: u128) -> Vec<BuildId> {
-    let ledger = &state.ledger;
-    if ledger.index.ended_bytes <= bytes_max {
-        return Vec::new();
-    }
-    let mut teams: BTreeMap<&Team, VecDeque<(BuildId, u128)>> = BTreeMap::new();
-    for (_, id) in ledger.index.ended.iter().skip(gone) {
-        if let Some(build) = ledger.builds.get(id) {
-            let of = teams.entry(&build.submission.team).or_default();
-            of.push_back((*id, build.bytes()));
+/// What a team has, without those of its builds that go.
+struct Kept<'a> {
+    newest: u128,
+    older: u128,
+    /// Those that may go yet, oldest first.
+    rest: Box<dyn Iterator<Item = (BuildId, u128)> + 'a>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(of: &'a TeamHoldings, gone: &'a BTreeSet<BuildId>) -> Self {
+        let left = of.olders().filter(|(id, _)| gone.contains(id));
+        let left: u128 = left.map(|(_, bytes)| bytes).sum();
+        Self {
+            newest: of.newest(),
+            older: of.older().saturating_sub(left),
+            rest: Box::new(of.olders().filter(|(id, _)| !gone.contains(id))),
         }
     }
-    let share = bytes_max / teams.len().max(1) as u128;
-    let counted = |of: &VecDeque<(BuildId, u128)>| {
-        let all: u128 = of.iter().map(|(_, bytes)| bytes).sum();
-        let newest = of.back().map_or(0, |(_, bytes)| *bytes);
-        all - newest + newest.min(share)
-    };
-    let mut sums: BTreeMap<&Team, u128> =
-        teams.iter().map(|(of, had)| (*of, counted(had))).collect();
+
+    /// Gives up the oldest.
+    fn give(&mut self) -> Option<BuildId> {
+        let (id, bytes) = self.rest.next()?;
+        self.older = self.older.saturating_sub(bytes);
+        Some(id)
+    }
+}
+
+/// The builds that go because of their bytes, where `gone` go anyway.
+fn too_large(state: &State, gone: &BTreeSet<BuildId>, bytes_max: u128) -> Vec<BuildId> {
+    let holdings = &state.ledger.index.holdings;
     let mut large = Vec::new();
-    // Whoever has most has more than its share as long as all have too much, and so more than one build.
-    while bytes_max < sums.values().sum::<u128>() {
-        let most = sums.iter_mut().max_by_key(|(_, bytes)| **bytes);
-        let Some((of, sum)) = most else { break };
-        let builds = teams.get_mut(*of).filter(|builds| 1 < builds.len());
-        let Some((id, bytes)) = builds.and_then(VecDeque::pop_front) else {
+    if holdings.sum() <= bytes_max {
+        return large;
+    }
+    let teams = holdings.teams().map(|(_, of)| Kept::new(of, gone));
+    let mut teams: Vec<Kept<'_>> = teams.collect();
+    for of in &mut teams {
+        while bytes_max < of.older.saturating_add(of.newest) {
+            let Some(id) = of.give() else { break };
+            large.push(id);
+        }
+    }
+    let sum = |teams: &[Kept<'_>]| {
+        teams
+            .iter()
+            .map(|of| of.older)
+            .fold(0, u128::saturating_add)
+    };
+    while bytes_max < sum(&teams) {
+        let most = teams.iter_mut().max_by_key(|of| of.older);
+        let Some(id) = most.and_then(Kept::give) else {
             break;
         };
-        *sum -= bytes;
         large.push(id);
     }
     large

@@ -12,6 +12,7 @@ mod placement;
 mod projects;
 mod queries;
 mod reruns;
+mod retention;
 mod sample;
 mod script;
 mod snapshots;
