@@ -18,7 +18,6 @@ use crate::{
     lease,
     state::{self, Build, JobState, Ledger},
     weights::room,
-    worker,
 };
 
 /// Takes what an attempt has fetched, with the jobs that follow from it.
@@ -66,7 +65,6 @@ pub(crate) fn fetched(
         log_bytes: result.log_bytes,
         at,
     });
-    worker::drained(turn, &name);
 }
 
 /// Whether the job is the fetching of sources.

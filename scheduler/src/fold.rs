@@ -11,7 +11,7 @@ use protocol::{
 };
 
 use crate::{
-    fact::{Fact, RestartCause, StopCause},
+    fact::{Fact, RestartCause, ReturnCause, StopCause},
     fetched,
     index::{Readiness, readiness},
     project,
@@ -181,10 +181,13 @@ fn fold_lease(ledger: &mut Ledger, fact: &Fact) -> Result<(), FoldError> {
             job,
             breaks,
             unstarts,
+            cause,
             ..
         } => {
             wait_again(ledger, (*lease, *job), Some(*breaks), |returned| {
                 returned.returns = returned.returns.saturating_add(1);
+                let is_unbegun = *cause == ReturnCause::NotBegun;
+                returned.not_begun = returned.not_begun.saturating_add(is_unbegun.into());
             })?;
             match unstarts {
                 true => change(ledger, job.build, |build| build.started = None),

@@ -16,7 +16,7 @@ use crate::{
     fact::{Fact, ReturnCause, StopCause},
     fetched::is_fetching,
     settle,
-    state::{Build, Job, Lease, Placement, State},
+    state::{Build, Lease, Placement, State},
     timer::Timer,
     worker,
 };
@@ -40,12 +40,9 @@ pub(crate) fn expire(turn: &mut Turn<'_>) {
         match timer {
             Timer::Lease(lease) => lose(turn, lease),
             // Its worker may be about to begin just now, so that nothing but the fence can end it.
-            Timer::Begin(lease) => turn.state.presence.end_renewals(lease, turn.now),
+            Timer::Begin(lease) => turn.state.presence.unheard(lease),
             Timer::Away(name) => worker::stays_away(turn, &name),
-            Timer::Gone(name) => {
-                settle::abandon(turn, &name);
-                worker::drained(turn, &name);
-            }
+            Timer::Gone(name) => settle::abandon(turn, &name),
             Timer::Pardon(name) => turn.state.presence.pardon(&name),
             Timer::Bench(name) => {
                 turn.state.presence.bench_over(&name, turn.now);
@@ -75,15 +72,14 @@ pub(crate) fn lose(turn: &mut Turn<'_>, lease: LeaseId) {
     turn.record(Fact::LeaseLost {
         lease,
         job,
-        worker: name.clone(),
         context: PhaseContext {
             status_code: "WORKER_LOST".to_owned(),
             message: format!("Worker {name} was lost."),
         },
+        worker: name,
         breaks: Some(is_bound(turn.state, job)),
         at: turn.now.wall,
     });
-    worker::drained(turn, &name);
 }
 
 /// A worker gives a live lease back.
@@ -94,17 +90,16 @@ pub(crate) fn give_back(turn: &mut Turn<'_>, lease: LeaseId, cause: ReturnCause)
     let (job, name) = (known.job, known.worker.clone());
     // A unit of which nothing has run yet can begin anywhere.
     let is_lost = cause == ReturnCause::HandedOver || !has_run(turn.state, job);
-    let unstarts = cause == ReturnCause::NotBegun && is_all_that_ran(turn.state, job);
+    let unstarts = cause == ReturnCause::NotBegun && is_all_that_was_tried(turn.state, job);
     turn.record(Fact::LeaseReturned {
         lease,
         job,
-        worker: name.clone(),
+        worker: name,
         cause,
         breaks: is_bound(turn.state, job) && is_lost,
         unstarts,
         at: turn.now.wall,
     });
-    worker::drained(turn, &name);
 }
 
 /// Whether the state of the job's unit is on its worker only.
@@ -123,15 +118,16 @@ fn has_run(state: &State, job: JobId) -> bool {
     jobs.any(|&index| build.jobs[index as usize].outcome().is_some())
 }
 
-/// Whether nothing of the build has run, and nothing of it runs, but perhaps `job`.
-fn is_all_that_ran(state: &State, job: JobId) -> bool {
+/// Whether nothing of the build has run, and nothing of it runs, but perhaps `job`: what is given back
+/// without having begun is all that was ever tried.
+fn is_all_that_was_tried(state: &State, job: JobId) -> bool {
     let Some(build) = state.ledger.builds.get(&job.build) else {
         return false;
     };
-    let is_alone = build.running().count() <= 1;
-    let has_restarted = build.units.iter().any(|unit| 0 < unit.restarts);
-    let has_run = |of: &Job| of.outcome().is_some() || 0 < of.faults || of.has_begun;
-    is_alone && !has_restarted && !build.jobs.iter().any(has_run)
+    (0..).zip(&build.jobs).all(|(index, of)| {
+        let own = usize::from(index == job.index);
+        of.tries.len() <= of.not_begun as usize + own
+    })
 }
 
 /// The lease that `worker` speaks of, if it is out and its own.
@@ -214,9 +210,10 @@ pub(crate) fn begin(turn: &mut Turn<'_>, session: SessionId, lease: LeaseId) {
     });
 }
 
-/// Something of the log of an attempt has come: it has begun.
+/// Something of the log of an attempt has come: it has begun. It may have come late, and is not given up for
+/// that if its lease is still out.
 pub(crate) fn heard(turn: &mut Turn<'_>, lease: LeaseId) {
-    turn.state.presence.timers.clear(&Timer::Begin(lease));
+    turn.state.presence.heard(lease);
 }
 
 /// A worker does not begin what it was given.
@@ -267,7 +264,7 @@ pub(crate) fn finish(
         Verdict::Ended(outcome) => Fact::JobEnded {
             lease,
             job,
-            worker: name.clone(),
+            worker: name,
             outcome,
             result,
             at,
@@ -275,14 +272,13 @@ pub(crate) fn finish(
         Verdict::Fault(context) => Fact::AttemptFaulted {
             lease,
             job,
-            worker: name.clone(),
+            worker: name,
             context,
             breaks: Some(is_broken),
             at,
         },
     };
     turn.record(fact);
-    worker::drained(turn, &name);
 }
 
 /// What a result is worth.

@@ -104,8 +104,9 @@ fn is_before(share: Share, ticket: Ticket, best: &Best<'_>) -> bool {
     best.is_none_or(|(least, first, _)| (share, ticket) < (least, first))
 }
 
-/// The next unit that begins. Workers whose phases can travel come first; those whose cannot serve their
-/// own team only, because what a unit leaves there others can see.
+/// The next unit that begins. Workers whose phases can travel come first, the least loaded of them, and of
+/// those one that has run the project lately; those whose cannot serve their own team only, because what a unit
+/// leaves there others can see.
 fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
     let (presence, queue) = (&state.presence, &state.ledger.index.queue);
     let (team, worker) = match presence.least_loaded() {
@@ -117,7 +118,14 @@ fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
         }
     };
     let ticket = queue.fresh(team)?.first()?;
-    Some((*ticket, worker.clone()))
+    let project = &state
+        .ledger
+        .builds
+        .get(&ticket.job.build)?
+        .submission
+        .project;
+    let acquainted = presence.acquainted(team, project, worker);
+    Some((*ticket, acquainted.unwrap_or(worker).clone()))
 }
 
 /// The worker for a job: the one that holds its layers, if that is free; `None` if the job would rather

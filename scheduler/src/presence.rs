@@ -1,23 +1,28 @@
 //! Presence: who is there now, and what runs out when. Not journalled: after a start it is made anew.
 
+mod acquainted;
 mod follow;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use protocol::{
     build::BuildId,
     lease::{LEASE_TTL, LeaseId},
-    name::{Team, WorkerName},
+    name::{ProjectName, Team, WorkerName},
     time::Time,
     worker::{Incarnation, WorkerOffer},
 };
 
+use self::acquainted::Acquainted;
 use crate::{
     conduct::Conduct,
     event::{Ignored, Now, SessionId},
     fact::Platform,
     lease::{BEGIN_LIMIT, LEASE_FENCE},
-    retry::BENCH_MAX,
+    retry::{BENCH_FIRST, BENCH_MAX},
     shares::{Shares, TeamWeights},
     state::Ledger,
     timer::{Timer, Timers},
@@ -26,6 +31,13 @@ use crate::{
 /// How many results are remembered for each worker, to tell one that comes twice from one that comes too
 /// late: more than a worker has on its way.
 const TAKEN_MAX: usize = 64;
+
+/// How long a worker that is away is known, and that it drains: longer than a network or a machine is away
+/// by accident.
+const AWAY_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// How many workers that are away are known: more than a farm loses in a day.
+const AWAY_WORKERS_MAX: usize = 10_000;
 
 /// Free workers, least loaded first.
 type Free = BTreeSet<(u32, WorkerName)>;
@@ -45,15 +57,19 @@ pub(crate) struct Presence {
     keepers: BTreeSet<WorkerName>,
     /// Workers that leave and were not told yet that they may.
     pub(crate) departing: BTreeSet<WorkerName>,
-    /// Workers that were told that they may leave, and have not come again.
-    pub(crate) dismissed: BTreeSet<WorkerName>,
+    /// Which processes of workers were here and are away: those whose [`Timer::Away`] is set, as far as they
+    /// came since the start.
+    away: BTreeMap<WorkerName, Incarnation>,
     conduct: Conduct,
+    acquainted: Acquainted,
     /// Workers that are put aside: those whose [`Timer::Bench`] is set.
     aside: BTreeSet<WorkerName>,
     /// Over which connection of its worker's process each lease was given, as far as it is known.
     given_over: BTreeMap<LeaseId, u64>,
-    /// Until when leases are renewed of builds that stop, and of attempts of which nothing was heard.
+    /// Until when leases are renewed of builds that stop.
     grace: BTreeMap<LeaseId, Time>,
+    /// Leases of attempts of which nothing was heard in time.
+    unheard: BTreeSet<LeaseId>,
     pub(crate) shares: Shares,
     pub(crate) timers: Timers,
     /// Builds that something was decided about since they were settled last.
@@ -131,8 +147,11 @@ impl Presence {
                 presence.shares.granted(*lease, team, now.time);
             }
         }
-        for worker in ledger.index.bound.keys().chain(ledger.draining.keys()) {
+        for worker in ledger.index.bound.keys() {
             presence.timers.set(Timer::Gone(worker.clone()), fence);
+        }
+        for worker in ledger.draining.keys() {
+            presence.await_return(worker, now);
         }
         for (id, build) in &ledger.builds {
             if build.ended.is_none() {
@@ -158,7 +177,7 @@ impl Presence {
         self.timers.clear(&Timer::Gone(name.clone()));
         self.timers.clear(&Timer::Pardon(name.clone()));
         self.timers.clear(&Timer::Away(name.clone()));
-        self.dismissed.remove(&name);
+        self.away.remove(&name);
         self.sessions.insert(connected.session, name.clone());
         self.workers.insert(name, connected);
         before
@@ -170,6 +189,10 @@ impl Presence {
         self.unlist(&name);
         self.departing.remove(&name);
         let connected = self.workers.remove(&name)?;
+        if self.away.len() < AWAY_WORKERS_MAX {
+            self.away.insert(name.clone(), connected.incarnation);
+        }
+        self.await_return(&name, now);
         let has_stayed = LEASE_TTL <= now.time.since(connected.since);
         if has_stayed || !connected.taken.is_empty() || connected.is_leaving {
             self.conduct.stayed(&name);
@@ -243,6 +266,19 @@ impl Presence {
         self.open.first().map(|(_, name)| name)
     }
 
+    /// A worker that can take a unit of any team, has run phases of this project lately, and has no more load
+    /// than `least`: it has less to fetch, and nobody waits for that.
+    pub(crate) fn acquainted(
+        &self,
+        team: &Team,
+        project: &ProjectName,
+        least: &WorkerName,
+    ) -> Option<&WorkerName> {
+        let load = self.get(least)?.listed?;
+        let mut known = self.acquainted.workers(team, project);
+        known.find(|name| self.open.contains(&(load, (*name).clone())))
+    }
+
     /// The least loaded of those that have this platform.
     pub(crate) fn least_loaded_on(&self, platform: &Platform) -> Option<&WorkerName> {
         let (_, name) = self.open_on.get(platform)?.first()?;
@@ -283,15 +319,40 @@ impl Presence {
         self.timers.set(Timer::Lease(lease), now.time + LEASE_FENCE);
     }
 
-    /// From `now` on a lease is not renewed any more.
-    pub(crate) fn end_renewals(&mut self, lease: LeaseId, now: Now) {
-        let until = self.grace.entry(lease).or_insert(now.time);
-        *until = now.time.min(*until);
+    /// Of an attempt nothing was heard in time: its lease is not renewed, unless something is heard yet.
+    pub(crate) fn unheard(&mut self, lease: LeaseId) {
+        self.unheard.insert(lease);
+    }
+
+    /// Something was heard of an attempt.
+    pub(crate) fn heard(&mut self, lease: LeaseId) {
+        self.timers.clear(&Timer::Begin(lease));
+        self.unheard.remove(&lease);
     }
 
     /// Whether a lease may be renewed at `now`.
     pub(crate) fn is_renewable(&self, lease: LeaseId, now: Now) -> bool {
-        self.grace.get(&lease).is_none_or(|until| now.time < *until)
+        let is_graced = self.grace.get(&lease).is_none_or(|until| now.time < *until);
+        is_graced && !self.unheard.contains(&lease)
+    }
+
+    /// The process of a worker that is there, or that went lately.
+    pub(crate) fn process_of(&self, worker: &WorkerName) -> Option<Incarnation> {
+        let connected = self.get(worker).map(|connected| connected.incarnation);
+        connected.or_else(|| self.away.get(worker).copied())
+    }
+
+    /// From `now` on, if it is not there, a worker is waited for.
+    pub(crate) fn await_return(&mut self, worker: &WorkerName, now: Now) {
+        let away = Timer::Away(worker.clone());
+        if !self.workers.contains_key(worker) && self.timers.get(&away).is_none() {
+            self.timers.set(away, now.time + AWAY_MAX);
+        }
+    }
+
+    /// Forgets a worker that was away for [`AWAY_MAX`].
+    pub(crate) fn forget(&mut self, worker: &WorkerName) {
+        self.away.remove(worker);
     }
 
     /// Brings a worker's place among the free ones up to date. It has as many jobs as leases are out to
@@ -355,11 +416,24 @@ impl Presence {
         self.timers.clear(&Timer::Lease(lease));
         self.timers.clear(&Timer::Begin(lease));
         self.grace.remove(&lease);
+        self.unheard.remove(&lease);
         self.given_over.remove(&lease);
         self.shares.released(lease, now.time);
         if !self.workers.contains_key(worker) && !self.is_benched(worker) {
             self.remember(worker, now);
         }
+    }
+
+    /// Puts a worker aside that has faulted. Of one that is aside it is known already, since a worker of many
+    /// slots that dies has not faulted once for each; but whoever faults gets nothing for [`BENCH_FIRST`], so
+    /// that another one can take the job.
+    fn bench_for_fault(&mut self, worker: &WorkerName, now: Now) {
+        let least = now.time + BENCH_FIRST;
+        let until = match self.timers.get(&Timer::Bench(worker.clone())) {
+            Some(until) => until.max(least),
+            None => self.conduct.faulted(worker, now.time),
+        };
+        self.bench(worker, until);
     }
 
     /// Puts a worker aside.

@@ -220,9 +220,10 @@ pub fn workers(state: &State, scope: &Scope) -> Vec<WorkerSummary> {
         .collect()
 }
 
-/// Whether a worker is connected, or was until a moment ago and still has something on its hands.
+/// Whether a worker is connected, was since the start and in the last day, or still has something on its
+/// hands.
 pub fn knows_worker(state: &State, worker: &WorkerName) -> bool {
-    state.presence.get(worker).is_some()
+    state.presence.process_of(worker).is_some()
         || state.ledger.index.leases.contains_key(worker)
         || state.ledger.index.bound.contains_key(worker)
 }

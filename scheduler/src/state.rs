@@ -366,6 +366,9 @@ pub(crate) struct Job {
     /// How many of them were given back since the last fault: no tries, really.
     #[serde(default)]
     pub(crate) returns: u32,
+    /// How many of them were given back before anything of them began, ever.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) not_begun: u32,
     /// How many of the first of them fetched the sources, and were no tries at what is to be done now.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) fetches: u32,

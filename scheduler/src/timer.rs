@@ -16,7 +16,7 @@ pub(crate) enum Timer {
     Gone(WorkerName),
     /// A worker that was put aside gets jobs again.
     Bench(WorkerName),
-    /// That a worker drains, which has not come back, is forgotten.
+    /// A worker that has not come back is forgotten, and that it drains.
     Away(WorkerName),
     /// What is held against a worker that is not there is forgotten.
     Pardon(WorkerName),

@@ -1,6 +1,6 @@
 //! Workers: how they come, drain and go.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use protocol::{lease::LeaseId, message::work::HeldLease, name::WorkerName, worker::Incarnation};
 
@@ -14,10 +14,6 @@ use crate::{
     state::State,
     timer::Timer,
 };
-
-/// How long it is remembered of a worker that is away that it drains: longer than a network or a machine
-/// is away by accident.
-const AWAY_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// Takes up a worker; one of the same name that was there before is sent away.
 pub(crate) fn join(
@@ -46,7 +42,7 @@ pub(crate) fn join(
         turn.ignore(Ignored::Late);
     }
     let now = turn.now;
-    replaced(turn, &name, connected.incarnation);
+    replaced(turn, &name, &connected);
     let is_leaving = connected.is_leaving || turn.state.ledger.draining.contains_key(&name);
     let before = turn.state.presence.join(connected, now);
     if is_leaving {
@@ -153,7 +149,6 @@ pub(crate) fn leave(turn: &mut Turn<'_>, session: SessionId) {
             .timers
             .set(Timer::Gone(name.clone()), end);
     }
-    drained(turn, &name);
 }
 
 /// A worker leaves by its own wish.
@@ -198,12 +193,12 @@ pub(crate) fn drain(turn: &mut Turn<'_>, worker: WorkerName) {
         return;
     }
     let incarnation = process_of(turn.state, &worker);
+    turn.state.presence.await_return(&worker, turn.now);
     turn.record(Fact::WorkerDraining {
-        worker: worker.clone(),
+        worker,
         incarnation,
         at: turn.now.wall,
     });
-    drained(turn, &worker);
 }
 
 /// Tells workers that leave that they may, once nothing of theirs is left to do.
@@ -217,65 +212,47 @@ pub(crate) fn dismiss(turn: &mut Turn<'_>) {
     for worker in done {
         turn.state.presence.departing.remove(&worker);
         if let Some(session) = turn.state.presence.session_of(&worker) {
-            if turn.state.ledger.draining.contains_key(&worker) {
-                turn.state.presence.dismissed.insert(worker.clone());
-            }
             turn.effect(Effect::Dismiss { session });
         }
     }
 }
 
-/// The process of a worker that is there, or that has a lease.
+/// The process of a worker that is there, or was; of one that is not known since a start, the one that has
+/// a lease.
 fn process_of(state: &State, worker: &WorkerName) -> Option<Incarnation> {
-    let connected = state.presence.get(worker);
     let leases = state.ledger.index.leases.get(worker).into_iter().flatten();
     let mut processes = leases.filter_map(|lease| state.ledger.leases.get(lease)?.incarnation);
-    connected.map_or_else(|| processes.next(), |known| Some(known.incarnation))
+    let presence = &state.presence;
+    presence.process_of(worker).or_else(|| processes.next())
 }
 
 /// Forgets that a worker drains if another process has come in its place: that one was started anew, and is
-/// to work.
-fn replaced(turn: &mut Turn<'_>, worker: &WorkerName, incarnation: Incarnation) {
-    let drains = turn.state.ledger.draining_processes.get(worker);
-    if drains.is_some_and(|drains| *drains != incarnation) {
-        turn.record(Fact::WorkerDrained {
-            worker: worker.clone(),
-            at: turn.now.wall,
-        });
-    }
-}
-
-/// A worker that drains was away for so long that it does not come back.
-pub(crate) fn stays_away(turn: &mut Turn<'_>, worker: &WorkerName) {
-    turn.state.presence.dismissed.insert(worker.clone());
-    drained(turn, worker);
-}
-
-/// Forgets that a worker drains once it has left with nothing on its hands: one of its name that comes
-/// later was started anew, and is to work. One that was not told to leave may only be away, and drains when
-/// it is back.
-pub(crate) fn drained(turn: &mut Turn<'_>, worker: &WorkerName) {
+/// to work. Whether the one that was told to leave has heard of it nobody knows before.
+fn replaced(turn: &mut Turn<'_>, worker: &WorkerName, comes: &Connected) {
     let ledger = &turn.state.ledger;
-    let is_gone = turn.state.presence.get(worker).is_none();
-    let has_leases = ledger.index.leases.contains_key(worker);
-    let has_units = ledger.index.bound.contains_key(worker);
-    if !ledger.draining.contains_key(worker) || !is_gone || has_leases || has_units {
-        return;
+    let is_another = match ledger.draining_processes.get(worker) {
+        Some(drains) => *drains != comes.incarnation,
+        // Which one was to leave is not known, but it had been here.
+        None => comes.connection <= 1,
+    };
+    if is_another && ledger.draining.contains_key(worker) {
+        drained(turn, worker);
     }
-    let is_named = ledger.draining_processes.contains_key(worker);
-    if is_named && !turn.state.presence.dismissed.contains(worker) {
-        let away = Timer::Away(worker.clone());
-        let timers = &mut turn.state.presence.timers;
-        if timers.get(&away).is_none() {
-            timers.set(away, turn.now.time + AWAY_MAX);
-        }
-    } else {
-        turn.state.presence.dismissed.remove(worker);
-        turn.record(Fact::WorkerDrained {
-            worker: worker.clone(),
-            at: turn.now.wall,
-        });
+}
+
+/// A worker was away for so long that it does not come back: if it was to leave, it has.
+pub(crate) fn stays_away(turn: &mut Turn<'_>, worker: &WorkerName) {
+    turn.state.presence.forget(worker);
+    if turn.state.ledger.draining.contains_key(worker) {
+        drained(turn, worker);
     }
+}
+
+fn drained(turn: &mut Turn<'_>, worker: &WorkerName) {
+    turn.record(Fact::WorkerDrained {
+        worker: worker.clone(),
+        at: turn.now.wall,
+    });
 }
 
 /// Has the builds looked at that have units bound to `worker`.

@@ -8,7 +8,7 @@ use protocol::{
 
 use super::{Connected, Presence, TAKEN_MAX};
 use crate::{
-    event::Now,
+    event::{Now, Submission},
     fact::{Fact, ReturnCause},
     lease::{BEGIN_LIMIT, REVOKE_GRACE},
     placement::PREFERENCE_WAIT,
@@ -69,12 +69,7 @@ impl Presence {
             }
             Fact::LeaseLost { lease, worker, .. } | Fact::AttemptFaulted { lease, worker, .. } => {
                 self.release(worker, *lease, now);
-                // Of one that is put aside it is known already: a worker of many slots that dies has not
-                // faulted once for each.
-                if !self.is_benched(worker) {
-                    let until = self.conduct.faulted(worker, now.time);
-                    self.bench(worker, until);
-                }
+                self.bench_for_fault(worker, now);
                 self.relist(ledger, worker);
             }
             Fact::LeaseReturned {
@@ -104,11 +99,13 @@ impl Presence {
                     self.unbench(worker);
                 }
                 self.relist(ledger, worker);
-                if let Some((build, _)) = ledger.job(*job)
-                    && 0 < build.unit_of(job.index).open
-                {
-                    let unit = build.node(job.index).unit;
-                    self.prefer(worker, (job.build, unit), now);
+                if let Some((build, _)) = ledger.job(*job) {
+                    let Submission { team, project, .. } = &*build.submission;
+                    self.acquainted.ran(team, project, worker);
+                    if 0 < build.unit_of(job.index).open {
+                        let unit = build.node(job.index).unit;
+                        self.prefer(worker, (job.build, unit), now);
+                    }
                 }
             }
             Fact::SourcesFetched { lease, worker, .. } => {

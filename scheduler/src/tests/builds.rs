@@ -484,4 +484,29 @@ fn a_build_of_which_nothing_ran_after_all_waits_in_the_queue_again() {
         60m b1 TIMED_OUT
         ",
     );
+    // So has one that ran until its worker handed it over.
+    check(
+        "
+        0s   join w1
+        0s   submit b1 build
+        10s  leaving w1
+        10s  hand-over w1 0
+        11s  join w2
+        12s  leave w2
+        13s  join w2 leaving
+        59m  tick
+        60m  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        10s b1.BUILD returned 0: HandedOver
+        10s dismiss w1
+        11s run b1.BUILD (attempt 2) on w2 under 1
+        13s b1.BUILD returned 1: NotBegun
+        13s dismiss w2
+        60m b1 stops: over its limit
+        60m b1.BUILD given up: TIMED_OUT
+        60m b1 TIMED_OUT
+        ",
+    );
 }

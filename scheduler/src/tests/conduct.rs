@@ -203,3 +203,50 @@ fn a_worker_that_takes_what_it_never_begins_loses_it_and_is_put_aside() {
         assert!(seen.contains(elsewhere), "{seen}");
     }
 }
+
+#[test]
+fn whoever_faults_while_it_is_put_aside_stays_so_for_long_enough_that_another_gets_the_job() {
+    check(
+        "
+        0s      join w1 slots 2
+        0s      submit b1 build
+        0s      submit b2 build
+        1s      fault w1 0
+        1900ms  fault w1 1
+        2s      tick
+        2800ms  tick
+        2900ms  tick
+        ",
+        "
+        0s run b1.BUILD on w1 under 0
+        0s run b2.BUILD on w1 under 1
+        1s b1.BUILD faulted
+        1900ms b2.BUILD faulted
+        2900ms run b1.BUILD (attempt 2) on w1 under 2
+        2900ms run b2.BUILD (attempt 2) on w1 under 3
+        ",
+    );
+}
+
+#[test]
+fn what_is_heard_late_is_renewed_again_as_long_as_its_lease_is_out() {
+    let renewals = (1..=12).map(|count| format!("{}s renew w1 0\n", 5 * count));
+    let renewals: String = renewals.collect();
+    let mut farm = Farm::default();
+    let script = format!(
+        "0s join w1
+        0s submit b1 build
+        {renewals}61s heard 0
+        65s renew w1 0
+        84s tick
+        85s tick"
+    );
+    for line in script.lines() {
+        farm.play(line.trim());
+    }
+    let seen = farm.transcript.join("\n");
+    assert!(!seen.contains("60s renewed for w1: 0"), "{seen}");
+    assert!(seen.contains("65s renewed for w1: 0"), "{seen}");
+    assert!(seen.contains("85s b1.BUILD lost 0"), "{seen}");
+    assert!(!seen.contains("84s b1.BUILD lost 0"), "{seen}");
+}

@@ -36,7 +36,7 @@ fn a_draining_worker_ends_its_phase_and_the_next_runs_elsewhere() {
         3s  drain w1
         4s  ok w1 0
         5s  leave w1
-        6s  join w1
+        6s  join w1 anew
         7s  submit b2 build
         ",
         "
@@ -46,7 +46,7 @@ fn a_draining_worker_ends_its_phase_and_the_next_runs_elsewhere() {
         4s b1.INSTALL SUCCEEDED
         4s run b1.BUILD on w2 under 1
         4s dismiss w1
-        5s w1 is drained
+        6s w1 is drained
         7s run b2.BUILD on w1 under 2
         ",
     );
@@ -63,7 +63,7 @@ fn a_draining_worker_drains_on_after_a_lost_connection() {
         3s  join w1 holds 0
         4s  ok w1 0
         5s  leave w1
-        6s  join w1
+        6s  join w1 anew
         ",
         "
         0s run b1.INSTALL on w1 under 0
@@ -73,7 +73,7 @@ fn a_draining_worker_drains_on_after_a_lost_connection() {
         3s tell w1 to leave
         4s b1.INSTALL SUCCEEDED
         4s dismiss w1
-        5s w1 is drained
+        6s w1 is drained
         6s run b1.BUILD on w1 under 1
         ",
     );
@@ -110,7 +110,6 @@ fn a_draining_worker_ends_the_units_that_it_keeps_and_is_dismissed_then() {
         5s b1.POST_BUILD SUCCEEDED
         5s b1 FAILED
         5s dismiss w1
-        6s w1 is drained
         ",
     );
 }
@@ -388,7 +387,7 @@ fn a_worker_that_is_away_when_it_is_told_to_leave_leaves_when_it_is_back() {
         25s dismiss w1
         27s tell w1 to leave
         27s dismiss w1
-        28s w1 is drained
+        29s w1 is drained
         29s run b1.BUILD (attempt 2) on w1 under 1
         ",
     );
@@ -399,9 +398,6 @@ fn another_process_in_the_place_of_a_worker_that_was_to_leave_works() {
     check(
         "
         0s   join w1
-        1s   leave w1
-        1s   drain w1
-        2s   join w1
         2s   submit b1 build
         3s   drain w1
         4s   leave w1
@@ -439,6 +435,94 @@ fn that_a_worker_drains_that_never_comes_back_is_forgotten_in_the_end() {
         2s tell w1 to leave
         2s dismiss w1
         1441m w1 is drained
+        ",
+    );
+}
+
+#[test]
+fn a_worker_that_never_heard_that_it_is_to_leave_leaves_when_it_is_back() {
+    // Its link was down when it was told, and nobody knew yet.
+    check(
+        "
+        0s   join w1
+        1s   drain w1
+        13s  leave w1
+        14s  join w1
+        15s  submit b1 build
+        16s  join w1 anew
+        ",
+        "
+        1s w1 drains
+        1s tell w1 to leave
+        1s dismiss w1
+        14s tell w1 to leave
+        14s dismiss w1
+        16s w1 is drained
+        16s close the old session of w1
+        16s run b1.BUILD on w1 under 0
+        ",
+    );
+}
+
+#[test]
+fn a_worker_that_is_away_with_nothing_on_its_hands_can_be_told_to_leave() {
+    check(
+        "
+        0s     join w1
+        1s     leave w1
+        2s     drain w1
+        3s     join w1
+        4s     submit b1 build
+        5s     leave w1
+        1445m  tick
+        1446m  drain w1
+        1447m  join w1
+        1447m  submit b2 build
+        ",
+        "
+        2s w1 drains
+        3s tell w1 to leave
+        3s dismiss w1
+        1445m w1 is drained
+        1445m b1 stops: over its limit
+        1445m b1.BUILD given up: TIMED_OUT
+        1445m b1 TIMED_OUT
+        1447m run b2.BUILD on w1 under 0
+        ",
+    );
+}
+
+#[test]
+fn of_a_worker_whose_process_is_not_known_one_that_was_here_before_leaves() {
+    check(
+        "
+        0s   join w1 host
+        0s   submit b1 install,build
+        1s   ok w1 0
+        2s   declined w1 1
+        2s   declined w1 2
+        2s   declined w1 3
+        3s   restart
+        4s   drain w1
+        30s  join w1 host connection 2
+        40s  join w1 host anew connection 1
+        ",
+        "
+        0s run b1.INSTALL on w1 under 0
+        1s b1.INSTALL SUCCEEDED
+        1s run b1.BUILD on w1 under 1
+        2s b1.BUILD returned 1: NotBegun
+        2s run b1.BUILD (attempt 2) on w1 under 2
+        2s b1.BUILD returned 2: NotBegun
+        2s run b1.BUILD (attempt 3) on w1 under 3
+        2s b1.BUILD returned 3: NotBegun
+        4s w1 drains
+        30s b1 unit 0 starts again: WorkerLost w1
+        30s tell w1 to leave
+        30s dismiss w1
+        40s w1 is drained
+        40s close the old session of w1
+        40s run b1.INSTALL (attempt 2) on w1 under 4
         ",
     );
 }

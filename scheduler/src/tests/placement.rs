@@ -350,3 +350,32 @@ fn a_team_of_twice_the_weight_gets_twice_the_slots() {
     // There are no more of blue than six.
     assert_eq!((runs("red"), runs("blue")), (3, 6));
 }
+
+#[test]
+fn of_the_least_loaded_one_begins_a_unit_that_has_run_the_project() {
+    check(
+        "
+        0s  join w2
+        0s  submit b1 build
+        1s  ok w2 0
+        1s  join w1
+        2s  submit b2 build
+        2s  submit b3 build
+        3s  ok w1 2
+        3s  ok w2 1
+        4s  submit b4 build
+        ",
+        "
+        0s run b1.BUILD on w2 under 0
+        1s b1.BUILD SUCCEEDED
+        1s b1 SUCCEEDED
+        2s run b2.BUILD on w2 under 1
+        2s run b3.BUILD on w1 under 2
+        3s b3.BUILD SUCCEEDED
+        3s b3 SUCCEEDED
+        3s b2.BUILD SUCCEEDED
+        3s b2 SUCCEEDED
+        4s run b4.BUILD on w2 under 3
+        ",
+    );
+}
