@@ -6,6 +6,7 @@
 //! begun or durable is held against what has to be true (`truth`). A seed that fails is made shorter by
 //! leaving out lines of its script, as long as it fails.
 
+mod brain;
 mod dice;
 mod disk;
 mod mutant;

@@ -32,6 +32,8 @@ pub(super) struct Truth {
     granted: BTreeSet<LeaseId>,
     /// Units whose state is on one worker.
     bound: BTreeSet<(BuildId, u32)>,
+    /// Builds that somebody or something stops.
+    stopping: BTreeSet<BuildId>,
     /// Units of whose state the cache has lost a part.
     stateless: BTreeSet<(BuildId, u32)>,
     /// Units that have started again.
@@ -108,6 +110,18 @@ impl Truth {
     /// Whether a build was forgotten.
     pub(super) fn is_deleted(&self, build: BuildId) -> bool {
         self.deleted.contains(&build)
+    }
+
+    fn stops(&mut self, build: BuildId) -> Result<(), Broken> {
+        self.stopping.insert(build);
+        check(!self.is_over(build), || {
+            format!("{build} stops, and has ended or is not known")
+        })
+    }
+
+    /// The builds that stop, or were stopped.
+    pub(super) fn stopping(&self) -> BTreeSet<BuildId> {
+        self.stopping.clone()
     }
 
     /// The leases that are out.
@@ -239,9 +253,7 @@ impl Truth {
             Fact::UnitRestarted {
                 build, unit, cause, ..
             } => self.restarts(*build, *unit, *cause),
-            Fact::StopRequested { build, .. } => check(!self.is_over(*build), || {
-                format!("{build} stops, and has ended or is not known")
-            }),
+            Fact::StopRequested { build, .. } => self.stops(*build),
             Fact::BuildEnded { build, outcome, .. } => self.build_ends(*build, *outcome),
             Fact::BuildDeleted { build, .. } => {
                 check(self.is_over(*build), || {

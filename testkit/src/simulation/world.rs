@@ -5,6 +5,7 @@ mod cache;
 mod client;
 mod coordinator;
 mod effects;
+mod hearing;
 mod logs;
 mod machine;
 mod recovery;

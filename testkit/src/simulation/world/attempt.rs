@@ -59,6 +59,7 @@ pub(super) struct Log {
 /// What an attempt does next.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
+    Enter,
     Fetch,
     Write(usize),
     End(Outcome),
@@ -132,6 +133,7 @@ impl World {
             return;
         }
         match step {
+            Step::Enter => self.enters_late(worker, lease),
             Step::Fetch => self.fetch(worker, lease),
             Step::Write(bytes) => self.write(worker, lease, bytes),
             Step::End(outcome) => {
@@ -225,7 +227,11 @@ impl World {
         if !self.is_troubled() {
             outcome = Outcome::Succeeded;
         }
-        let lasts = self.dice.below("lasts", &keys, 15 * SECOND);
+        let longest = match self.dice.percent("long", &keys, 4) {
+            true => 100 * SECOND,
+            false => 15 * SECOND,
+        };
+        let lasts = self.dice.below("lasts", &keys, longest);
         let limit = u64::try_from(running.assignment.time_left.as_micros()).unwrap();
         let (lasts, outcome) = match lasts < limit {
             true => (lasts, outcome),

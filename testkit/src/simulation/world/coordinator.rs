@@ -10,11 +10,17 @@ use protocol::{
 };
 use scheduler::{Config, Effect, Event, Fact, LEASE_FENCE, Limits, Now, SessionId};
 
-use super::{Clock, Happening, World, logs::Logs, standing::Standing};
+use super::{
+    Clock, Happening, World,
+    hearing::Hearing,
+    logs::Logs,
+    standing::{Joins, Standing},
+};
 use crate::simulation::{
+    brain::Brain,
     dice::Dice,
     disk::{Disk, Fuse},
-    mutant::{Brain, Mutant},
+    mutant::Mutant,
     script::{Micros, Moment, Power, SECOND, Script},
     truth::{Broken, check},
 };
@@ -69,6 +75,7 @@ pub(super) struct Up {
     /// When each live lease ends, if nothing puts it off.
     pub(super) fences: BTreeMap<LeaseId, Time>,
     pub(super) standing: Standing,
+    pub(super) hearing: Hearing,
 }
 
 /// What waits in the queue.
@@ -247,20 +254,18 @@ impl World {
             up.sessions.remove(session);
         }
         up.standing.hears(&event, now);
-        let joins = match &event {
-            Event::WorkerJoined {
-                session,
-                offer,
-                leaving,
-                ..
-            } => Some((*session, offer.name.clone(), *leaving)),
-            _ => None,
-        };
+        let joins = Joins::of(&event);
+        let asked = up.hearing.hears(&event);
         let decision = up.brain.apply(now, event);
         let stands = up.standing.decides(joins, &decision, (now, &self.truth));
+        for _ in 0..up.hearing.lost_unheard(&decision, now.time) {
+            self.tally.add("lease lost, nothing was heard");
+        }
+        let heard = up.hearing.decides(asked, &decision, now.time);
         let fenced = fence(&mut up.fences, now, &decision.facts, &decision.effects);
         self.require(fenced);
         self.require(stands);
+        self.require(heard);
         for ignored in &decision.ignored {
             self.tally.add_ignored(*ignored);
         }

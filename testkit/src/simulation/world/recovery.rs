@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use coordinator::{Journal, Replayed, record};
 use scheduler::{Fact, LEASE_FENCE};
 
-use super::{Clock, Happening, IDLE_MAX, World, coordinator::Up, standing::Standing};
+use super::{
+    Clock, Happening, IDLE_MAX, World, coordinator::Up, hearing::Hearing, standing::Standing,
+};
 use crate::simulation::{
+    brain::Brain,
     disk::{Fuse, Torn},
-    mutant::Brain,
     script::{Micros, Power, SECOND},
     truth::Broken,
 };
@@ -124,6 +126,7 @@ impl World {
             group: None,
             fences,
             standing: Standing::started(&self.coordinator.standing, now.time),
+            hearing: Hearing::started(self.truth.leases(), self.truth.stopping(), now.time),
         });
         for build in self.cache.builds() {
             if !active.contains(&build) {

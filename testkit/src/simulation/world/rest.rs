@@ -4,7 +4,7 @@ use coordinator::record;
 
 use super::{World, client::Client, worker::Worker};
 use crate::simulation::{
-    mutant::Brain,
+    brain::Brain,
     truth::{Broken, check},
 };
 

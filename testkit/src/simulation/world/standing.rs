@@ -1,7 +1,7 @@
 //! How workers stand at the coordinator: who gets nothing new, and whose units may start again.
 //!
 //! It hears what the scheduler hears and decides, in the same order, and holds each decision against that:
-//! who leaves, drains or was put aside gets nothing; a unit that is kept on a worker starts again only if
+//! who leaves, is to leave or was put aside gets nothing; a unit that is kept on a worker starts again only if
 //! something has happened to that worker.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,7 @@ use protocol::{
     build::{BuildId, Outcome},
     name::WorkerName,
     time::Time,
+    worker::Incarnation,
 };
 use scheduler::{
     BENCH_FIRST, Decision, Effect, Event, Fact, LEASE_FENCE, Now, RestartCause, ReturnCause,
@@ -18,16 +19,54 @@ use scheduler::{
 
 use crate::simulation::truth::{Broken, Truth, check};
 
+/// A worker that comes.
+#[derive(Debug)]
+pub(super) struct Joins {
+    pub(super) session: SessionId,
+    pub(super) name: WorkerName,
+    pub(super) incarnation: Incarnation,
+    /// Whether it is the first connection of that process.
+    pub(super) is_first: bool,
+    /// Whether it leaves.
+    pub(super) leaves: bool,
+}
+
+impl Joins {
+    /// Who comes with an event, if somebody does.
+    pub(super) fn of(event: &Event) -> Option<Self> {
+        let Event::WorkerJoined {
+            session,
+            offer,
+            incarnation,
+            connection,
+            leaving,
+            ..
+        } = event
+        else {
+            return None;
+        };
+        Some(Self {
+            session: *session,
+            name: offer.name.clone(),
+            incarnation: *incarnation,
+            is_first: *connection <= 1,
+            leaves: *leaving,
+        })
+    }
+}
+
 /// How workers stand. The copy of what is durable knows only what facts say.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
     sessions: BTreeMap<WorkerName, SessionId>,
     leaving: BTreeSet<WorkerName>,
-    draining: BTreeSet<WorkerName>,
+    /// Which process of each worker came last, since the start.
+    processes: BTreeMap<WorkerName, Incarnation>,
+    /// Who is to leave, and which process of it; `None`: the one that was here when the coordinator started.
+    /// It is so for as long as no other process comes, whatever the scheduler says.
+    draining: BTreeMap<WorkerName, Option<Incarnation>>,
     /// Until when nothing may be given to each, at least.
     aside: BTreeMap<WorkerName, Time>,
-    /// When something was decided last.
-    decided: Time,
     /// Since when each is not there.
     away: BTreeMap<WorkerName, Time>,
     /// Where the state of units is that is in one place only.
@@ -45,7 +84,6 @@ impl Standing {
             draining: durable.draining.clone(),
             bound: durable.bound.clone(),
             shaken: durable.shaken.clone(),
-            decided: now,
             ..Self::default()
         }
     }
@@ -79,7 +117,7 @@ impl Standing {
     /// The scheduler has decided; what it decided follows from `event`.
     pub(super) fn decides(
         &mut self,
-        joins: Option<(SessionId, WorkerName, bool)>,
+        joins: Option<Joins>,
         decision: &Decision,
         (now, truth): (Now, &Truth),
     ) -> Result<(), Broken> {
@@ -90,25 +128,32 @@ impl Standing {
             )
         };
         let mut came = None;
-        if let Some((session, name, leaves)) = joins.filter(|(session, ..)| is_taken(*session)) {
+        if let Some(joins) = joins.filter(|joins| is_taken(joins.session)) {
+            let name = joins.name;
             self.leaving.remove(&name);
-            if leaves {
+            if joins.leaves {
                 self.leaving.insert(name.clone());
             }
+            let drains = self.draining.get(&name);
+            let is_another = drains.is_some_and(|drains| match drains {
+                Some(drains) => *drains != joins.incarnation,
+                None => joins.is_first,
+            });
+            if is_another {
+                self.draining.remove(&name);
+            }
+            self.processes.insert(name.clone(), joins.incarnation);
             // It was away until now, and what was decided about its units may have come before.
             came = Some(name.clone());
-            self.sessions.insert(name, session);
+            self.sessions.insert(name, joins.session);
         }
         for fact in &decision.facts {
             self.check(fact, now, truth)?;
             self.learn(fact, truth);
             match fact {
                 Fact::LeaseLost { worker, .. } | Fact::AttemptFaulted { worker, .. } => {
-                    let aside = self.aside.entry(worker.clone()).or_default();
-                    // Of one whose time aside ended since then nobody knows what came first.
-                    if *aside <= self.decided {
-                        *aside = now.time + BENCH_FIRST;
-                    }
+                    let until = now.time + BENCH_FIRST;
+                    self.aside.insert(worker.clone(), until);
                 }
                 Fact::JobEnded {
                     worker,
@@ -123,7 +168,6 @@ impl Standing {
         if let Some(name) = came {
             self.away.remove(&name);
         }
-        self.decided = now.time;
         Ok(())
     }
 
@@ -139,8 +183,18 @@ impl Standing {
                 check(is_kept || !self.leaving.contains(worker), || {
                     format!("{worker} leaves, and gets {job}")
                 })?;
-                check(is_kept || !self.draining.contains(worker), || {
+                check(is_kept || !self.draining.contains_key(worker), || {
                     format!("{worker} drains, and gets {job}")
+                })
+            }
+            Fact::WorkerDraining {
+                worker,
+                incarnation,
+                ..
+            } => {
+                let known = self.processes.get(worker).copied();
+                check(known.is_none() || known == *incarnation, || {
+                    format!("{worker} is to leave as {incarnation:?}, and is {known:?}")
                 })
             }
             Fact::UnitRestarted {
@@ -187,10 +241,15 @@ impl Standing {
                 self.bound.remove(&(*build, *unit));
                 self.shaken.remove(&(*build, *unit));
             }
-            Fact::WorkerDraining { worker, .. } => {
-                self.draining.insert(worker.clone());
+            Fact::WorkerDraining {
+                worker,
+                incarnation,
+                ..
+            } => {
+                self.draining.insert(worker.clone(), *incarnation);
             }
-            Fact::WorkerDrained { worker, .. } => {
+            // Which process it is that it speaks of is not known: of all others it is not asked.
+            Fact::WorkerDrained { worker, .. } if self.draining.get(worker) == Some(&None) => {
                 self.draining.remove(worker);
             }
             _ => {}

@@ -19,6 +19,7 @@ use protocol::{
     time::Time,
     worker::{Incarnation, WorkerOffer},
 };
+use scheduler::BEGIN_LIMIT;
 use worker::{departure::Departure, leases::Leases};
 
 use super::{
@@ -365,7 +366,27 @@ impl World {
         let begins = self.truth.begins(worker, lease, job);
         self.require(begins);
         self.open_log(worker, lease);
-        // The phase that it enters.
+        self.enters(worker, lease);
+    }
+
+    /// An attempt begins with a line that says which phase it enters: nearly always at once.
+    fn enters(&mut self, worker: usize, lease: LeaseId) {
+        let is_odd = self.is_troubled() && self.dice.percent("odd", &[lease.0], 4);
+        if !is_odd {
+            self.write(worker, lease, FIRST_LINE);
+            self.later(worker, lease, (10_000, 300_000), Step::Fetch);
+        } else if self.dice.percent("never", &[lease.0], 50) {
+            self.tally.add("worker: attempt never begins");
+        } else {
+            self.tally.add("worker: attempt begins late");
+            let about = (BEGIN_LIMIT.as_secs() - 20, BEGIN_LIMIT.as_secs() + 10);
+            let about = (about.0 * SECOND, about.1 * SECOND);
+            self.later(worker, lease, about, Step::Enter);
+        }
+    }
+
+    /// An attempt that was slow to begin does.
+    pub(super) fn enters_late(&mut self, worker: usize, lease: LeaseId) {
         self.write(worker, lease, FIRST_LINE);
         self.later(worker, lease, (10_000, 300_000), Step::Fetch);
     }
