@@ -19,8 +19,6 @@ pub(crate) enum Support {
 
 use Support::{Ignored, Later, Pointless, Read};
 
-/// What happens instead of `run-as`.
-const NO_USERS: &str = "commands run as the user that the worker's isolation gives them";
 /// What happens instead of asking for a machine.
 const ANY_WORKER: &str = "the task runs on any worker";
 /// What happens instead of asking for a system.
@@ -66,7 +64,7 @@ pub(crate) const TOP: Level = Level {
         ("cache", Read),
         ("batch", Read),
         ("reports", Read),
-        ("run-as", Later(NO_USERS)),
+        ("run-as", Read),
         ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
@@ -84,7 +82,7 @@ pub(crate) const TOP_0_1: Level = Level {
         ("cache", Read),
         ("batch", Read),
         ("reports", Read),
-        ("run-as", Later(NO_USERS)),
+        ("run-as", Read),
         ("proxy", Ignored("the farm uses no proxy")),
     ],
 };
@@ -98,10 +96,7 @@ pub(crate) const ENV: Level = Level {
         ("variables", Read),
         ("parameter-store", Read),
         ("secrets-manager", Read),
-        (
-            "exported-variables",
-            Later("there is no pipeline to export them to"),
-        ),
+        ("exported-variables", Read),
         (
             "git-credential-helper",
             Later("git is run as it is set up on the worker"),
@@ -147,11 +142,8 @@ pub(crate) const PHASE: Level = Level {
         ("commands", Read),
         ("finally", Read),
         ("on-failure", Read),
-        ("run-as", Later(NO_USERS)),
-        (
-            "runtime-versions",
-            Later("the build runs with what the worker has installed"),
-        ),
+        ("run-as", Read),
+        ("runtime-versions", Read),
     ],
 };
 
@@ -165,14 +157,8 @@ pub(crate) const ARTIFACTS: Level = Level {
         ("base-directory", Read),
         ("discard-paths", Read),
         ("exclude-paths", Read),
-        (
-            "secondary-artifacts",
-            Later("only the primary artifact is published"),
-        ),
-        (
-            "enable-symlinks",
-            Later("artifacts are published as files, and not as ZIP archives"),
-        ),
+        ("secondary-artifacts", Read),
+        ("enable-symlinks", Read),
         ("s3-prefix", Ignored("artifacts do not go to S3")),
         ("type", Pointless),
     ],
@@ -188,8 +174,8 @@ pub(crate) const SECONDARY_ARTIFACT: Level = Level {
         ("base-directory", Read),
         ("discard-paths", Read),
         ("exclude-paths", Read),
-        ("enable-symlinks", Pointless),
-        ("s3-prefix", Pointless),
+        ("enable-symlinks", Read),
+        ("s3-prefix", Ignored("artifacts do not go to S3")),
         ("type", Pointless),
     ],
 };

@@ -37,6 +37,8 @@ pub struct PlanRequest {
     pub buildspecs: BTreeMap<String, BuildSpec>,
     /// Whether units restore and save no dependency caches.
     pub no_cache: bool,
+    /// Where the buildspec is, relative to the source, for the log; empty: nobody knows.
+    pub path: String,
 }
 
 /// What a unit runs.
@@ -46,6 +48,8 @@ struct Running<'a> {
     phases: &'a Phases,
     /// Whether it may use dependency caches.
     caches: bool,
+    /// Where the buildspec is, for the log.
+    path: &'a str,
 }
 
 /// Plans a build of `spec`.
@@ -83,6 +87,7 @@ fn plan_build(
         spec,
         phases,
         caches: !request.no_cache,
+        path: &request.path,
     };
     let task = BatchTask::default();
     errors.extend(check_size([(&task, running)].into_iter(), request).err());
@@ -196,7 +201,7 @@ fn units(batch: &Batch, tasks: &[BatchTask]) -> Vec<UnitNode> {
 /// What each task runs: the file that it is in, or one of its own. Fewer than tasks only after an error.
 fn running<'a>(
     spec: &'a BuildSpec,
-    tasks: &[BatchTask],
+    tasks: &'a [BatchTask],
     request: &'a PlanRequest,
     errors: &mut Vec<PlanError>,
 ) -> Vec<Running<'a>> {
@@ -232,6 +237,7 @@ fn running<'a>(
             spec: of_task,
             phases,
             caches: !request.no_cache,
+            path: path.map_or(request.path.as_str(), |(path, _)| path),
         }));
     }
     if !missing.is_empty() {

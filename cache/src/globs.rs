@@ -22,7 +22,7 @@ use protocol::{
 use self::{
     pattern::Pattern,
     resolve::Kind,
-    search::{Search, Visit},
+    search::{Links, Search, Visit},
 };
 
 /// Why patterns could not be looked up.
@@ -108,8 +108,8 @@ pub struct CachedPaths {
 
 /// Looks up the files of an artifact, variables in the patterns being expanded already. Blocks.
 ///
-/// Patterns match files, not directories; a link to a file is taken as that file, any other link as it
-/// is.
+/// Patterns match files, not directories. Links are followed, those that lead to nothing excepted; with
+/// `enable_symlinks` those stay links that lead to something in the base directory.
 ///
 /// # Errors
 ///
@@ -130,7 +130,11 @@ pub fn find_artifacts(view: View<'_>, spec: &ArtifactsSpec) -> Result<ArtifactFi
             .collect::<Result<_, _>>()?;
         for (number, text) in spec.files.iter().enumerate() {
             let pattern = Pattern::parse(text, base)?;
-            search.run(&pattern, &mut |visit: &Visit<'_>| {
+            let links = match spec.enable_symlinks {
+                true => Links::KeptInside(base),
+                false => Links::Followed,
+            };
+            search.run(&pattern, links, &mut |visit: &Visit<'_>| {
                 if visit.kind == Kind::Directory
                     || excluded.iter().any(|pattern| pattern.matches(visit.path))
                 {
@@ -138,11 +142,7 @@ pub fn find_artifacts(view: View<'_>, spec: &ArtifactsSpec) -> Result<ArtifactFi
                 }
                 matched[number] = true;
                 if let Some(to) = artifact_path(visit.path, base, spec.discard_paths) {
-                    let linked = (visit.kind == Kind::Symlink)
-                        .then(|| search.resolver().file(visit.real))
-                        .flatten();
-                    let from = linked.unwrap_or_else(|| visit.real.clone());
-                    found.files.insert(to, from);
+                    found.files.insert(to, visit.real.clone());
                 }
             })?;
         }
@@ -180,7 +180,7 @@ fn base_directories(
             }
         }
     } else {
-        search.run(&pattern, &mut |visit: &Visit<'_>| {
+        search.run(&pattern, Links::Followed, &mut |visit: &Visit<'_>| {
             if visit.kind == Kind::Directory {
                 found.insert(Some(visit.real.clone()));
             }
@@ -237,7 +237,7 @@ pub fn find_cached(view: View<'_>, patterns: &[String]) -> Result<CachedPaths, G
     for text in patterns {
         let pattern = Pattern::parse(text, view.directory)?;
         let mut matched = false;
-        let links = search.run(&pattern, &mut |visit: &Visit<'_>| {
+        let links = search.run(&pattern, Links::Kept, &mut |visit: &Visit<'_>| {
             matched = true;
             if visit.kind == Kind::Directory && pattern.is_literal() {
                 found.whole.insert(visit.real.clone());

@@ -1,5 +1,9 @@
 //! The commands that builds find on their `PATH`: links to this program, told apart by their names.
 
+mod search;
+mod shard;
+mod tests_run;
+
 use std::{
     error::Error as _,
     ffi::OsString,
@@ -16,6 +20,12 @@ use protocol::digest::{Digest, Hasher, hex};
 /// Prints one digest of all files that match its arguments; for cache keys.
 pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
 
+/// Prints the files that match its arguments.
+const GLOB_SEARCH: &str = "codebuild-glob-search";
+
+/// Runs the tests of one shard.
+const TESTS_RUN: &str = "codebuild-tests-run";
+
 /// Pauses a build that is debugged.
 const BREAKPOINT: &str = "codebuild-breakpoint";
 
@@ -23,16 +33,16 @@ const BREAKPOINT: &str = "codebuild-breakpoint";
 const RESUME: &str = "codebuild-resume";
 
 /// The names of all of them.
-pub(crate) const ALL: [&str; 3] = [HASH_FILES, BREAKPOINT, RESUME];
+pub(crate) const ALL: [&str; 5] = [HASH_FILES, GLOB_SEARCH, TESTS_RUN, BREAKPOINT, RESUME];
 
 /// How much of a file is read at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// Why files could not be hashed.
+/// Why files could not be found or hashed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HashError {
     /// Nothing was named.
-    #[error("no pattern was given; usage: codebuild-hash-files PATTERN…")]
+    #[error("no pattern was given")]
     NoPattern,
     /// A pattern makes no sense.
     #[error("pattern `{pattern}` makes no sense")]
@@ -66,30 +76,45 @@ pub(crate) enum HashError {
 
 /// Runs the command `name` if it is one of these.
 pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    match name {
-        HASH_FILES => {}
-        // No build is debugged, and then these do nothing.
-        BREAKPOINT | RESUME => return Some(ExitCode::SUCCESS),
-        _ => return None,
-    }
-    let patterns = words.map(|word| word.to_string_lossy().into_owned());
-    let patterns: Vec<String> = patterns.collect();
-    let (text, code) = match hash_files(Path::new("."), &patterns) {
-        Ok(digest) => (writeln!(stdout(), "{digest}"), ExitCode::SUCCESS),
-        Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}"));
-            let cause = cause.unwrap_or_default();
-            (
-                writeln!(stderr(), "{name}: {error}{cause}"),
-                ExitCode::FAILURE,
-            )
+    let ended = match name {
+        HASH_FILES => print(hash_files(Path::new("."), &texts(words))),
+        GLOB_SEARCH => {
+            let files = search::search(Path::new("."), &texts(words));
+            print(files.map(|files| lines(&files)))
         }
+        TESTS_RUN => tests_run::run(words),
+        // No build is debugged, and then these do nothing.
+        BREAKPOINT | RESUME => Ok(ExitCode::SUCCESS),
+        _ => return None,
     };
-    Some(if text.is_ok() {
-        code
-    } else {
+    Some(ended.unwrap_or_else(|why| {
+        let told = writeln!(stderr(), "{name}: {why}");
+        // The status says it, too.
+        drop(told);
         ExitCode::FAILURE
-    })
+    }))
+}
+
+fn texts(words: impl Iterator<Item = OsString>) -> Vec<String> {
+    let texts = words.map(|word| word.to_string_lossy().into_owned());
+    texts.collect()
+}
+
+fn lines(files: &[PathBuf]) -> String {
+    let lines: Vec<_> = files.iter().map(|path| path.to_string_lossy()).collect();
+    lines.join("\n")
+}
+
+/// Prints what was found, with an end of line if it is anything.
+fn print(found: Result<String, HashError>) -> Result<ExitCode, String> {
+    let text = found.map_err(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        format!("{error}{}", cause.unwrap_or_default())
+    })?;
+    let end = if text.is_empty() { "" } else { "\n" };
+    let written = write!(stdout(), "{text}{end}");
+    written.map_err(|error| error.to_string())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One digest of the names and contents of all files below `root` that match a pattern: 64 hex digits.

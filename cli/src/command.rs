@@ -19,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::CommandFactory as _;
 
-pub(crate) use self::cache::Explanation;
+pub(crate) use self::{artifacts::Published, cache::Explanation};
 use crate::{
     args::{BenchCommand, BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
     error::CommandError,

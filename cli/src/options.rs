@@ -67,6 +67,7 @@ pub(crate) fn worker(
         program: program.map_err(CommandError::farm)?,
         hidden: Vec::new(),
         base_salt: file.base_salt.clone(),
+        runtimes: file.runtimes.clone(),
         path: file.path.clone().unwrap_or_else(own_path),
         environment: passed_on(&file.pass_environment),
         commands: build_command::ALL.map(str::to_owned).into(),

@@ -159,6 +159,8 @@ pub(crate) struct WorkerFile {
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// How much its unpacked layers may take on disk.
     pub(crate) bytes_max: u64,
+    /// The runtimes that builds can select: the directory of the programs by runtime and version.
+    pub(crate) runtimes: BTreeMap<String, BTreeMap<String, PathBuf>>,
     /// What sets this machine's root file system apart from others that look alike.
     pub(crate) base_salt: String,
     /// The `PATH` that builds start with; by default the worker's own.
@@ -183,6 +185,7 @@ impl Default for WorkerFile {
             directory: None,
             metrics_listen: None,
             bytes_max: 20 << 30,
+            runtimes: BTreeMap::new(),
             base_salt: String::new(),
             path: None,
             pass_environment: PASSED_ON.map(str::to_owned).into(),

@@ -18,4 +18,8 @@ pub struct ArtifactsSpec {
     pub base_directory: Option<String>,
     /// Whether every file goes to the root under its own name. Of equal names the later wins.
     pub discard_paths: bool,
+    /// Whether symbolic links in it stay what they are; without it, what they lead to is published in their
+    /// place.
+    #[serde(default)]
+    pub enable_symlinks: bool,
 }

@@ -156,22 +156,31 @@ fn texts_of_cache(cache: Option<&CacheSpec>) -> impl Iterator<Item = &String> {
 fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
     match task {
         Task::DownloadSource {
-            variables, cache, ..
+            variables,
+            cache,
+            preface,
+            ..
         } => {
-            let variables = variables.iter().flat_map(|(name, value)| [name, value]);
+            let variables = variables.iter().chain(&preface.runtimes);
+            let variables = variables.flat_map(|(name, value)| [name, value]);
             Box::new(variables.chain(texts_of_cache(cache.as_ref())))
         }
         Task::Commands(phase) => {
             let commands = phase.commands.iter().chain(&phase.finally);
-            let commands = commands.chain(&phase.run_as);
+            let commands = commands.chain(&phase.run_as).chain(&phase.exported);
             let patterns = phase.retry.iter().map(|retry| &retry.pattern);
             let own = commands.chain(patterns);
             Box::new(own.chain(texts_of_cache(phase.save_cache.as_ref())))
         }
         Task::UploadArtifacts {
-            artifacts, reports, ..
+            artifacts,
+            reports,
+            secondary,
+            ..
         } => {
-            let artifacts = artifacts.iter().flat_map(|spec| {
+            let identifiers = secondary.keys();
+            let artifacts = artifacts.iter().chain(secondary.values());
+            let artifacts = artifacts.flat_map(|spec| {
                 let patterns = spec.files.iter().chain(&spec.exclude_paths);
                 patterns.chain(&spec.name).chain(&spec.base_directory)
             });
@@ -179,7 +188,7 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
                 let names = [&spec.group, &spec.format].into_iter();
                 names.chain(&spec.files).chain(&spec.base_directory)
             });
-            Box::new(artifacts.chain(reports))
+            Box::new(artifacts.chain(reports).chain(identifiers))
         }
         Task::FetchSources(of) => {
             let named = of.secondary.iter();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     artifact::ArtifactsSpec,
     blob::{Blob, TreeRef},
-    build::{BuildId, Outcome, PhaseContext},
+    build::{BuildId, Outcome, Phase, PhaseContext},
     cache_spec::{CacheSpec, UnaskedCache},
     git::GitSource,
     report_group::{ReportRef, ReportSpec},
@@ -64,6 +64,9 @@ pub enum Task {
         unasked: Option<UnaskedCache>,
         /// The shell that expands the cache key.
         shell: Shell,
+        /// What the log says of the buildspec, and what is selected before the first phase.
+        #[serde(default)]
+        preface: Preface,
     },
     /// Runs the commands of a phase.
     Commands(PhaseCommands),
@@ -76,6 +79,9 @@ pub enum Task {
         /// The reports to collect, besides those that are discovered.
         #[serde(default)]
         reports: Vec<ReportSpec>,
+        /// What else to upload, by identifier.
+        #[serde(default)]
+        secondary: BTreeMap<String, ArtifactsSpec>,
     },
     /// Fetches the sources that nobody uploads; what else there is to do is planned when they are there.
     FetchSources(Box<FetchSources>),
@@ -108,6 +114,17 @@ pub struct FetchedSource {
     pub commit: String,
 }
 
+/// What comes before the first phase of a buildspec.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Preface {
+    /// Where the buildspec is, relative to the source; empty: nobody knows.
+    pub buildspec: String,
+    /// The phases that it has, in order, with the number of their commands.
+    pub phases: Vec<(Phase, u32)>,
+    /// The versions of runtimes that it asks for, by runtime; variables in them are expanded.
+    pub runtimes: BTreeMap<String, String>,
+}
+
 /// The commands of a phase.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PhaseCommands {
@@ -130,6 +147,12 @@ pub struct PhaseCommands {
     /// When to run the phase again after it failed; `None`: never.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// The variables whose values are told to whoever started the build.
+    #[serde(default)]
+    pub exported: Vec<String>,
+    /// Whether the buildspec has the phase, be it without commands.
+    #[serde(default)]
+    pub is_named: bool,
 }
 
 /// That a phase which failed runs again: `on-failure: RETRY…`.
@@ -207,6 +230,13 @@ pub struct AttemptResult {
     pub snapshot: Option<Blob>,
     /// The artifact that was uploaded.
     pub artifact: Option<Artifact>,
+    /// What else was uploaded, by identifier.
+    #[serde(default)]
+    pub secondary_artifacts: BTreeMap<String, Artifact>,
+    /// The values that exported variables had when the phase ended; those that were not set are not there.
+    /// `None`: the phase had no part in it.
+    #[serde(default)]
+    pub exported: Option<BTreeMap<String, String>>,
     /// The reports that were collected.
     #[serde(default)]
     pub reports: Vec<ReportRef>,
@@ -226,6 +256,13 @@ pub struct AttemptResult {
     #[serde(default)]
     pub fetched: Option<Box<FetchedSources>>,
 }
+
+/// How many secondary artifacts a unit may have: `CodeBuild`'s limit.
+pub const SECONDARY_ARTIFACTS_MAX: usize = 12;
+
+/// How many bytes the exported variables of a unit may have together, names included: they are journalled,
+/// and shown with the build. Versions, names and addresses have some hundreds.
+pub const EXPORTED_BYTES_MAX: usize = 32 * 1024;
 
 /// A named output that a build publishes.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -18,6 +18,11 @@ pub enum VariableClass {
     Shell,
 }
 
+/// Which part of the tests a unit of a `build-fanout` runs, from 0: for `codebuild-tests-run`.
+pub const SHARD_INDEX: &str = "GRANGE_SHARD_INDEX";
+/// How many units share the tests.
+pub const SHARD_COUNT: &str = "GRANGE_SHARD_COUNT";
+
 /// Variables that the farm or a shell sets, with their classes. Others are content.
 const TABLE: &[(&str, VariableClass)] = &[
     ("CODEBUILD_BATCH_BUILD_IDENTIFIER", VariableClass::Occasion),
@@ -33,6 +38,8 @@ const TABLE: &[(&str, VariableClass)] = &[
     ("CODEBUILD_SOURCE_REPO_URL", VariableClass::Occasion),
     ("CODEBUILD_SOURCE_VERSION", VariableClass::Occasion),
     ("CODEBUILD_START_TIME", VariableClass::Occasion),
+    (SHARD_COUNT, VariableClass::Occasion),
+    (SHARD_INDEX, VariableClass::Occasion),
     ("CI", VariableClass::Place),
     ("CODEBUILD_CI", VariableClass::Place),
     ("CODEBUILD_SRC_DIR", VariableClass::Place),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, name::WorkerName};
+use crate::{digest::Digest, name::WorkerName, runtime::Offered};
 
 /// How phases are kept apart from the worker and from each other.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -76,4 +76,6 @@ pub struct WorkerOffer {
     /// The file system underneath: release, package database, owner's salt. Phases travel only between
     /// workers of equal bases.
     pub base: Digest,
+    /// The versions of runtimes that builds can select, by runtime; empty: none can be selected.
+    pub runtimes: Offered,
 }

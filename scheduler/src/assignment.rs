@@ -6,6 +6,7 @@ use protocol::{
     access::{Grant, SignedGrant},
     blob::TreeRef,
     build::{Outcome, Phase, Rerun},
+    graph::Shard,
     job::{JobId, Task},
     lease::LeaseId,
     message::{
@@ -13,6 +14,7 @@ use protocol::{
         work::{Assignment, JobInput},
     },
     time::WallTime,
+    variable::{SHARD_COUNT, SHARD_INDEX},
 };
 
 use crate::{
@@ -188,8 +190,14 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
         .map(|(name, value)| (format!("CODEBUILD_{name}_{identifier}"), value))
     });
     let set = set.map(|(name, value)| (format!("CODEBUILD_{name}"), value));
+    let shard = submission.graph.units[unit].shard;
+    let shard = shard
+        .into_iter()
+        .flat_map(|Shard { index, count }| [(SHARD_INDEX, index), (SHARD_COUNT, count)]);
+    let shard = shard.map(|(name, number)| (name.to_owned(), Some(number.to_string())));
     set.into_iter()
         .chain(secondary)
+        .chain(shard)
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
 }

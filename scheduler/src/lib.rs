@@ -45,7 +45,7 @@ pub use crate::{
     query::{
         AttemptRecord, Counts, ResolveError, Scope, active_builds, attempt, build_detail,
         build_phase, build_summary, builds, counts, is_ended, knows_worker, live_attempt,
-        namespaces, resolve, submission, workers,
+        namespaces, resolve, runtime_mistake, submission, workers,
     },
     queue::PRIORITY_STEP,
     retention::{RetentionPolicy, overdue},

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use protocol::{lease::LeaseId, name::WorkerName};
+use protocol::{lease::LeaseId, name::WorkerName, runtime::has_all};
 
 use crate::{
     decide::Turn,
     fact::Fact,
-    queue::{Lines, Ticket},
+    queue::{Lines, Ticket, runtimes_of},
     shares::Share,
     state::{Build, State},
     timer::Timer,
@@ -16,6 +16,10 @@ use crate::{
 /// How long a phase waits for the worker that holds the layers of the one before it, if others are
 /// free. To fetch them takes seconds; to wait longer than that would leave a free worker idle.
 pub const PREFERENCE_WAIT: Duration = Duration::from_secs(2);
+
+/// How many units of a team are looked at for one whose runtimes a free worker offers: a batch with a task for
+/// each version, and builds before it. What comes later waits its turn.
+const LOOKED_AT_MAX: usize = 1_000;
 
 /// Gives jobs to free workers until there is no pair left.
 pub(crate) fn assign(turn: &mut Turn<'_>) {
@@ -109,6 +113,9 @@ fn is_before(share: Share, ticket: Ticket, best: &Best<'_>) -> bool {
 /// leaves there others can see.
 fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
     let (presence, queue) = (&state.presence, &state.ledger.index.queue);
+    if queue.has_wanting() {
+        return fresh_where_offered(state);
+    }
     let (team, worker) = match presence.least_loaded() {
         Some(worker) => (presence.shares.first()?, worker),
         None => {
@@ -126,6 +133,37 @@ fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
         .project;
     let acquainted = presence.acquainted(team, project, worker);
     Some((*ticket, acquainted.unwrap_or(worker).clone()))
+}
+
+/// As [`fresh`], where units wait that want runtimes: each goes to a worker that offers them, and lets others
+/// pass while none of these is free.
+fn fresh_where_offered(state: &State) -> Option<(Ticket, WorkerName)> {
+    let (presence, queue) = (&state.presence, &state.ledger.index.queue);
+    // Where nobody offers any, nothing can be selected, and all are equal.
+    let mut workers = presence.workers();
+    let is_offered = workers.any(|(_, worker)| !worker.offer.runtimes.is_empty());
+    let mut best: Best<'_> = None;
+    for team in queue.fresh_teams() {
+        let share = presence.shares.of(team);
+        let line = queue.fresh(team).into_iter().flatten();
+        for ticket in line.take(LOOKED_AT_MAX) {
+            if !is_before(share, *ticket, &best) {
+                break;
+            }
+            let wanted = state.ledger.job(ticket.job);
+            let wanted = wanted.and_then(|(build, _)| runtimes_of(build, ticket.job.index));
+            let fits = |name: &&WorkerName| {
+                let wanted = wanted.filter(|_| is_offered);
+                let offer = presence.get(name).map(|worker| &worker.offer.runtimes);
+                wanted.is_none_or(|wanted| offer.is_some_and(|offer| has_all(offer, wanted)))
+            };
+            if let Some(worker) = presence.free_for(team).find(fits) {
+                best = Some((share, *ticket, worker));
+                break;
+            }
+        }
+    }
+    best.map(|(_, ticket, worker)| (ticket, worker.clone()))
 }
 
 /// The worker for a job: the one that holds its layers, if that is free; `None` if the job would rather

@@ -291,6 +291,13 @@ impl Presence {
         hosts.filter_map(|(team, free)| Some((team, &free.first()?.1)))
     }
 
+    /// The workers that can take a unit of `team`, those that serve all teams first, and of these the least
+    /// loaded.
+    pub(crate) fn free_for(&self, team: &Team) -> impl Iterator<Item = &WorkerName> {
+        let own = self.hosts.get(team).into_iter().flatten();
+        self.open.iter().chain(own).map(|(_, name)| name)
+    }
+
     /// The workers that keep units and can go on with one.
     pub(crate) fn keepers(&self) -> &BTreeSet<WorkerName> {
         &self.keepers

@@ -13,6 +13,7 @@ use protocol::{
         BUILDS_LISTED_MAX, BuildDetail, BuildSummary, PhaseDetail, UnitDetail, WorkerSummary,
     },
     name::{Namespace, ProjectName, Team, WorkerName},
+    runtime::{self, Wanted},
     time::WallTime,
 };
 
@@ -171,6 +172,13 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
                 .map(|&job| phase(build, job, &mut waits))
                 .collect(),
             artifact: results().find_map(|result| result.artifact.clone()),
+            secondary_artifacts: results()
+                .flat_map(|result| result.secondary_artifacts.clone())
+                .collect(),
+            exported_variables: results()
+                .filter_map(|result| result.exported.clone())
+                .next_back()
+                .unwrap_or_default(),
             reports: results()
                 .flat_map(|result| result.reports.clone())
                 .collect(),
@@ -218,6 +226,14 @@ pub fn workers(state: &State, scope: &Scope) -> Vec<WorkerSummary> {
             }
         })
         .collect()
+}
+
+/// What is wrong with the runtimes that a build wants, as things are; `None`: nothing, or no worker is there.
+pub fn runtime_mistake(state: &State, wanted: &Wanted) -> Option<String> {
+    let workers = state.presence.workers();
+    let offers = workers.map(|(_, worker)| &worker.offer.runtimes);
+    let offers: Vec<_> = offers.collect();
+    runtime::mistake(offers.iter().copied(), wanted)
 }
 
 /// Whether a worker is connected, was since the start and in the last day, or still has something on its

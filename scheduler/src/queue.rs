@@ -10,8 +10,9 @@ use std::{
 };
 
 use protocol::{
-    job::JobId,
+    job::{JobId, Task},
     name::{Team, WorkerName},
+    runtime::Wanted,
 };
 
 use crate::{fact::Platform, state::Build};
@@ -84,6 +85,8 @@ pub(crate) struct Queue {
     travelling: BTreeMap<Platform, Lines>,
     /// Jobs of units whose state is on one worker.
     bound: BTreeMap<WorkerName, BTreeMap<Platform, Lines>>,
+    /// Those of `fresh` that want runtimes.
+    wanting: BTreeSet<JobId>,
     /// Boxed, because most of them stand in large nodes.
     places: BTreeMap<JobId, Box<Place>>,
 }
@@ -95,6 +98,10 @@ impl Queue {
         let ticket = Ticket::of(build, job);
         let requirement = Requirement::of(build, job.index);
         let team = build.submission.team.clone();
+        let is_fresh = requirement == Requirement::Any;
+        if is_fresh && runtimes_of(build, job.index).is_some() {
+            self.wanting.insert(job);
+        }
         let lines = match &requirement {
             Requirement::Any => &mut self.fresh,
             Requirement::Platform(platform) => self.travelling.entry(platform.clone()).or_default(),
@@ -117,6 +124,7 @@ impl Queue {
             return;
         };
         let (requirement, team, ticket) = *place;
+        self.wanting.remove(&job);
         match requirement {
             Requirement::Any => leave(&mut self.fresh, &team, ticket),
             Requirement::Platform(platform) => {
@@ -149,6 +157,11 @@ impl Queue {
         self.fresh.get(team)
     }
 
+    /// Whether a unit that waits to begin wants runtimes.
+    pub(crate) fn has_wanting(&self) -> bool {
+        !self.wanting.is_empty()
+    }
+
     /// The teams that have units that wait to begin.
     pub(crate) fn fresh_teams(&self) -> impl Iterator<Item = &Team> {
         self.fresh.keys()
@@ -167,6 +180,16 @@ impl Queue {
     /// How many jobs wait.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
+    }
+}
+
+/// The runtimes that a unit wants whose first job this is; `None`: it wants none, or the job is another.
+pub(crate) fn runtimes_of(build: &Build, index: u32) -> Option<&Wanted> {
+    match &build.node(index).task {
+        Task::DownloadSource { preface, .. } => {
+            Some(&preface.runtimes).filter(|wanted| !wanted.is_empty())
+        }
+        _ => None,
     }
 }
 

@@ -302,11 +302,12 @@ impl Build {
 
 /// The bytes of logs, artifacts and reports that a result stands for.
 fn bytes_of(result: &AttemptResult) -> u128 {
-    let artifact = result.artifact.as_ref();
-    let artifact = artifact.map_or(0, |artifact| artifact.bytes);
+    let artifacts = result.artifact.iter();
+    let artifacts = artifacts.chain(result.secondary_artifacts.values());
+    let artifacts = artifacts.map(|artifact| artifact.bytes);
     let reports = result.reports.iter();
     let reports = reports.map(|report| report.content.digest.size());
-    let kept = reports.chain([artifact, result.log_bytes]);
+    let kept = reports.chain(artifacts).chain([result.log_bytes]);
     kept.map(u128::from).sum()
 }
 

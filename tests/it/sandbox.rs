@@ -86,6 +86,7 @@ impl Ground {
             variables: BTreeMap::from([("PATH".to_owned(), path.into())]),
             shell: Shell::Sh,
             state: ShellState::Carried,
+            user: None,
             until: None,
             lock: None,
             program: program::grange(),

@@ -3,10 +3,10 @@
 //! Tools look for `Phase complete: X State: Y` and `Phase context status code: C Message: M`, so these
 //! are kept to the letter. Pure: the time is an argument.
 
+use std::fmt;
+
 use jiff::{Timestamp, tz::Offset};
 use protocol::build::{Outcome, Phase, PhaseContext};
-
-use crate::attempt::Exit;
 
 /// One line, with its end: `[Container] 2026/05/01 12:00:00.123456 <text>`. The time is UTC, given in
 /// microseconds since 1970-01-01; ends of line inside `text` are kept.
@@ -25,6 +25,23 @@ pub(crate) fn stamp(micros: i64, text: &str) -> String {
     )
 }
 
+/// What comes before the first phase: two lines.
+pub(crate) const OPENING: [&str; 2] = ["Waiting for agent ping", "Waiting for DOWNLOAD_SOURCE"];
+
+/// The phases that a buildspec has: a line for their number, and one for each with its commands.
+pub(crate) fn found(phases: &[(Phase, u32)]) -> Vec<String> {
+    let number = format!("Phases found in YAML: {}", phases.len());
+    let each = phases.iter();
+    let each = each.map(|(phase, commands)| format!(" {phase}: {commands} commands"));
+    std::iter::once(number).chain(each).collect()
+}
+
+/// A phase of the buildspec has no commands.
+pub(crate) fn no_commands(phase: Phase) -> String {
+    let name = phase.as_str().to_lowercase();
+    format!("No commands found for phase name: {name}")
+}
+
 /// A phase starts.
 pub(crate) fn entering(phase: Phase) -> String {
     match phase {
@@ -39,8 +56,13 @@ pub(crate) fn running(command: &str) -> String {
 }
 
 /// A command failed.
-pub(crate) fn failed(command: &str, exit: Exit) -> String {
-    format!("Command did not exit successfully {command} {exit}")
+pub(crate) fn failed(command: &str, why: impl fmt::Display) -> String {
+    format!("Command did not exit successfully {command} {why}")
+}
+
+/// A phase that failed runs again: which try of how many comes now.
+pub(crate) fn retrying(phase: Phase, (attempt, attempts): (u32, u32)) -> String {
+    format!("Retrying phase {phase}: attempt {attempt} of {attempts}")
 }
 
 /// A phase has ended: two lines.
@@ -58,6 +80,7 @@ pub(crate) fn complete(phase: Phase, outcome: Outcome, context: &PhaseContext) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt::Exit;
 
     #[test]
     fn a_line_is_stamped_as_codebuild_does() {

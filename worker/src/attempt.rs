@@ -93,6 +93,14 @@ impl Verdict {
         }
     }
 
+    /// The buildspec asks for what is not there.
+    pub(crate) fn yaml_error(message: impl Into<String>) -> Self {
+        Self {
+            outcome: Outcome::Failed,
+            context: context("YAML_FILE_ERROR", message.into()),
+        }
+    }
+
     /// The farm failed; `message` says at what.
     pub(crate) fn fault(message: impl Into<String>) -> Self {
         Self {
@@ -144,16 +152,30 @@ impl<'a> Attempt<'a> {
     ///
     /// If no command came next.
     pub(crate) fn exited(&mut self, exit: Exit) {
+        self.ended((!exit.is_success()).then(|| exit.to_string()));
+    }
+
+    /// The command that came next could not be started, for this reason.
+    ///
+    /// # Panics
+    ///
+    /// If no command came next.
+    pub(crate) fn refused(&mut self, why: &str) {
+        self.ended(Some(why.to_owned()));
+    }
+
+    /// The command that came next has failed for this reason; `None`: it did what it should.
+    fn ended(&mut self, why: Option<String>) {
         let Step::Run(command) = self.next() else {
             panic!("a command that ended was started before");
         };
         let in_finally = self.phase.commands.len() <= self.behind;
         self.behind += 1;
-        if exit.is_success() {
+        let Some(why) = why else {
             return;
-        }
+        };
         if self.failure.is_none() {
-            let message = format!("Error while executing command: {command}. Reason: {exit}");
+            let message = format!("Error while executing command: {command}. Reason: {why}");
             self.failure = Some(context("COMMAND_EXECUTION_ERROR", message));
         }
         if in_finally {

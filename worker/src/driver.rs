@@ -369,6 +369,8 @@ fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -
         context: end.verdict.context,
         snapshot: end.snapshot,
         artifact: end.artifact,
+        secondary_artifacts: end.secondary_artifacts,
+        exported: end.exported,
         reports: end.reports,
         cache_uses: end.cache_uses,
         log_bytes,

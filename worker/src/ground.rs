@@ -104,6 +104,7 @@ impl Ground {
             directory: snapshot.directory.clone(),
             shell,
             state,
+            user: None,
             until: None,
             lock: Some(site.directory.keepers()),
             program: site.program.clone(),

@@ -35,6 +35,8 @@ pub struct Options {
     pub hidden: Vec<PathBuf>,
     /// The `grange` program, which is started again as the keeper of each attempt.
     pub program: PathBuf,
+    /// The versions of runtimes that builds can select: by runtime and version, the directory of its programs.
+    pub runtimes: BTreeMap<String, BTreeMap<String, PathBuf>>,
     /// What the owner adds to the base's digest, to keep machines apart that look alike.
     pub base_salt: String,
     /// `PATH` of builds.

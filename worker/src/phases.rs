@@ -51,6 +51,7 @@ use protocol::{
 use tokio::sync::watch;
 use tracing::debug;
 
+use self::upload_artifacts::Wanted;
 use crate::{
     agent_line,
     attempt::Verdict,
@@ -75,6 +76,10 @@ pub(crate) struct PhaseEnd {
     pub(crate) snapshot: Option<Blob>,
     /// What was published.
     pub(crate) artifact: Option<Artifact>,
+    /// What else was published, by identifier.
+    pub(crate) secondary_artifacts: BTreeMap<String, Artifact>,
+    /// What exported variables held then; `None`: it has nothing to do with them.
+    pub(crate) exported: Option<BTreeMap<String, String>>,
     /// The reports that were collected.
     pub(crate) reports: Vec<ReportRef>,
     /// What dependency caches did.
@@ -94,6 +99,8 @@ impl PhaseEnd {
             verdict,
             snapshot: None,
             artifact: None,
+            secondary_artifacts: BTreeMap::new(),
+            exported: None,
             reports: Vec::new(),
             cache_uses: Vec::new(),
             ended: None,
@@ -178,6 +185,11 @@ fn is_of_the_build(fault: &Fault) -> bool {
 
 async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault> {
     let assignment = work.assignment;
+    if matches!(assignment.task, Task::DownloadSource { .. }) {
+        for line in agent_line::OPENING {
+            work.say(line).await?;
+        }
+    }
     work.say(&agent_line::entering(assignment.phase)).await?;
     match &assignment.task {
         Task::DownloadSource {
@@ -185,16 +197,30 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
             cache,
             unasked,
             shell,
+            preface,
         } => {
             let cached = (cache.as_ref(), *unasked, *shell);
-            download_source::run(work, ground, variables, cached).await
+            download_source::run(work, ground, (variables, preface), cached).await
         }
-        Task::Commands(commands) => commands::run(work, ground, commands).await,
+        Task::Commands(commands) => {
+            if commands.is_named && commands.commands.is_empty() {
+                work.say(&agent_line::no_commands(assignment.phase)).await?;
+            }
+            commands::run(work, ground, commands).await
+        }
         Task::UploadArtifacts {
             artifacts,
             shell,
             reports,
-        } => upload_artifacts::run(work, ground, (artifacts.as_ref(), reports), *shell).await,
+            secondary,
+        } => {
+            let wanted = Wanted {
+                artifact: artifacts.as_ref(),
+                secondary,
+                reports,
+            };
+            upload_artifacts::run(work, ground, wanted, *shell).await
+        }
         Task::FetchSources(wanted) => fetch_sources::run(work, ground, wanted).await,
     }
 }
@@ -212,6 +238,17 @@ impl Work<'_> {
         snapshot: &Snapshot,
         shell: (Shell, ShellState),
     ) -> Result<(), Fault> {
+        self.open_as(ground, snapshot, shell, None).await
+    }
+
+    /// As [`open`](Self::open), for commands of another user.
+    async fn open_as(
+        &mut self,
+        ground: &Ground,
+        snapshot: &Snapshot,
+        shell: (Shell, ShellState),
+        user: Option<String>,
+    ) -> Result<(), Fault> {
         let layers = self.layers(ground, snapshot).await?;
         let mut spec = ground.sandbox(self.site, self.directory, snapshot, shell);
         let topmost_first = layers.iter().rev();
@@ -221,6 +258,7 @@ impl Work<'_> {
         let Assignment { team, project, .. } = self.assignment;
         let socket = self.site.docker.socket_for(team, project);
         spec.docker_socket = socket.map(Path::to_owned);
+        spec.user = user;
         self.scene.start(spec, layers, self.log).await
     }
 

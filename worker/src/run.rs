@@ -25,6 +25,7 @@ use crate::{
     link::Link,
     options::{Options, Stop},
     places::Places,
+    runtimes,
     sandbox::{Probe, probe},
     session::Session,
     site::Site,
@@ -107,7 +108,8 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     let opened = tokio::task::spawn_blocking(move || DataDirectory::open(&path)).await?;
     let directory = opened?;
     let layers = open_layers(&directory, options.disk_budget).await?;
-    let probed = probe(&directory.attempts(), &options.program, &options.base_salt).await;
+    let salt = runtimes::salted(&options.base_salt, &options.runtimes);
+    let probed = probe(&directory.attempts(), &options.program, &salt).await;
     let isolation = choose(options.isolation, &probed)?;
     let offer = offer(&options, isolation, &probed);
     let seed = seed(&options);
@@ -135,6 +137,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         directory,
         program: options.program.clone(),
         path: options.path.clone(),
+        runtimes: options.runtimes.clone(),
         environment: options.environment.clone(),
         commands: options.commands.clone(),
         hidden,
@@ -256,6 +259,7 @@ fn offer(options: &Options, isolation: Isolation, probed: &Probe) -> WorkerOffer
         architecture: probed.architecture.to_owned(),
         isolation,
         base: probed.base,
+        runtimes: runtimes::offered(&options.runtimes),
     }
 }
 

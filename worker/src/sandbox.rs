@@ -19,6 +19,7 @@ mod devices;
 mod environment;
 mod error;
 mod executor;
+mod expanding;
 mod fence;
 mod keeper;
 mod message;
@@ -31,6 +32,7 @@ mod script;
 mod skeleton;
 mod spec;
 mod state;
+mod user;
 
 use std::{
     io,
@@ -213,6 +215,16 @@ impl Sandbox {
             Reply::Exited { exit, .. } => Ok(exit),
             _ => Err(SandboxError::Gone { tried }),
         }
+    }
+
+    /// Forgets what commands have made of variables and directory: the next one starts with those of the
+    /// sandbox's start. Files and processes stay.
+    ///
+    /// # Errors
+    ///
+    /// If the keeper is gone.
+    pub async fn rewind(&mut self) -> Result<(), SandboxError> {
+        self.send("rewind the variables", &Request::Rewind).await
     }
 
     /// Expands a word as the shell does in double quotes: variables, `$(…)`. Runs in the source

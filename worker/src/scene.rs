@@ -83,6 +83,17 @@ impl Scene {
         ran.or_fault("run a command")
     }
 
+    /// Goes back to the variables and the directory of the sandbox's start.
+    ///
+    /// # Errors
+    ///
+    /// If the sandbox is gone.
+    pub(crate) async fn rewind(&mut self) -> Result<(), Fault> {
+        let (sandbox, _) = self.parts()?;
+        let rewound = sandbox.rewind().await;
+        rewound.or_fault("go back to the variables of the phase's start")
+    }
+
     /// Expands a word as the shell does.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     cache_link::CacheLink, directory::DataDirectory, docker::Docker, layers::Layers,
-    places::Places, spent::Spent, units::Units,
+    places::Places, runtimes::Runtimes, spent::Spent, units::Units,
 };
 
 /// What all attempts of a worker share.
@@ -23,6 +23,8 @@ pub(crate) struct Site {
     pub(crate) program: PathBuf,
     /// `PATH` of builds.
     pub(crate) path: String,
+    /// The runtimes that builds can select.
+    pub(crate) runtimes: Runtimes,
     /// What else builds start with.
     pub(crate) environment: BTreeMap<String, String>,
     /// The names under which `program` is a command of builds.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{artifact::ArtifactsSpec, cache_spec::CacheSpec};
+use protocol::{artifact::ArtifactsSpec, cache_spec::CacheSpec, job::SECONDARY_ARTIFACTS_MAX};
 
 use crate::{
     diagnostic::{Diagnostic, Place, quoted},
@@ -12,8 +12,8 @@ use crate::{
     yaml::{Content, Node},
 };
 
-/// How many secondary artifacts there may be: CodeBuild's limit.
-const SECONDARY_ARTIFACTS_MAX: usize = 12;
+/// How long the identifier of a secondary artifact may be: `CodeBuild`'s limit.
+const IDENTIFIER_CHARS_MAX: usize = 128;
 /// How many fallback keys there may be: CodeBuild's limit.
 const FALLBACK_KEYS_MAX: usize = 5;
 
@@ -50,6 +50,15 @@ fn secondary_artifacts<'a>(reader: &mut Reader<'a>, node: &'a Node) -> BTreeMap<
     let mut artifacts = BTreeMap::new();
     for entry in entries.iter().take(SECONDARY_ARTIFACTS_MAX) {
         let name = format!("artifact {}", quoted(&entry.key));
+        let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let length = entry.key.chars().count();
+        if !entry.key.chars().all(of_name) || length == 0 || IDENTIFIER_CHARS_MAX < length {
+            let message = format!(
+                "{name}: an identifier has at most {IDENTIFIER_CHARS_MAX} letters, digits, `_` or `-`"
+            );
+            reader.error(entry.place, message);
+            continue;
+        }
         let fields = reader.fields(&entry.value, &name, &SECONDARY_ARTIFACT);
         let path = format!("secondary-artifacts.{}", entry.key);
         let of = published(reader, (&entry.value, &fields), &path);
@@ -71,6 +80,7 @@ fn published(
         exclude_paths: patterns(reader, fields.get("exclude-paths"), &at("exclude-paths")),
         base_directory: reader.some_text(fields.get("base-directory"), &at("base-directory")),
         discard_paths: reader.flag(fields.get("discard-paths"), &at("discard-paths")),
+        enable_symlinks: false,
     };
     let published = Published {
         enable_symlinks: reader.flag(fields.get("enable-symlinks"), &at("enable-symlinks")),

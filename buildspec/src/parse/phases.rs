@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::job::{RETRIES_MAX, Retry};
+use protocol::{
+    job::{RETRIES_MAX, Retry},
+    retry::RetryRule,
+};
 
 use crate::{
     diagnostic::{Diagnostic, quoted},
@@ -122,14 +125,15 @@ fn on_failure(reader: &mut Reader<'_>, node: Option<&Node>, what: &str) -> OnFai
         _ => {}
     }
     let (message, hint) = match retry(word) {
-        Some(Ok(retry)) => {
-            let message = format!(
-                "{what}: {} is not carried out yet: the phase runs once",
-                quoted(word)
-            );
-            reader.say(Diagnostic::warning(node.place, message));
-            return OnFailure::Retry(retry);
-        }
+        Some(Ok(retry)) => match RetryRule::new(&retry) {
+            Ok(_) => return OnFailure::Retry(retry),
+            Err(mistake) => (
+                format!("{what}: {mistake}"),
+                "what follows `RETRY-` is looked for in the message of the failure, like \
+                 `RETRY-2-exit status (5|6)`"
+                    .to_owned(),
+            ),
+        },
         Some(Err(mistake)) => (
             format!("{what}: {mistake}, not {}", quoted(word)),
             "write `RETRY`, `RETRY-2`, `RETRY-PATTERN` or `RETRY-2-PATTERN`".to_owned(),

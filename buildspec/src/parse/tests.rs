@@ -107,6 +107,7 @@ batch:
         exclude_paths: strings(&["*.tmp"]),
         base_directory: Some("dist".to_owned()),
         discard_paths: true,
+        enable_symlinks: false,
     };
     assert_eq!(spec.artifacts.unwrap().primary.spec, artifacts);
     let cache = spec.cache.unwrap();

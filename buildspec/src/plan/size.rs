@@ -57,8 +57,12 @@ fn spec_bytes(Running { spec, phases, .. }: Running<'_>) -> usize {
         .map(|text| text_bytes(text))
         .sum();
     let artifacts = spec.artifacts.iter().flat_map(|artifacts| {
-        let spec = &artifacts.primary.spec;
-        spec.files.iter().chain(&spec.exclude_paths)
+        let all = [&artifacts.primary].into_iter();
+        let all = all.chain(artifacts.secondary.values());
+        all.flat_map(|published| {
+            let spec = &published.spec;
+            spec.files.iter().chain(&spec.exclude_paths)
+        })
     });
     let artifacts: usize = artifacts.map(|text| text_bytes(text)).sum();
     let cache = spec.cache.iter().flat_map(|cache| {
@@ -67,7 +71,10 @@ fn spec_bytes(Running { spec, phases, .. }: Running<'_>) -> usize {
     });
     // It is restored in one job and saved in another.
     let cache: usize = cache.map(|text| 2 * text_bytes(text)).sum();
-    commands + artifacts + cache + variable_bytes(&spec.variables)
+    let exported = spec.exported_variables.iter();
+    // Each of the four phases with commands has them.
+    let exported: usize = exported.map(|name| 4 * text_bytes(name)).sum();
+    commands + artifacts + cache + exported + variable_bytes(&spec.variables)
 }
 
 /// What a text takes, in bytes.

@@ -11,6 +11,7 @@ use crate::{Diagnostic, parse};
 
 mod caches;
 mod forms;
+mod sections;
 
 fn spec(text: &str) -> BuildSpec {
     let parsed = parse(text);
@@ -169,6 +170,7 @@ cache: {paths: [c], key: k}
         cache,
         unasked,
         shell,
+        preface,
     } = &graph.jobs[0].task
     else {
         panic!()
@@ -180,6 +182,7 @@ cache: {paths: [c], key: k}
     assert_eq!(cache.as_ref().unwrap().paths, ["c"]);
     assert_eq!(*unasked, None);
     assert_eq!(*shell, protocol::job::Shell::Bash);
+    assert_eq!(preface.phases, [(Phase::PostBuild, 1)]);
     let Task::Commands(build) = &graph.jobs[3].task else {
         panic!()
     };

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use protocol::{
+    artifact::ArtifactsSpec,
     build::Phase,
     cache_spec::{CacheSpec, UnaskedCache},
     graph::{Edge, JobGraph, JobNode, OutcomeSet},
-    job::{PhaseCommands, ShellState, Task},
+    job::{PhaseCommands, Preface, ShellState, Task},
     report_group::ReportSpec,
 };
 
 use super::Running;
-use crate::spec::{BuildSpec, CacheAction, OnFailure, PhaseSpec, ReportFormat, Version};
+use crate::spec::{BuildSpec, CacheAction, OnFailure, PhaseSpec, Published, ReportFormat, Version};
 
 /// How many jobs a unit has.
 pub(super) const JOBS_PER_UNIT: usize = 6;
@@ -28,6 +29,7 @@ fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<
     let Running { spec, phases, .. } = running;
     let cached = Cached(running);
     let mut planned = Vec::with_capacity(JOBS_PER_UNIT);
+    let preface = preface_of(running, &variables);
     planned.push(PlannedPhase {
         phase: Phase::DownloadSource,
         task: Task::DownloadSource {
@@ -35,6 +37,7 @@ fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<
             cache: cached.asked(CacheAction::Restore),
             unasked: cached.unasked(),
             shell: spec.shell,
+            preface,
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
@@ -62,6 +65,8 @@ fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<
                     OnFailure::Retry(retry) => Some(retry.clone()),
                     _ => None,
                 },
+                exported: exported_of(spec),
+                is_named: is_named(section),
             }),
             leaves: leaves(phase, section),
         });
@@ -69,13 +74,73 @@ fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<
     planned.push(PlannedPhase {
         phase: Phase::UploadArtifacts,
         task: Task::UploadArtifacts {
-            artifacts: spec.artifacts.as_ref().map(|of| of.primary.spec.clone()),
+            artifacts: spec.artifacts.as_ref().map(|of| artifact_of(&of.primary)),
             shell: spec.shell,
             reports: reports_of(spec),
+            secondary: secondary_of(spec),
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
     planned
+}
+
+/// Whether the file has the phase.
+fn is_named(section: &PhaseSpec) -> bool {
+    *section != PhaseSpec::default()
+}
+
+/// What comes before the first phase.
+fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Preface {
+    let sections = running.phases.in_order().into_iter();
+    let named = sections.filter(|(_, section)| is_named(section));
+    let phases = named.map(|(phase, section)| (phase, index(section.commands.len())));
+    let runtimes = running.phases.install.runtime_versions.iter();
+    let runtimes =
+        runtimes.map(|(runtime, version)| (runtime.clone(), expanded(version, variables)));
+    Preface {
+        buildspec: running.path.to_owned(),
+        phases: phases.collect(),
+        runtimes: runtimes.collect(),
+    }
+}
+
+/// The version of a runtime: what is written, or the value of the variable that it names.
+fn expanded(version: &str, variables: &BTreeMap<String, String>) -> String {
+    let version = version.trim();
+    let name = version.strip_prefix('$').map(|name| {
+        let braced = name
+            .strip_prefix('{')
+            .and_then(|name| name.strip_suffix('}'));
+        braced.unwrap_or(name)
+    });
+    let value = name.and_then(|name| variables.get(name));
+    value.map_or(version, |value| value.trim()).to_owned()
+}
+
+/// What to publish for `published`.
+fn artifact_of(published: &Published) -> ArtifactsSpec {
+    ArtifactsSpec {
+        enable_symlinks: published.enable_symlinks,
+        ..published.spec.clone()
+    }
+}
+
+/// What the file publishes besides its first artifact.
+fn secondary_of(spec: &BuildSpec) -> BTreeMap<String, ArtifactsSpec> {
+    let artifacts = spec.artifacts.iter().flat_map(|of| &of.secondary);
+    artifacts
+        .map(|(identifier, published)| (identifier.clone(), artifact_of(published)))
+        .collect()
+}
+
+/// The variables that the file exports and that may be: `CodeBuild` exports no secrets, and no names that
+/// start with `AWS_`.
+fn exported_of(spec: &BuildSpec) -> Vec<String> {
+    let names = spec.exported_variables.iter();
+    names
+        .filter(|name| !name.starts_with("AWS_") && !spec.secrets.contains_key(*name))
+        .cloned()
+        .collect()
 }
 
 /// The groups of reports that the file names.
@@ -110,6 +175,7 @@ impl Cached<'_> {
             spec,
             phases,
             caches,
+            ..
         } = self.0;
         if !caches || spec.cache.is_some() {
             return None;

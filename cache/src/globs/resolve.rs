@@ -80,14 +80,6 @@ impl Resolver {
         Some((Some(path), kind))
     }
 
-    /// The regular file that the link at `path` leads to.
-    pub(super) fn file(&self, path: &TreePath) -> Option<TreePath> {
-        match self.resolve(path)? {
-            (Some(path), Kind::File) => Some(path),
-            _ => None,
-        }
-    }
-
     /// What is at `path`; links are not followed.
     pub(super) fn kind(&self, path: &TreePath) -> io::Result<Kind> {
         let directory = self.root.directory(path.parent().as_ref())?;
@@ -95,7 +87,8 @@ impl Resolver {
         Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))
     }
 
-    fn target(&self, path: &TreePath) -> io::Result<Vec<u8>> {
+    /// The text of the link at `path`.
+    pub(super) fn target(&self, path: &TreePath) -> io::Result<Vec<u8>> {
         let directory = self.root.directory(path.parent().as_ref())?;
         let target = readlinkat(&directory, path.name(), Vec::new())?;
         Ok(target.into_bytes())

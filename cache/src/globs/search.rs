@@ -12,6 +12,22 @@ use super::{
 };
 use crate::beneath::Root;
 
+/// How many links to directories are followed on the way to one file, and for one pattern: more than anybody
+/// means, and few enough that links which lead to each other end soon.
+const FOLLOWED_DEEP_MAX: usize = 8;
+const FOLLOWED_MAX: usize = 10_000;
+
+/// What becomes of links that a pattern with wildcards meets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Links<'a> {
+    /// They stay links.
+    Kept,
+    /// What they lead to stands in their place; those that lead to nothing stay links.
+    Followed,
+    /// The same, but those that lead to what is in this directory, without naming the root, stay links.
+    KeptInside(Option<&'a TreePath>),
+}
+
 /// Looks patterns up in one view.
 #[derive(Debug)]
 pub(super) struct Search {
@@ -34,6 +50,17 @@ struct Pending {
     real: Option<TreePath>,
     /// How many names it is below the pattern's start.
     depth: usize,
+    /// The directories that links led to on the way here.
+    through: Vec<TreePath>,
+}
+
+/// Where a search is.
+struct Walk<'a> {
+    pattern: &'a Pattern,
+    links: Links<'a>,
+    pending: Vec<Pending>,
+    /// How many links to directories were followed.
+    followed: usize,
 }
 
 impl Search {
@@ -51,11 +78,12 @@ impl Search {
         &self.resolver
     }
 
-    /// Shows everything that `pattern` means to `visit`. Links are followed only where the pattern has no
-    /// wildcards yet; gives the paths of these.
+    /// Shows everything that `pattern` means to `visit`. Links are followed where the pattern has no
+    /// wildcards yet, and gives the paths of these; what becomes of others say `links`.
     pub(super) fn run(
         &self,
         pattern: &Pattern,
+        links: Links<'_>,
         visit: &mut dyn FnMut(&Visit<'_>),
     ) -> Result<Vec<TreePath>, GlobError> {
         let nothing = Vec::new();
@@ -63,7 +91,7 @@ impl Search {
             return Ok(nothing);
         }
         let Some(start) = pattern.start() else {
-            self.walk(pattern, None, None, visit)?;
+            self.walk((pattern, links), None, None, visit)?;
             return Ok(nothing);
         };
         if pattern.is_literal() {
@@ -71,19 +99,23 @@ impl Search {
             let Some(real) = self.place(start) else {
                 return Ok(nothing);
             };
-            match self.resolver.kind(&real) {
-                Err(_) | Ok(Kind::Socket) => return Ok(nothing),
-                Ok(kind) => visit(&Visit {
-                    path: start,
-                    real: &real,
-                    kind,
-                }),
+            let Ok(kind) = self.resolver.kind(&real) else {
+                return Ok(nothing);
+            };
+            let (real, kind) = self.followed(links, real, kind);
+            if kind == Kind::Socket {
+                return Ok(nothing);
             }
+            visit(&Visit {
+                path: start,
+                real: &real,
+                kind,
+            });
             return Ok(self.links(start.parent()));
         }
         match self.resolver.resolve(start) {
             Some((real, Kind::Directory)) => {
-                self.walk(pattern, Some(start.clone()), real, visit)?;
+                self.walk((pattern, links), Some(start.clone()), real, visit)?;
                 Ok(self.links(Some(start.clone())))
             }
             _ => Ok(nothing),
@@ -117,18 +149,48 @@ impl Search {
         links
     }
 
+    /// What is at `real`, and where, if links there are treated so.
+    fn followed(&self, links: Links<'_>, real: TreePath, kind: Kind) -> (TreePath, Kind) {
+        if kind != Kind::Symlink || matches!(links, Links::Kept) {
+            return (real, kind);
+        }
+        match self.resolver.resolve(&real) {
+            Some((Some(to), of)) if !self.stays(links, &real, &to) => (to, of),
+            _ => (real, kind),
+        }
+    }
+
+    /// Whether the link at `real` that leads to `to` stays one.
+    fn stays(&self, links: Links<'_>, real: &TreePath, to: &TreePath) -> bool {
+        let Links::KeptInside(base) = links else {
+            return false;
+        };
+        let target = self.resolver.target(real).unwrap_or_default();
+        !target.starts_with(b"/") && base.is_none_or(|base| to.is_within(base))
+    }
+
     fn walk(
         &self,
-        pattern: &Pattern,
+        (pattern, links): (&Pattern, Links<'_>),
         path: Option<TreePath>,
         real: Option<TreePath>,
         visit: &mut dyn FnMut(&Visit<'_>),
     ) -> Result<(), GlobError> {
-        let depth = 0;
-        let mut pending = vec![Pending { path, real, depth }];
-        while let Some(at) = pending.pop() {
+        let start = Pending {
+            path,
+            real,
+            depth: 0,
+            through: Vec::new(),
+        };
+        let mut walk = Walk {
+            pattern,
+            links,
+            pending: vec![start],
+            followed: 0,
+        };
+        while let Some(at) = walk.pending.pop() {
             if pattern.reaches_below(at.depth) {
-                self.list(pattern, &at, &mut pending, visit)?;
+                self.list(&mut walk, &at, visit)?;
             }
         }
         Ok(())
@@ -136,9 +198,8 @@ impl Search {
 
     fn list(
         &self,
-        pattern: &Pattern,
+        walk: &mut Walk<'_>,
         at: &Pending,
-        pending: &mut Vec<Pending>,
         visit: &mut dyn FnMut(&Visit<'_>),
     ) -> Result<(), GlobError> {
         let shown = || {
@@ -180,21 +241,42 @@ impl Search {
                 })
             };
             let (path, real) = (below(at.path.as_ref())?, below(at.real.as_ref())?);
-            if kind != Kind::Socket && pattern.matches(&path) {
+            let (real, found) = self.followed(walk.links, real, kind);
+            if found != Kind::Socket && walk.pattern.matches(&path) {
                 visit(&Visit {
                     path: &path,
                     real: &real,
-                    kind,
+                    kind: found,
                 });
             }
-            if kind == Kind::Directory {
-                pending.push(Pending {
-                    path: Some(path),
-                    real: Some(real),
-                    depth: at.depth + 1,
-                });
+            if found == Kind::Directory {
+                walk.enter(at, (path, real), kind == Kind::Symlink);
             }
         }
         Ok(())
+    }
+}
+
+impl Walk<'_> {
+    /// Has the directory at `path`, which is at `real`, listed later. One that a link leads to is not, where
+    /// that would go in a circle.
+    fn enter(&mut self, at: &Pending, (path, real): (TreePath, TreePath), is_linked: bool) {
+        let mut through = at.through.clone();
+        if is_linked {
+            let is_above = at.real.as_ref().is_some_and(|here| here.is_within(&real));
+            let is_known = through.contains(&real);
+            let is_far = FOLLOWED_DEEP_MAX <= through.len() || FOLLOWED_MAX <= self.followed;
+            if is_above || is_known || is_far {
+                return;
+            }
+            self.followed += 1;
+            through.push(real.clone());
+        }
+        self.pending.push(Pending {
+            path: Some(path),
+            real: Some(real),
+            depth: at.depth + 1,
+            through,
+        });
     }
 }

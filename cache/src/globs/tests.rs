@@ -117,7 +117,7 @@ fn a_base_directory_is_left_out_of_paths_and_may_be_a_pattern_or_a_link() {
 }
 
 #[test]
-fn a_link_to_a_file_is_that_file_and_other_links_are_links() {
+fn links_are_what_they_lead_to_and_those_to_nothing_stay_links() {
     let example = Example::new(&["src/real/f", "outside/x"])
         .link("real/f", "src/latest")
         .link("/outside/x", "src/absolute")
@@ -128,7 +128,7 @@ fn a_link_to_a_file_is_that_file_and_other_links_are_links() {
     let expected = [
         "absolute=outside/x",
         "dangling",
-        "directory",
+        "directory/f=src/real/f",
         "escape",
         "latest=src/real/f",
         "loop",

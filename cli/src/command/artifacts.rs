@@ -19,6 +19,17 @@ use crate::{
     render::{self, bar},
 };
 
+/// An artifact, and whose it is.
+#[derive(Debug)]
+pub(crate) struct Published {
+    /// The batch task that published it; `None`: the build is no batch.
+    pub(crate) unit: Option<String>,
+    /// The identifier of a secondary artifact; `None`: it is none.
+    pub(crate) identifier: Option<String>,
+    /// The artifact.
+    pub(crate) artifact: Artifact,
+}
+
 /// Lists or fetches the artifacts of a build.
 ///
 /// # Errors
@@ -57,7 +68,8 @@ pub(crate) fn check_target(directory: &Path) -> Result<(), CommandError> {
     }
 }
 
-/// Fetches all artifacts of a build into `directory`; those of batch tasks each below its identifier.
+/// Fetches all artifacts of a build into `directory`; those of batch tasks each below its identifier, and
+/// secondary ones below theirs.
 ///
 /// # Errors
 ///
@@ -74,11 +86,14 @@ pub(crate) async fn fetch(
         return Ok(());
     }
     let (client, _) = farm.cache().await?;
-    for (unit, artifact) in &artifacts {
-        let target = match unit {
-            Some(unit) => directory.join(unit),
-            None => directory.to_owned(),
-        };
+    for Published {
+        unit,
+        identifier,
+        artifact,
+    } in &artifacts
+    {
+        let names = unit.iter().chain(identifier);
+        let target = names.fold(directory.to_owned(), |target, name| target.join(name));
         fs::create_dir_all(&target)
             .with_context(|| format!("failed to make the directory `{}`", target.display()))
             .map_err(CommandError::usage)?;
@@ -114,23 +129,35 @@ async fn tidy(directory: &Path) {
     }
 }
 
-/// The artifacts of a build, with the identifiers of the batch tasks that they are of.
-async fn list(farm: &Farm, build: &str) -> Result<Vec<(Option<String>, Artifact)>, CommandError> {
+/// The artifacts of a build: of each unit the first, then the secondary ones.
+async fn list(farm: &Farm, build: &str) -> Result<Vec<Published>, CommandError> {
     let detail = read::detail(farm, build).await?;
     let mut artifacts = Vec::new();
     for unit in detail.units {
-        // An identifier becomes the name of a directory.
-        if unit
-            .identifier
-            .as_ref()
-            .is_some_and(|name| name.contains('/') || name.starts_with('.'))
-        {
-            return Err(CommandError::farm(anyhow!(
-                "a batch task is called {:?}",
-                unit.identifier
-            )));
-        }
-        artifacts.extend(unit.artifact.map(|artifact| (unit.identifier, artifact)));
+        let name = &unit.identifier;
+        let first = unit.artifact.map(|artifact| (None, artifact));
+        let others = unit.secondary_artifacts.into_iter();
+        let others = others.map(|(identifier, artifact)| (Some(identifier), artifact));
+        artifacts.extend(
+            first
+                .into_iter()
+                .chain(others)
+                .map(|(identifier, artifact)| Published {
+                    unit: name.clone(),
+                    identifier,
+                    artifact,
+                }),
+        );
     }
-    Ok(artifacts)
+    // Identifiers become names of directories.
+    let mut names = artifacts
+        .iter()
+        .flat_map(|of| of.unit.iter().chain(&of.identifier));
+    let bad = names.find(|name| name.contains('/') || name.starts_with('.'));
+    match bad {
+        Some(name) => Err(CommandError::farm(anyhow!(
+            "a batch task or an artifact is called {name:?}"
+        ))),
+        None => Ok(artifacts),
+    }
 }

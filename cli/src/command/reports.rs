@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 use cache::{client::CacheClient, download::fetch_blob};
 use protocol::{
-    message::client::{BuildDetail, BuildSummary, ClientReply, ClientRequest},
+    message::client::{BuildDetail, BuildSummary, ClientReply, ClientRequest, UnitDetail},
     report_group::ReportRef,
 };
-use report::{Comparison, PUBLISHED_BYTES_MAX, Published, compare};
+use report::{Comparison, PUBLISHED_BYTES_MAX, Published, ReportStatus, compare};
 
 use crate::{
     args::OneBuildArgs,
@@ -22,6 +22,9 @@ const LISTED_MAX: u32 = 100;
 
 /// How many builds before are asked for their reports: builds that failed early have none.
 const LOOKED_AT_MAX: usize = 10;
+
+/// How the part of a group's name begins that says which shard of a `build-fanout` it is of.
+const SHARD: &str = "-BuildFanoutShard";
 
 /// A report, and the same one of the build before.
 #[derive(Debug)]
@@ -94,8 +97,52 @@ async fn build_before(
 /// The reports of a build, those of its units by group.
 async fn all(client: &CacheClient, detail: &BuildDetail) -> Result<Vec<Published>, CommandError> {
     let mut all: Vec<Published> = Vec::new();
-    for report in detail.units.iter().flat_map(|unit| &unit.reports) {
-        let published = fetch(client, report).await?;
+    for unit in &detail.units {
+        all_of_unit(client, unit, &mut all).await?;
+    }
+    note_missing(detail, &mut all);
+    Ok(all)
+}
+
+/// A report that some shards have and others lack is incomplete.
+fn note_missing(detail: &BuildDetail, all: &mut [Published]) {
+    let shards = || {
+        detail
+            .units
+            .iter()
+            .filter_map(|unit| Some((shard_of(unit)?, unit)))
+    };
+    for published in all {
+        let has = |(shard, unit): &(String, &UnitDetail)| {
+            let name = format!("{}{shard}", published.group);
+            unit.reports.iter().any(|report| report.group == name)
+        };
+        let with = shards().filter(has).count();
+        if 0 < with && with < shards().count() {
+            published.status = ReportStatus::Incomplete;
+        }
+    }
+}
+
+/// What the names of a unit's groups end in, if it is a shard of a `build-fanout`.
+fn shard_of(unit: &UnitDetail) -> Option<String> {
+    let end = format!("-{}", unit.identifier.as_ref()?);
+    end.starts_with(SHARD).then_some(end)
+}
+
+async fn all_of_unit(
+    client: &CacheClient,
+    unit: &UnitDetail,
+    all: &mut Vec<Published>,
+) -> Result<(), CommandError> {
+    for report in &unit.reports {
+        let mut published = fetch(client, report).await?;
+        // Each shard of a `build-fanout` has its own group; together they are that of the tests.
+        if let Some(end) = shard_of(unit)
+            && let Some(group) = published.group.strip_suffix(&end)
+        {
+            published.group = group.to_owned();
+        }
         let mut known = all.iter_mut();
         match known.find(|known| known.group == published.group && known.format == published.format)
         {
@@ -103,7 +150,7 @@ async fn all(client: &CacheClient, detail: &BuildDetail) -> Result<Vec<Published
             None => all.push(published),
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 async fn fetch(client: &CacheClient, report: &ReportRef) -> Result<Published, CommandError> {

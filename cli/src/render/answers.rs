@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use protocol::{
-    job::{Artifact, CacheUseKind},
+    job::CacheUseKind,
     message::client::{BuildDetail, BuildSummary, UnitDetail, WorkerSummary},
+    timeline::{Entry, timeline},
 };
 use serde_json::json;
 
@@ -13,7 +15,7 @@ use super::{
     table::{self, Table},
     text::{at, bytes, span},
 };
-use crate::error::CommandError;
+use crate::{command::Published, error::CommandError};
 
 /// `grange builds`.
 pub(crate) fn builds(builds: &[BuildSummary], json: bool) -> Result<(), CommandError> {
@@ -40,10 +42,10 @@ pub(crate) fn builds(builds: &[BuildSummary], json: bool) -> Result<(), CommandE
 
 /// `grange status`.
 pub(crate) fn status(detail: &BuildDetail, json: bool) -> Result<(), CommandError> {
-    if json {
-        return json_line(detail);
-    }
     let summary = &detail.summary;
+    if json {
+        return status_json(detail);
+    }
     let style = status_style(summary.status);
     let mut text = format!(
         "{} ({}#{}) {style}{}{style:#}, submitted {} by {}\n",
@@ -55,18 +57,80 @@ pub(crate) fn status(detail: &BuildDetail, json: bool) -> Result<(), CommandErro
         summary.initiator,
     );
     for unit in &detail.units {
-        text += &status_of_unit(unit);
+        text += &status_of_unit(summary, unit);
     }
     out::print(&text)
 }
 
-fn status_of_unit(unit: &UnitDetail) -> String {
+/// A build for programs: all that is known of it, and for each unit `CodeBuild`'s phases and the current one.
+fn status_json(detail: &BuildDetail) -> Result<(), CommandError> {
+    let whole = serde_json::to_value(detail).context("failed to write JSON");
+    let mut whole = whole.map_err(CommandError::farm)?;
+    for (at, unit) in detail.units.iter().enumerate() {
+        let entries = timeline(&detail.summary, unit);
+        let current = entries.last().map(|entry| entry.phase);
+        whole["units"][at]["current_phase"] = json!(current);
+        whole["units"][at]["timeline"] = json!(entries);
+    }
+    json_line(&whole)
+}
+
+fn status_of_unit(build: &BuildSummary, unit: &UnitDetail) -> String {
     let mut text = "\n".to_owned();
     if let Some(identifier) = &unit.identifier {
         let style = status_style(unit.status);
         text += &format!("{identifier} {style}{}{style:#}\n", unit.status.as_str());
     }
+    text += &phases(build, unit);
+    let uses = unit.phases.iter().flat_map(|phase| &phase.cache_uses);
+    for used in uses {
+        text += &format!(
+            "cache `{}` {}: {}, {} moved, {}\n",
+            used.key,
+            cache_use(used.what),
+            bytes(used.bytes),
+            bytes(used.bytes_moved),
+            span(Duration::from_millis(used.millis)),
+        );
+    }
+    if let Some(artifact) = &unit.artifact {
+        text += &format!(
+            "artifact `{}`: {} files, {}\n",
+            artifact.name,
+            artifact.files,
+            bytes(artifact.bytes)
+        );
+    }
+    for (identifier, artifact) in &unit.secondary_artifacts {
+        text += &format!(
+            "artifact `{}` ({identifier}): {} files, {}\n",
+            artifact.name,
+            artifact.files,
+            bytes(artifact.bytes)
+        );
+    }
+    for (name, value) in &unit.exported_variables {
+        text += &format!("exports {name}={}\n", value.escape_debug());
+    }
+    for report in &unit.reports {
+        text += &format!("report `{}`: {}\n", report.group, report.summary);
+    }
+    text
+}
+
+/// The phases of a unit, as a table.
+fn phases(build: &BuildSummary, unit: &UnitDetail) -> String {
     let mut table = Table::new(["PHASE", "STATUS", "TOOK", "WORKER", "TRIES", ""]);
+    let entries = timeline(build, unit);
+    let around = |entry: &&Entry| unit.phases.iter().all(|phase| phase.phase != entry.phase);
+    let first_job = unit.phases.first().map(|phase| phase.phase);
+    let (before, after): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .filter(around)
+        .partition(|entry| Some(entry.phase) < first_job);
+    before
+        .into_iter()
+        .for_each(|entry| table.row(row_of(entry)));
     for phase in &unit.phases {
         let took = phase
             .started
@@ -89,30 +153,25 @@ fn status_of_unit(unit: &UnitDetail) -> String {
             phase.waits.clone().or(context).unwrap_or_default(),
         ]);
     }
-    text += &table.text();
-    let uses = unit.phases.iter().flat_map(|phase| &phase.cache_uses);
-    for used in uses {
-        text += &format!(
-            "cache `{}` {}: {}, {} moved, {}\n",
-            used.key,
-            cache_use(used.what),
-            bytes(used.bytes),
-            bytes(used.bytes_moved),
-            span(Duration::from_millis(used.millis)),
-        );
-    }
-    if let Some(artifact) = &unit.artifact {
-        text += &format!(
-            "artifact `{}`: {} files, {}\n",
-            artifact.name,
-            artifact.files,
-            bytes(artifact.bytes)
-        );
-    }
-    for report in &unit.reports {
-        text += &format!("report `{}`: {}\n", report.group, report.summary);
-    }
-    text
+    after.into_iter().for_each(|entry| table.row(row_of(entry)));
+    table.text()
+}
+
+/// A phase that is no job.
+fn row_of(entry: &Entry) -> [String; 6] {
+    let status = entry
+        .status
+        .map(|status| table::styled(status.as_str(), status_style(status)));
+    let took = entry.ended.map(|end| span(end.since(entry.started)));
+    let context = entry.contexts.iter().map(|context| context.message.clone());
+    [
+        entry.phase.to_string(),
+        status.unwrap_or_default(),
+        took.unwrap_or_default(),
+        String::new(),
+        String::new(),
+        context.collect(),
+    ]
 }
 
 /// What a dependency cache did, in a word.
@@ -127,24 +186,24 @@ const fn cache_use(what: CacheUseKind) -> &'static str {
 }
 
 /// `grange artifacts`.
-pub(crate) fn artifacts(
-    artifacts: &[(Option<String>, Artifact)],
-    json: bool,
-) -> Result<(), CommandError> {
+pub(crate) fn artifacts(artifacts: &[Published], json: bool) -> Result<(), CommandError> {
     if json {
-        return artifacts.iter().try_for_each(|(unit, artifact)| {
+        return artifacts.iter().try_for_each(|of| {
+            let artifact = &of.artifact;
             let tree = artifact.tree.tree.digest.to_string();
             json_line(&json!({
-                "unit": unit, "name": artifact.name, "tree": tree,
+                "unit": of.unit, "identifier": of.identifier, "name": artifact.name, "tree": tree,
                 "files": artifact.files, "bytes": artifact.bytes,
             }))
         });
     }
-    let mut table = Table::new(["NAME", "UNIT", "FILES", "SIZE"]);
-    for (unit, artifact) in artifacts {
+    let mut table = Table::new(["NAME", "UNIT", "SECONDARY", "FILES", "SIZE"]);
+    for of in artifacts {
+        let artifact = &of.artifact;
         table.row([
             artifact.name.clone(),
-            unit.clone().unwrap_or_default(),
+            of.unit.clone().unwrap_or_default(),
+            of.identifier.clone().unwrap_or_default(),
             artifact.files.to_string(),
             bytes(artifact.bytes),
         ]);

@@ -80,6 +80,7 @@ impl Running {
             architecture: "x86_64".to_owned(),
             isolation: Isolation::Host,
             base: Digest::of(b"base"),
+            runtimes: Default::default(),
         };
         let joined = Event::WorkerJoined {
             session,

@@ -1,6 +1,9 @@
 //! Planning: from a recipe, and the source where that has a part of it, to the jobs of a build.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use buildspec::{
     BatchTask, BuildSpec, Diagnostic, Place, PlanRequest, Secret, SecretName, SecretStore, Severity,
@@ -9,6 +12,7 @@ use cache::download::{FetchError, fetch_file};
 use protocol::{
     blob::TreeRef,
     graph::JobGraph,
+    job::Task,
     message::client::BUILDSPEC_BYTES_MAX,
     path::TreePath,
     project::{Recipe, is_inline},
@@ -80,12 +84,43 @@ pub(super) async fn plan(
         batch: recipe.batch,
         no_cache: recipe.no_cache,
         buildspecs: own,
+        path: path.clone(),
     };
     let planned = spawn_blocking(move || {
         buildspec::plan(&spec, &request).map_err(|error| error.diagnostics())
     });
     let planned = planned.await.expect("planning does not panic");
-    planned.map_err(|found| PlanningError::Buildspec(described(&path, &found)))
+    let graph = planned.map_err(|found| PlanningError::Buildspec(described(&path, &found)))?;
+    check_runtimes(farm, &graph).await?;
+    Ok(graph)
+}
+
+/// Refuses a build that wants runtimes which no worker offers, although some offer others. Where no worker
+/// offers any, builds run with what there is.
+async fn check_runtimes(farm: &Farm, graph: &JobGraph) -> Result<(), PlanningError> {
+    let mut wanted = BTreeSet::new();
+    for job in &graph.jobs {
+        if let Task::DownloadSource { preface, .. } = &job.task
+            && !preface.runtimes.is_empty()
+        {
+            wanted.insert(preface.runtimes.clone());
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mistake = farm.dispatcher.ask(move |state| {
+        let mut wanted = wanted.iter();
+        wanted.find_map(|wanted| scheduler::runtime_mistake(state, wanted))
+    });
+    match mistake.await {
+        Ok(Some(mistake)) => {
+            let message = format!("YAML_FILE_ERROR: {mistake}");
+            Err(PlanningError::Buildspec(message))
+        }
+        // Who stops gives the jobs to nobody.
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 /// A buildspec with the variables of the project over its own.

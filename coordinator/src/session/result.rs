@@ -1,7 +1,11 @@
 //! Results of attempts, cut to what is kept of them: workers say what commands have printed, and the journal,
 //! the memory and every answer hold it for as long as the build is known.
 
-use protocol::{job::AttemptResult, message::work::LOG_BYTES_MAX, report_group::REPORTS_MAX};
+use protocol::{
+    job::{AttemptResult, EXPORTED_BYTES_MAX, SECONDARY_ARTIFACTS_MAX},
+    message::work::LOG_BYTES_MAX,
+    report_group::REPORTS_MAX,
+};
 
 /// How long the reason of an outcome may be, in bytes: a command line and what became of it.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024;
@@ -37,12 +41,17 @@ pub(super) enum NoResult {
 ///
 /// If it names more chunks than any result has, or larger things: without them it would mean something else.
 pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResult> {
-    let tree = result.artifact.as_ref().map(|artifact| &artifact.tree);
+    while SECONDARY_ARTIFACTS_MAX < result.secondary_artifacts.len() {
+        result.secondary_artifacts.pop_last();
+    }
+    let artifacts = result.artifact.iter();
+    let artifacts = artifacts.chain(result.secondary_artifacts.values());
+    let artifacts = artifacts.map(|artifact| &artifact.tree);
     let fetched = result.fetched.iter().flat_map(|fetched| {
         let all = fetched.primary.iter().chain(fetched.secondary.values());
         all.map(|source| &source.tree)
     });
-    let trees = tree.into_iter().chain(fetched);
+    let trees = artifacts.chain(fetched);
     let of_tree = trees.map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
     let reports = result.reports.iter().map(|report| &report.content);
     let blobs = of_tree.flatten().chain(&result.snapshot);
@@ -51,8 +60,10 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResu
     if most.is_some_and(|chunks| CHUNKS_MAX < chunks) {
         return Err(NoResult::TooManyChunks);
     }
-    let artifact = result.artifact.as_ref();
-    let artifact = artifact.map_or(0, |artifact| artifact.bytes);
+    let artifacts = result.artifact.iter();
+    let artifacts = artifacts.chain(result.secondary_artifacts.values());
+    let artifact = artifacts.map(|artifact| artifact.bytes).max();
+    let artifact = artifact.unwrap_or(0);
     let mut reports = result.reports.iter();
     let is_large = reports.any(|report| REPORT_BYTES_MAX < report.content.digest.size());
     if is_large || ARTIFACT_BYTES_MAX < artifact || LOG_BYTES_MAX < result.log_bytes {
@@ -70,8 +81,17 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResu
         cut(&mut report.format, NAME_BYTES_MAX);
         cut(&mut report.summary, NAME_BYTES_MAX);
     }
-    if let Some(artifact) = &mut result.artifact {
+    let artifacts = result.artifact.iter_mut();
+    for artifact in artifacts.chain(result.secondary_artifacts.values_mut()) {
         cut(&mut artifact.name, NAME_BYTES_MAX);
+    }
+    if let Some(exported) = &mut result.exported {
+        let mut left = EXPORTED_BYTES_MAX;
+        exported.retain(|name, value| {
+            let fits = left.checked_sub(name.len() + value.len());
+            left = fits.unwrap_or(0);
+            fits.is_some()
+        });
     }
     Ok(result)
 }
@@ -119,6 +139,8 @@ mod tests {
                 chunks: vec![Digest::of(b""); chunks],
             }),
             artifact: None,
+            secondary_artifacts: Default::default(),
+            exported: None,
             reports: Vec::new(),
             cache_uses: vec![used; uses],
             log_bytes: 0,

@@ -51,6 +51,7 @@ impl TestWorker {
             architecture: "x86_64".to_owned(),
             isolation: Isolation::Namespace,
             base: Digest::of(b"base"),
+            runtimes: Default::default(),
         };
         let holds = held.iter().map(|assignment| HeldLease {
             lease: assignment.lease,
@@ -163,6 +164,8 @@ impl TestWorker {
             context: PhaseContext::default(),
             snapshot: Some(snapshot),
             artifact: None,
+            secondary_artifacts: Default::default(),
+            exported: None,
             reports: Vec::new(),
             cache_uses: Vec::new(),
             log_bytes,

@@ -200,6 +200,14 @@ pub mod keys {
         format!("{}{unit}/{attempt}", artifacts(build))
     }
 
+    /// A secondary artifact of one unit of a build: below its artifact.
+    pub fn secondary_artifact(
+        (build, unit, attempt): (BuildId, u32, u32),
+        identifier: &str,
+    ) -> String {
+        format!("{}/artifact/{identifier}", artifact(build, unit, attempt))
+    }
+
     /// The reports of one unit of a build: below its artifact, so that they live as long as that.
     pub fn reports(build: BuildId, unit: u32, attempt: u32) -> String {
         format!("{}/reports", artifact(build, unit, attempt))

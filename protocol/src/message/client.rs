@@ -292,6 +292,10 @@ pub struct UnitDetail {
     pub phases: Vec<PhaseDetail>,
     /// What it published.
     pub artifact: Option<Artifact>,
+    /// What else it published, by identifier.
+    pub secondary_artifacts: BTreeMap<String, Artifact>,
+    /// The variables that it exports: the values that they had when the last phase ended that ran commands.
+    pub exported_variables: BTreeMap<String, String>,
     /// What its tests and their coverage say.
     pub reports: Vec<ReportRef>,
 }

@@ -12,7 +12,8 @@ use crate::{
     fact::Platform,
     index::{Readiness, readiness},
     placement::waits_for_preferred,
-    queue::Requirement,
+    query::runtime_mistake,
+    queue::{Requirement, runtimes_of},
     state::{Build, JobState, State},
     timer::Timer,
 };
@@ -48,7 +49,10 @@ impl<'a> Waits<'a> {
             },
             JobState::Ready => Some(match Requirement::of(build, index) {
                 Requirement::Worker(worker, _) => bound(state, &worker, self.now),
-                Requirement::Any => self.crowded(None),
+                Requirement::Any => match self.not_offered(index) {
+                    Some(mistake) => format!("no connected worker will do: {mistake}"),
+                    None => self.crowded(None),
+                },
                 Requirement::Platform(platform) => {
                     let unit = build.node(index).unit;
                     let worker = build.unit_of(index).placement.as_ref().map(|at| &at.worker);
@@ -61,6 +65,12 @@ impl<'a> Waits<'a> {
                 }
             }),
         }
+    }
+
+    /// What is wrong with the runtimes that a unit wants, as things are.
+    fn not_offered(&self, index: u32) -> Option<String> {
+        let wanted = runtimes_of(self.build, index)?;
+        runtime_mistake(self.state, wanted)
     }
 
     fn crowded(&mut self, platform: Option<Platform>) -> String {

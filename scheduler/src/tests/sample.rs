@@ -33,6 +33,7 @@ pub(crate) fn offer(name: &str) -> WorkerOffer {
         architecture: "x86_64".to_owned(),
         isolation: Isolation::Namespace,
         base: Digest::of(b"base"),
+        runtimes: Default::default(),
     }
 }
 
@@ -50,6 +51,8 @@ pub(crate) fn result(word: &str) -> AttemptResult {
         context: PhaseContext::default(),
         snapshot: (word != "bare").then(|| blob(word)),
         artifact: None,
+        secondary_artifacts: Default::default(),
+        exported: None,
         reports: Vec::new(),
         cache_uses: Vec::new(),
         log_bytes: 10,
@@ -220,11 +223,13 @@ fn task(phase: Phase) -> Task {
             cache: None,
             unasked: None,
             shell: Shell::Sh,
+            preface: protocol::job::Preface::default(),
         },
         Phase::UploadArtifacts => Task::UploadArtifacts {
             artifacts: None,
             shell: Shell::Sh,
             reports: Vec::new(),
+            secondary: BTreeMap::new(),
         },
         Phase::PostBuild => Task::Commands(PhaseCommands {
             commands: vec!["publish".to_owned()],

@@ -124,6 +124,8 @@ pub(super) fn result(
         context: PhaseContext::default(),
         snapshot,
         artifact: None,
+        secondary_artifacts: Default::default(),
+        exported: None,
         reports: Vec::new(),
         cache_uses: Vec::new(),
         log_bytes,

@@ -9,17 +9,11 @@ pub(super) const KNOWN: &[(&str, &str)] = &[];
 pub(super) const NOT_ACTED_ON: &[&str] = &[
     "`compute-type` in `build-matrix.dynamic.env`",
     "`compute-type` in the `env` of a batch task",
-    "`enable-symlinks` in `artifacts`",
-    "`exported-variables` in `env`",
     "`git-credential-helper` in `env`",
     "`image` in `build-matrix.dynamic.env`",
     "`image` in the `env` of a batch task",
     "`privileged-mode` in the `env` of a batch task",
     "`proxy` at the top level",
-    "`run-as` at the top level",
-    "`run-as` in a phase",
-    "`runtime-versions` in a phase",
     "`s3-prefix` in `artifacts`",
-    "`secondary-artifacts` in `artifacts`",
     "`type` in the `env` of a batch task",
 ];

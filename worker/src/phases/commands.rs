@@ -3,6 +3,7 @@
 //! What the commands changed becomes a layer, whether they succeeded or not.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -17,7 +18,8 @@ use cache::{
 use protocol::{
     blob::TreeRef,
     build::Outcome,
-    job::PhaseCommands,
+    job::{EXPORTED_BYTES_MAX, PhaseCommands},
+    retry::RetryRule,
     snapshot::{Layer, Snapshot},
 };
 use tracing::warn;
@@ -27,6 +29,7 @@ use crate::{
     agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
     clock,
+    exports::{self, Exported},
     fault::{Fault, OrFault as _, blocking},
     ground::Ground,
     layers::{LayerFacts, LayerKey},
@@ -45,7 +48,7 @@ pub(super) async fn run(
     let succeeding = work.assignment.succeeding;
     let asked = phase.save_cache.as_ref().filter(|_| succeeding);
     let how = phase.save_unasked.filter(|_| succeeding);
-    if nothing_to_run && asked.is_none() && how.is_none() {
+    if nothing_to_run && asked.is_none() && how.is_none() && phase.exported.is_empty() {
         return Ok(unchanged(work));
     }
     let mut snapshot = state::load(work, ground).await?;
@@ -54,13 +57,19 @@ pub(super) async fn run(
         None => None,
     };
     if nothing_to_run && asked.is_none() && unasked.is_none() {
-        return Ok(unchanged(work));
+        let exported = exports::of(&phase.exported, &work.variables(&snapshot));
+        return Ok(PhaseEnd {
+            exported: told(work, phase, exported).await?,
+            ..unchanged(work)
+        });
     }
-    work.open(ground, &snapshot, (phase.shell, phase.state))
+    let user = user_of(work, phase).await?;
+    work.open_as(ground, &snapshot, (phase.shell, phase.state), user)
         .await?;
     let verdict = run_commands(work, phase).await?;
     let ended = clock::wall();
     let carried = work.scene.carried().await?;
+    let exported = exports::of(&phase.exported, &carried.variables);
     state::carry(&mut snapshot, carried);
 
     let saving = match asked {
@@ -82,8 +91,43 @@ pub(super) async fn run(
         snapshot: state::store(work, ground, &snapshot).await?,
         cache_uses,
         ended: Some(ended),
+        exported: told(work, phase, exported).await?,
         ..PhaseEnd::new(verdict)
     })
+}
+
+/// Who runs the commands of a phase; `None`: whoever runs the sandbox, and the log says so if the phase wants
+/// somebody else.
+async fn user_of(work: &Work<'_>, phase: &PhaseCommands) -> Result<Option<String>, Fault> {
+    let Some(user) = &phase.run_as else {
+        return Ok(None);
+    };
+    if rustix::process::geteuid().is_root() {
+        return Ok(Some(user.clone()));
+    }
+    let text = format!(
+        "This worker does not run as root, so commands run as its own user and not as {user}"
+    );
+    work.say(&text).await?;
+    Ok(None)
+}
+
+/// The values of exported variables, if the phase has any; the log names those that are too long to be told.
+async fn told(
+    work: &Work<'_>,
+    phase: &PhaseCommands,
+    exported: Exported,
+) -> Result<Option<BTreeMap<String, String>>, Fault> {
+    if phase.exported.is_empty() {
+        return Ok(None);
+    }
+    for name in exported.too_long {
+        let text = format!(
+            "Variable {name} is not exported: at most {EXPORTED_BYTES_MAX} bytes are, of all together"
+        );
+        work.say(&text).await?;
+    }
+    Ok(Some(exported.values))
 }
 
 /// The end of a phase in which there was nothing to do.
@@ -94,14 +138,41 @@ fn unchanged(work: &Work<'_>) -> PhaseEnd {
     }
 }
 
+/// Runs the commands, and again as often as `on-failure` says.
 async fn run_commands(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verdict, Fault> {
-    let mut attempt = Attempt::new(phase);
-    if attempt.next() != Step::End {
+    if Attempt::new(phase).next() != Step::End {
         work.begin.wait().await?;
     }
+    // A pattern that is none was refused before anything ran.
+    let rule = phase.retry.as_ref().map(RetryRule::new);
+    let mut rule = rule.and_then(Result::ok);
+    loop {
+        let verdict = run_once(work, phase).await?;
+        let Some(rule) = rule.as_mut().filter(|_| verdict.outcome == Outcome::Failed) else {
+            return Ok(verdict);
+        };
+        if !rule.runs_again(&verdict.context.message) {
+            return Ok(verdict);
+        }
+        let (used, count) = rule.used_of();
+        let tries = (used.saturating_add(1), count.saturating_add(1));
+        work.say(&agent_line::retrying(work.assignment.phase, tries))
+            .await?;
+        // The phase runs again from where it started, on the files that it has left.
+        work.scene.rewind().await?;
+    }
+}
+
+async fn run_once(work: &mut Work<'_>, phase: &PhaseCommands) -> Result<Verdict, Fault> {
+    let mut attempt = Attempt::new(phase);
     while let Step::Run(command) = attempt.next() {
         work.say(&agent_line::running(command)).await?;
         let ended = work.scene.run(command, work.log).await?;
+        if let Some(why) = ended.not_started {
+            work.say(&agent_line::failed(command, &why)).await?;
+            attempt.refused(&why);
+            continue;
+        }
         let exit = Exit(ended.code);
         if !exit.is_success() {
             work.say(&agent_line::failed(command, exit)).await?;

@@ -1,6 +1,11 @@
 //! `DOWNLOAD_SOURCE`: puts the source in place, restores the dependency cache, sets the first variables.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 use cache::{
     capture::Dialect,
@@ -13,7 +18,7 @@ use protocol::{
     attributes::Attributes,
     blob::TreeRef,
     cache_spec::{CacheSpec, UnaskedCache},
-    job::{Shell, ShellState},
+    job::{Preface, Shell, ShellState},
     message::work::JobInput,
     path::TreePath,
     snapshot::{Layer, Snapshot},
@@ -26,6 +31,7 @@ use super::{
     source_path, state, unpacked,
 };
 use crate::{
+    agent_line,
     attempt::Verdict,
     clock,
     fault::{Fault, blocking},
@@ -33,6 +39,7 @@ use crate::{
     layers::remove,
     lock_files::select,
     report::Chain,
+    runtimes,
     source_times::stamp,
     units,
 };
@@ -41,15 +48,89 @@ use crate::{
 pub(super) async fn run(
     work: &mut Work<'_>,
     ground: &Ground,
-    variables: &BTreeMap<String, String>,
+    (variables, preface): (&BTreeMap<String, String>, &Preface),
     (cache, unasked, shell): (Option<&CacheSpec>, Option<UnaskedCache>, Shell),
 ) -> Result<PhaseEnd, Fault> {
     let JobInput::Source(source) = &work.assignment.input else {
         return Err(Fault::new("find the source", "the assignment names none"));
     };
     let directory = ground.source();
+    let mut snapshot = begin(work, ground, (variables, preface), shell).await?;
+    let request = async |client: CacheClient| fetch_outline(&client, source).await;
+    let outline = work.cache.with("fetch the source", request).await?;
+    let ground_layer = Source {
+        reference: source,
+        outline: &outline,
+    };
+    if let Err(mistake) = select_runtimes(work, preface, &mut snapshot.variables).await? {
+        return Ok(PhaseEnd::new(Verdict::yaml_error(mistake)));
+    }
+    work.say(&format!("Moving to directory {}", directory.display()))
+        .await?;
+    let mut cache_uses = Vec::new();
+    let keyed = match cache {
+        None => {
+            work.say("Cache is not defined in the buildspec").await?;
+            let why = "Skip cache due to: no paths specified to be cached";
+            work.say(why).await?;
+            select_unasked(work, &outline.0, unasked).await?
+        }
+        Some(spec) => {
+            for path in &spec.paths {
+                work.say(&format!("Expanded cache path {path}")).await?;
+            }
+            find_keys(work, ground, (&snapshot, &ground_layer), (spec, shell)).await?
+        }
+    };
+    let mut restored = None;
+    if let Some(keyed) = keyed {
+        work.say("Downloading cache...").await?;
+        let (found, cache_use) = restore::run(work, ground, &keyed).await?;
+        if found.is_some() {
+            work.say("Unarchiving cache...").await?;
+        }
+        restored = found;
+        cache_uses.push(cache_use);
+    }
+    ground_layer
+        .put(work, ground, restored.as_ref(), &mut snapshot)
+        .await?;
+    put_secondary(work, ground, &mut snapshot).await?;
+    if let Some(restored) = restored {
+        lay_over(work, ground, restored, &mut snapshot).await?;
+    }
+    say_phases(work, preface).await?;
+    Ok(PhaseEnd {
+        snapshot: state::store(work, ground, &snapshot).await?,
+        cache_uses,
+        ..PhaseEnd::new(Verdict::succeeded())
+    })
+}
+
+/// Says which phases the buildspec has.
+async fn say_phases(work: &Work<'_>, preface: &Preface) -> Result<(), Fault> {
+    work.say("Registering with agent").await?;
+    for line in agent_line::found(&preface.phases) {
+        work.say(&line).await?;
+    }
+    Ok(())
+}
+
+/// Says where things are, and makes what the first phase starts from, still without the source.
+async fn begin(
+    work: &Work<'_>,
+    ground: &Ground,
+    (variables, preface): (&BTreeMap<String, String>, &Preface),
+    shell: Shell,
+) -> Result<Snapshot, Fault> {
+    let directory = ground.source();
     work.say(&format!("CODEBUILD_SRC_DIR={}", directory.display()))
         .await?;
+    if !preface.buildspec.is_empty() {
+        let at = directory.join(&preface.buildspec);
+        work.say(&format!("YAML location is {}", at.display()))
+            .await?;
+    }
     work.say("Processing environment variables").await?;
     if let Ground::Host { unit, .. } = ground {
         make_unit(work, unit).await?;
@@ -71,41 +152,29 @@ pub(super) async fn run(
         let value = place.as_os_str().as_encoded_bytes().to_vec();
         snapshot.variables.insert(name, value);
     }
+    Ok(snapshot)
+}
 
-    let request = async |client: CacheClient| fetch_outline(&client, source).await;
-    let outline = work.cache.with("fetch the source", request).await?;
-    let ground_layer = Source {
-        reference: source,
-        outline: &outline,
+/// Selects the runtimes that the buildspec asks for; the log says which. What the user has to mend is a message.
+async fn select_runtimes(
+    work: &Work<'_>,
+    preface: &Preface,
+    variables: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<Result<(), String>, Fault> {
+    let selected = match runtimes::select(&work.site.runtimes, &preface.runtimes) {
+        Ok(selected) => selected,
+        Err(mistake) => return Ok(Err(mistake)),
     };
-    work.say(&format!("Moving to directory {}", directory.display()))
-        .await?;
-    let mut cache_uses = Vec::new();
-    let keyed = match cache {
-        None => {
-            work.say("Cache is not defined in the buildspec").await?;
-            select_unasked(work, &outline.0, unasked).await?
-        }
-        Some(spec) => find_keys(work, ground, (&snapshot, &ground_layer), (spec, shell)).await?,
-    };
-    let mut restored = None;
-    if let Some(keyed) = keyed {
-        let (found, cache_use) = restore::run(work, ground, &keyed).await?;
-        restored = found;
-        cache_uses.push(cache_use);
+    for line in &selected.said {
+        work.say(line).await?;
     }
-    ground_layer
-        .put(work, ground, restored.as_ref(), &mut snapshot)
-        .await?;
-    put_secondary(work, ground, &mut snapshot).await?;
-    if let Some(restored) = restored {
-        lay_over(work, ground, restored, &mut snapshot).await?;
-    }
-    Ok(PhaseEnd {
-        snapshot: state::store(work, ground, &snapshot).await?,
-        cache_uses,
-        ..PhaseEnd::new(Verdict::succeeded())
-    })
+    let before = variables.get("PATH").cloned().unwrap_or_default();
+    let path = runtimes::path(&selected.directories, &before);
+    variables.insert("PATH".to_owned(), path);
+    let home = selected.java_home.map(PathBuf::into_os_string);
+    let home = home.map(|home| home.into_encoded_bytes());
+    variables.extend(home.map(|home| ("JAVA_HOME".to_owned(), home)));
+    Ok(Ok(()))
 }
 
 /// The source as it was uploaded.

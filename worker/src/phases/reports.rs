@@ -57,6 +57,13 @@ pub(super) fn are_discovered(variables: &BTreeMap<String, Vec<u8>>) -> bool {
     is_enabled(text(variables, DISCOVERY_VARIABLE).as_deref())
 }
 
+/// The task of a `build-fanout` that an attempt belongs to; `None`: it belongs to none.
+fn shard_of(variables: &BTreeMap<String, String>) -> Option<String> {
+    let identifier = variables.get("CODEBUILD_BATCH_BUILD_IDENTIFIER")?;
+    let is_shard = variables.contains_key(protocol::variable::SHARD_INDEX);
+    is_shard.then(|| identifier.clone())
+}
+
 fn text(variables: &BTreeMap<String, Vec<u8>>, name: &str) -> Option<String> {
     let value = variables.get(name)?;
     Some(String::from_utf8_lossy(value).into_owned())
@@ -85,6 +92,7 @@ pub(super) async fn collect(
     let reading = Reading {
         root: root_of(work, ground)?,
         project: work.assignment.project.to_string(),
+        shard: shard_of(&work.assignment.variables),
         specs: specs.collect(),
         discovers: are_discovered(&variables),
         pattern: text(&variables, PATTERN_VARIABLE).filter(|pattern| !pattern.trim().is_empty()),
@@ -92,6 +100,7 @@ pub(super) async fn collect(
         problems: Vec::new(),
         published: Vec::new(),
     };
+    let is_discovering = reading.discovers;
     let read = blocking("read the reports", move || {
         Ok::<_, Infallible>(reading.run())
     })
@@ -100,6 +109,11 @@ pub(super) async fn collect(
     if !read.problems.is_empty() {
         let problems = read.problems.join(" ");
         collected.problem = Some(format!("Error in UPLOAD_ARTIFACTS phase: {problems}"));
+    }
+    let mut discovered = read.published.iter().filter(|of| of.is_discovered);
+    if is_discovering && discovered.next().is_none() {
+        work.say("No matching auto-discover report paths found")
+            .await?;
     }
     for published in read.published {
         collected.reports.push(keep(work, &published).await?);
@@ -147,6 +161,8 @@ async fn keep(work: &Work<'_>, published: &Published) -> Result<ReportRef, Fault
 struct Reading {
     root: PathBuf,
     project: String,
+    /// What the names of groups end in: the batch's task, if it runs a part of the tests.
+    shard: Option<String>,
     specs: Vec<ReportSpec>,
     discovers: bool,
     pattern: Option<String>,
@@ -197,13 +213,21 @@ impl Reading {
         }
         if !reports.is_empty() {
             let report = Report::of_files(format.kind(), reports);
-            let group = group(&self.project, &spec.group);
+            let group = self.in_shard(group(&self.project, &spec.group));
             self.published
                 .push(Published::new(&group, format, files, report));
         }
         match wrong.is_empty() {
             true => Ok(()),
             false => Err(format!("error processing report: [{}]", wrong.join(" "))),
+        }
+    }
+
+    /// The name of a group of this shard.
+    fn in_shard(&self, group: String) -> String {
+        match &self.shard {
+            Some(shard) => format!("{group}-{shard}"),
+            None => group,
         }
     }
 
@@ -253,7 +277,7 @@ impl Reading {
         }
         for (format, (files, reports)) in by_format {
             let report = Report::of_files(format.kind(), reports);
-            let group = group_name(&self.project, format);
+            let group = self.in_shard(group_name(&self.project, format));
             let mut published = Published::new(&group, format, files, report);
             published.is_discovered = true;
             self.published.push(published);
@@ -356,6 +380,7 @@ mod tests {
         let reading = Reading {
             root: root.path().to_owned(),
             project: "barn".to_owned(),
+            shard: None,
             specs,
             discovers: true,
             pattern: None,

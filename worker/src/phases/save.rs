@@ -91,6 +91,7 @@ pub(super) async fn run(
     snapshot: &Snapshot,
     saving: Keyed,
 ) -> Result<Option<CacheUse>, Fault> {
+    work.say("Uploading cache...").await?;
     let started = clock::boot();
     let saved = save(work, ground, snapshot, &saving).await;
     let millis = millis(clock::boot().since(started));

@@ -29,38 +29,64 @@ use protocol::{
     tree::{EntryKind, TreeError},
 };
 
+/// What a unit publishes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// The artifact; `None`: none.
+    pub(super) artifact: Option<&'a ArtifactsSpec>,
+    /// Other artifacts, by identifier.
+    pub(super) secondary: &'a BTreeMap<String, ArtifactsSpec>,
+    /// The groups of reports that the buildspec names.
+    pub(super) reports: &'a [ReportSpec],
+}
+
+/// What was published of it.
+#[derive(Debug, Default)]
+struct Uploaded {
+    artifact: Option<Artifact>,
+    secondary: BTreeMap<String, Artifact>,
+    /// What the build's author has to mend.
+    problems: Vec<String>,
+}
+
 /// Uploads the artifacts, and the reports that are named or discovered.
 pub(super) async fn run(
     work: &mut Work<'_>,
     ground: &Ground,
-    (artifacts, specs): (Option<&ArtifactsSpec>, &[ReportSpec]),
+    wanted: Wanted<'_>,
     shell: Shell,
 ) -> Result<PhaseEnd, Fault> {
     let snapshot = state::load(work, ground).await?;
     let is_discovering = reports::are_discovered(&work.variables(&snapshot));
-    let end = if artifacts.is_none() && specs.is_empty() && !is_discovering {
+    if is_discovering {
+        let seconds = ::report::DISCOVERY_TIME_MAX.as_secs();
+        work.say(&format!(
+            "Set report auto-discover timeout to {seconds} seconds"
+        ))
+        .await?;
+    }
+    let nothing = wanted.artifact.is_none() && wanted.reports.is_empty();
+    let end = if nothing && !is_discovering {
         PhaseEnd::new(Verdict::succeeded())
     } else {
         work.open(ground, &snapshot, (shell, ShellState::Carried))
             .await?;
-        let published = match artifacts {
-            Some(spec) => publish(work, ground, &snapshot, spec).await?.map(Some),
-            None => Ok(None),
-        };
-        let collected = reports::collect(work, ground, &snapshot, specs).await?;
+        let uploaded = publish_all(work, ground, &snapshot, wanted).await?;
+        let collected = reports::collect(work, ground, &snapshot, wanted.reports).await?;
         work.scene.finish().await?;
-        let (artifact, problem) = match published {
-            Ok(artifact) => (artifact, None),
-            Err(problem) => (None, Some(problem)),
-        };
         // Reports are uploaded although artifacts are not, and the other way round.
-        let problems: Vec<_> = problem.into_iter().chain(collected.problem).collect();
+        let problems: Vec<_> = uploaded
+            .problems
+            .into_iter()
+            .chain(collected.problem)
+            .collect();
         let verdict = match problems.is_empty() {
             true => Verdict::succeeded(),
             false => Verdict::client_error(problems.join("; ")),
         };
         PhaseEnd {
-            artifact,
+            artifact: uploaded.artifact,
+            secondary_artifacts: uploaded.secondary,
             reports: collected.reports,
             ..PhaseEnd::new(verdict)
         }
@@ -75,12 +101,48 @@ pub(super) async fn run(
     })
 }
 
-/// Selects and uploads; what the user has to mend is a message.
+/// Uploads the artifact, then the secondary ones. One that cannot be published keeps no other back.
+async fn publish_all(
+    work: &mut Work<'_>,
+    ground: &Ground,
+    snapshot: &Snapshot,
+    wanted: Wanted<'_>,
+) -> Result<Uploaded, Fault> {
+    let mut uploaded = Uploaded::default();
+    let Some(spec) = wanted.artifact else {
+        return Ok(uploaded);
+    };
+    let assignment = work.assignment;
+    let of = (assignment.job.build, assignment.unit, assignment.attempt);
+    let key = keys::artifact(of.0, of.1, of.2);
+    match publish(work, ground, snapshot, (spec, key)).await? {
+        Ok(artifact) => uploaded.artifact = Some(artifact),
+        Err(problem) => uploaded.problems.push(problem),
+    }
+    if wanted.secondary.is_empty() {
+        work.say("No secondary artifacts defined in buildspec")
+            .await?;
+    }
+    for (identifier, spec) in wanted.secondary {
+        work.say(&format!(
+            "Preparing to copy secondary artifacts {identifier}"
+        ))
+        .await?;
+        let key = keys::secondary_artifact(of, identifier);
+        match publish(work, ground, snapshot, (spec, key)).await? {
+            Ok(artifact) => drop(uploaded.secondary.insert(identifier.clone(), artifact)),
+            Err(problem) => uploaded.problems.push(problem),
+        }
+    }
+    Ok(uploaded)
+}
+
+/// Selects and uploads, under a key of the cache; what the user has to mend is a message.
 async fn publish(
     work: &mut Work<'_>,
     ground: &Ground,
     snapshot: &Snapshot,
-    spec: &ArtifactsSpec,
+    (spec, key): (&ArtifactsSpec, String),
 ) -> Result<Result<Artifact, String>, Fault> {
     let places = match select(work, ground, snapshot, spec).await? {
         Ok(places) => places,
@@ -110,8 +172,6 @@ async fn publish(
         reshaped(captured, &places).map_err(|source| CaptureError::Tree { source })
     };
     let (tree, _) = upload(work, captured, again).await?;
-    let assignment = work.assignment;
-    let key = keys::artifact(assignment.job.build, assignment.unit, assignment.attempt);
     let named = (Vec::new(), vec![tree.clone()], Vec::new());
     work.put_entry(key, named, true).await?;
     Ok(Ok(Artifact {
@@ -194,6 +254,7 @@ fn expanded(
         exclude_paths: spec.exclude_paths.iter().map(one).collect(),
         base_directory: spec.base_directory.as_ref().map(one),
         discard_paths: spec.discard_paths,
+        enable_symlinks: spec.enable_symlinks,
     }
 }
 

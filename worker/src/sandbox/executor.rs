@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs::File,
-    io::{self, PipeReader, Read, Write},
+    io::{self, Write},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, Stdio},
@@ -18,7 +18,7 @@ use protocol::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::{OFlags, fcntl_setfl},
+    fs::fchown,
     io::Errno,
     process::{
         Pid, Signal, WaitOptions, WaitStatus, kill_process_group, set_parent_process_death_signal,
@@ -30,15 +30,19 @@ use super::{
     SandboxSpec,
     control::KeeperControl,
     descendants,
+    expanding::Expanding,
     fence::Fence,
     message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
     script::is_name,
     spec::MARK,
     state::{Saved, StateDirectory},
+    user::{self, User, become_user},
 };
 
 /// How a shell says that it is not there: the status for a command that is not found.
 const NOT_FOUND: i32 = 127;
+/// How a shell says that it may not execute something.
+const NOT_EXECUTABLE: i32 = 126;
 
 /// Which processes are the commands'.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,6 +68,8 @@ pub(super) struct Executor {
 /// The loop's own state.
 struct Loop {
     parts: Executor,
+    /// Who runs commands; `None`: it is not known yet, or whoever runs this.
+    user: Option<User>,
     carried: Carried,
     /// Variables that no shell can carry: passed to every command as they are.
     unnamed: BTreeMap<String, Vec<u8>>,
@@ -79,32 +85,10 @@ struct Running {
     expansion: Option<Expanding>,
 }
 
-struct Expanding {
-    /// `None` when everything was read.
-    pipe: Option<PipeReader>,
-    bytes: Vec<u8>,
-    bytes_max: usize,
-    /// Why it was given up.
-    stopped: Option<Expansion>,
-}
-
 /// Carries requests out until the worker closes the socket or a signal asks for the end, then kills
 /// everything. Whether all of it is gone.
 pub(super) fn execute(parts: Executor) -> bool {
-    let mut variables = parts.spec.variables.clone();
-    let home = parts.spec.home.as_os_str().as_encoded_bytes().to_vec();
-    variables.entry("HOME".to_owned()).or_insert(home);
-    let named = |name: &String| is_name(name.as_bytes());
-    let (variables, unnamed) = variables.into_iter().partition(|(name, _)| named(name));
-    let directory = match parts.spec.state {
-        ShellState::Carried => parts.spec.directory.clone(),
-        ShellState::Fresh => parts
-            .spec
-            .source_directory
-            .as_os_str()
-            .as_encoded_bytes()
-            .to_vec(),
-    };
+    let (carried, unnamed) = at_the_start(&parts.spec);
     let Ok(fence) = Fence::new(parts.spec.until) else {
         // Without it nobody would end what a stopped worker leaves.
         return false;
@@ -112,16 +96,36 @@ pub(super) fn execute(parts: Executor) -> bool {
     let mut state = Loop {
         fence,
         parts,
-        carried: Carried {
-            variables,
-            directory,
-        },
+        user: None,
+        carried,
         unnamed,
         running: None,
         is_unheard: false,
     };
     while state.turn() {}
     state.kill_all()
+}
+
+/// What the first command finds, and the variables that no shell can carry.
+fn at_the_start(spec: &SandboxSpec) -> (Carried, BTreeMap<String, Vec<u8>>) {
+    let mut variables = spec.variables.clone();
+    let home = spec.home.as_os_str().as_encoded_bytes().to_vec();
+    variables.entry("HOME".to_owned()).or_insert(home);
+    let named = |name: &String| is_name(name.as_bytes());
+    let (variables, unnamed) = variables.into_iter().partition(|(name, _)| named(name));
+    let directory = match spec.state {
+        ShellState::Carried => spec.directory.clone(),
+        ShellState::Fresh => spec
+            .source_directory
+            .as_os_str()
+            .as_encoded_bytes()
+            .to_vec(),
+    };
+    let carried = Carried {
+        variables,
+        directory,
+    };
+    (carried, unnamed)
 }
 
 impl Loop {
@@ -152,7 +156,7 @@ impl Loop {
 
     fn wait(&self) {
         let expanding = self.running.as_ref().and_then(|it| it.expansion.as_ref());
-        let pipe = expanding.and_then(|expanding| expanding.pipe.as_ref());
+        let pipe = expanding.and_then(Expanding::pipe);
         let control = self.parts.control.stream();
         let mut polled = vec![
             PollFd::new(control, PollFlags::IN),
@@ -167,7 +171,15 @@ impl Loop {
     fn carry_out(&mut self, request: Request) {
         match request {
             Request::Until(until) => self.fence.set(Time(until)),
+            Request::Rewind => (self.carried, self.unnamed) = at_the_start(&self.parts.spec),
             Request::Run { id, command } => {
+                if let Err(why) = self.find_user() {
+                    let exit = CommandExit {
+                        not_started: Some(why),
+                        ..exited(NOT_EXECUTABLE)
+                    };
+                    return self.reply(&Reply::Exited { id, exit });
+                }
                 let (carried, shell) = (&self.carried, self.parts.spec.shell);
                 let written = self.parts.state.write_command(carried, shell, &command);
                 self.start(id, written, None);
@@ -211,6 +223,33 @@ impl Loop {
                 self.reply(&Reply::Refused { id: 0, trouble });
             }
         }
+    }
+
+    /// Finds out who runs commands, and gives them what they need. Why not, if there is no such user.
+    fn find_user(&mut self) -> Result<(), String> {
+        let Some(name) = self
+            .parts
+            .spec
+            .user
+            .as_ref()
+            .filter(|_| self.user.is_none())
+        else {
+            return Ok(());
+        };
+        let unknown = || format!("user: unknown user {name}");
+        let user = User::named(name).ok_or_else(unknown)?;
+        if !user.is_root() {
+            let log = self.parts.log.as_ref();
+            let (uid, gid) = user.owner();
+            let given = self.parts.state.give_to((uid, gid));
+            // So that they can open `/dev/stdout`.
+            let given = given.and_then(|()| log.map_or(Ok(()), |log| Ok(fchown(log, uid, gid)?)));
+            given.map_err(|error| format!("failed to run commands as user {name}: {error}"))?;
+            let spec = &self.parts.spec;
+            user::grant(&spec.source_directory, &spec.own_directory());
+        }
+        self.user = Some(user);
+        Ok(())
     }
 
     /// Starts the shell on the script that was written, if it was.
@@ -264,14 +303,7 @@ impl Loop {
         let (stdout, expansion) = match bytes_max {
             None => (log(self.parts.log.as_ref())?, None),
             Some(bytes_max) => {
-                let (reader, writer) = io::pipe()?;
-                fcntl_setfl(&reader, OFlags::NONBLOCK)?;
-                let expanding = Expanding {
-                    pipe: Some(reader),
-                    bytes: Vec::new(),
-                    bytes_max,
-                    stopped: None,
-                };
+                let (expanding, writer) = Expanding::start(bytes_max)?;
                 (Stdio::from(OwnedFd::from(writer)), Some(expanding))
             }
         };
@@ -289,10 +321,16 @@ impl Loop {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr);
+        let user = self.user.as_ref().filter(|_| bytes_max.is_none());
+        let identity = user.map(User::identity);
         #[expect(unsafe_code, reason = "what runs between fork and exec")]
         // SAFETY: the closure only makes system calls; it allocates nothing and takes no lock.
         unsafe {
-            program.pre_exec(become_a_command);
+            program.pre_exec(move || {
+                // First: the kernel forgets the signal of a parent's death when the user changes.
+                identity.as_ref().map_or(Ok(()), become_user)?;
+                become_a_command()
+            });
         }
         let child = program.spawn()?;
         Ok((Pid::from_child(&child), expansion))
@@ -332,7 +370,7 @@ impl Loop {
         if let Some(running) = &mut self.running
             && let Some(expanding) = &mut running.expansion
         {
-            expanding.stopped.get_or_insert(why);
+            expanding.give_up(why);
             // The shell leads its session and is not reaped yet, so the number is still its own.
             let _ = kill_process_group(running.pid, Signal::KILL);
         }
@@ -359,6 +397,7 @@ impl Loop {
                     code,
                     signal,
                     state_lost: self.keep_state(),
+                    not_started: None,
                 },
             },
         };
@@ -413,47 +452,6 @@ impl Loop {
     }
 }
 
-impl Expanding {
-    /// Reads what is there. Whether it is too much.
-    fn read(&mut self) -> bool {
-        let Some(pipe) = &mut self.pipe else {
-            return false;
-        };
-        let mut buffer = [0; 4096];
-        // One more for the newline that the script adds.
-        while self.bytes.len() <= self.bytes_max + 1 {
-            match pipe.read(&mut buffer) {
-                Ok(0) => {
-                    self.pipe = None;
-                    break;
-                }
-                Ok(length) => self.bytes.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
-        let too_long = self.bytes_max + 1 < self.bytes.len();
-        if too_long {
-            self.pipe = None;
-        }
-        too_long
-    }
-
-    fn finish(mut self, code: i32) -> Expansion {
-        if self.read() {
-            return Expansion::TooLong;
-        }
-        match self.stopped {
-            Some(why) => why,
-            None if code != 0 => Expansion::Failed(code),
-            None => {
-                self.bytes.pop_if(|last| *last == b'\n');
-                Expansion::Word(self.bytes)
-            }
-        }
-    }
-}
-
 /// Kills all other processes of the PID namespace, and waits for them.
 fn kill_namespace(mut reaped: impl FnMut(Pid, WaitStatus)) {
     // The kernel signals all of them while no process can be made. None there is fine, too.
@@ -492,6 +490,7 @@ const fn exited(code: i32) -> CommandExit {
         code,
         signal: None,
         state_lost: None,
+        not_started: None,
     }
 }
 

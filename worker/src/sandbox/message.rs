@@ -46,6 +46,8 @@ pub(super) enum Request {
         /// Names the request.
         id: u64,
     },
+    /// Go back to the variables and the directory of the start. Not answered.
+    Rewind,
 }
 
 /// What a keeper answers.
@@ -117,6 +119,8 @@ pub struct CommandExit {
     /// Why variables and directory were not carried over although the command ran to its end, for
     /// people; `None` if they were, or if the command left its shell early.
     pub state_lost: Option<String>,
+    /// Why its shell was not started, in the words of CodeBuild; `None`: it was.
+    pub not_started: Option<String>,
 }
 
 /// What came of the expansion of a word.

@@ -100,6 +100,7 @@ async fn try_namespace(directory: &Path, program: &Path) -> Result<Vec<String>, 
         directory: b"/".to_vec(),
         shell: Shell::Sh,
         state: ShellState::Carried,
+        user: None,
         program: program.to_owned(),
         helpers: Vec::new(),
     };

@@ -46,6 +46,9 @@ pub struct SandboxSpec {
     pub shell: Shell,
     /// What carries over from command to command.
     pub state: ShellState,
+    /// The user that commands run as, by its name in the sandbox; words are expanded as whoever runs the
+    /// sandbox all the same. `None`: commands run as that, too.
+    pub user: Option<String>,
     /// When everything in it is to be killed, unless [`Leash::until`](super::Leash::until) names a later
     /// moment in time: on the clock that goes on while the machine sleeps. `None`: at no set time.
     pub until: Option<Time>,
@@ -66,6 +69,14 @@ impl SandboxSpec {
         match self.isolation {
             Isolation::Host => self.work.join("bin"),
             Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
+        }
+    }
+
+    /// The directory that nobody else has, with the source in it, as commands see it.
+    pub(super) fn own_directory(&self) -> PathBuf {
+        match self.isolation {
+            Isolation::Host => self.work.parent().unwrap_or(&self.work).to_owned(),
+            Isolation::Namespace => PathBuf::from("/codebuild"),
         }
     }
 

@@ -16,7 +16,7 @@ use protocol::{
     snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, unlinkat},
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, fstat, openat, unlinkat},
     io::Errno,
 };
 
@@ -69,6 +69,11 @@ impl StateDirectory {
             new_variables: path.join(NEW_VARIABLES),
             new_directory: path.join(NEW_DIRECTORY),
         })
+    }
+
+    /// Lets a user put files here: what its shells save.
+    pub(super) fn give_to(&self, (uid, gid): (Option<Uid>, Option<Gid>)) -> io::Result<()> {
+        Ok(fchown(&self.directory, uid, gid)?)
     }
 
     /// Where the script is.

@@ -272,6 +272,8 @@ mod tests {
             context: PhaseContext::default(),
             snapshot: None,
             artifact: None,
+            secondary_artifacts: Default::default(),
+            exported: None,
             reports: Vec::new(),
             cache_uses: Vec::new(),
             log_bytes: 0,

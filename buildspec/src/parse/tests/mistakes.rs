@@ -229,7 +229,6 @@ fn a_missing_space_after_a_colon_is_named() {
     check(
         "version: 0.2\nphases:\n  install:\n    runtime-versions:\n      python:3.8\n  post_build:\n    commands:.\nenv:\n  variables:\n    A:1\n",
         "\
-warning 4:5+16 `runtime-versions` in a phase is not carried out yet: the build runs with what the worker has installed
 error 5:7+10 `phases.install.runtime-versions` has to be a mapping, not a text
     write a space after the colon: `python: 3.8`
 error 7:5+10 phase `post_build` has to be a mapping, not a text
@@ -245,25 +244,17 @@ fn keys_that_are_known_and_not_acted_on_say_what_happens_instead_and_once() {
     check(
         "\
 version: 0.2
-run-as: me
+env:
+  git-credential-helper: yes
+proxy:
+  logs: yes
 phases:
-  install:
-    runtime-versions: {python: 3.10}
   build:
-    on-failure: RETRY-2
-    run-as: me
     commands: [a]
-  post_build:
-    run-as: me
-    commands: [a]
-reports:
-  unit: {files: [a]}
 ",
         "\
-warning 2:1+6 `run-as` at the top level is not carried out yet: commands run as the user that the worker's isolation gives them
-warning 5:5+16 `runtime-versions` in a phase is not carried out yet: the build runs with what the worker has installed
-warning 7:17+7 `phases.build.on-failure`: `RETRY-2` is not carried out yet: the phase runs once
-warning 8:5+6 `run-as` in a phase is not carried out yet: commands run as the user that the worker's isolation gives them
+warning 3:3+21 `git-credential-helper` in `env` is not carried out yet: git is run as it is set up on the worker
+warning 4:1+5 `proxy` at the top level is not acted on: the farm uses no proxy
 ",
     );
 }
@@ -360,5 +351,25 @@ warning 7:1+6 key `phases` is there twice; this one counts, the one on line 2 do
 warning 11:1+0 everything from here on is a second document and does not count
     take the `---` above it out
 ",
+    );
+}
+
+#[test]
+fn a_pattern_after_retry_that_is_none_is_refused_with_what_is_wrong() {
+    check(
+        "version: 0.2\nphases:\n  build:\n    on-failure: RETRY-3-exit (\n    commands: [a]\n",
+        "\
+error 4:17+14 `phases.build.on-failure`: `exit (` is no regular expression: unclosed group
+    what follows `RETRY-` is looked for in the message of the failure, like `RETRY-2-exit status (5|6)`
+",
+    );
+}
+
+#[test]
+fn identifiers_of_secondary_artifacts_are_words() {
+    check(
+        &(with_commands("      - a\n")
+            + "artifacts:\n  files: [a]\n  secondary-artifacts:\n    ../up: {files: [a]}\n    one: {files: [a]}\n"),
+        "error 9:5+5 artifact `../up`: an identifier has at most 128 letters, digits, `_` or `-`\n",
     );
 }

@@ -75,6 +75,7 @@ impl Worker {
             architecture: "x86_64".to_owned(),
             isolation,
             base: Digest::of(b"base"),
+            runtimes: Default::default(),
         };
         Self {
             offer,

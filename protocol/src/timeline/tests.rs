@@ -1,0 +1,194 @@
+//! The phases of a unit as they are told, from what the farm has of them.
+
+use super::*;
+use crate::build::BuildId;
+
+fn build(ended: Option<u64>) -> BuildSummary {
+    BuildSummary {
+        build: BuildId(1),
+        project: "p".parse().unwrap(),
+        number: 1,
+        team: "t".parse().unwrap(),
+        initiator: "me".to_owned(),
+        status: Status::InProgress,
+        submitted: WallTime(1_000),
+        started: None,
+        ended: ended.map(WallTime),
+    }
+}
+
+/// A unit whose phases from `DOWNLOAD_SOURCE` on are so: how each stands, when it started and ended.
+fn unit(status: Status, phases: &[(Status, Option<u64>, Option<u64>)]) -> UnitDetail {
+    let names = [
+        Phase::DownloadSource,
+        Phase::Install,
+        Phase::PreBuild,
+        Phase::Build,
+        Phase::PostBuild,
+        Phase::UploadArtifacts,
+    ];
+    let phase = |(phase, &(status, started, ended)): (Phase, &(Status, Option<u64>, _))| {
+        let failed = status == Status::Ended(Outcome::Failed);
+        PhaseDetail {
+            job: 0,
+            phase,
+            status,
+            waits: None,
+            attempts: 1,
+            fetches: 0,
+            worker: None,
+            started: started.map(WallTime),
+            ended: Option::<u64>::map(ended, WallTime),
+            context: failed.then(|| PhaseContext {
+                status_code: "X".to_owned(),
+                message: "it failed".to_owned(),
+            }),
+            cache_uses: Vec::new(),
+        }
+    };
+    UnitDetail {
+        identifier: None,
+        status,
+        phases: names.into_iter().zip(phases).map(phase).collect(),
+        artifact: None,
+        secondary_artifacts: Default::default(),
+        exported_variables: Default::default(),
+        reports: Vec::new(),
+    }
+}
+
+const GOOD: Status = Status::Ended(Outcome::Succeeded);
+const FAILED: Status = Status::Ended(Outcome::Failed);
+const SKIPPED: Status = Status::Ended(Outcome::Skipped);
+
+fn shown(entries: &[Entry]) -> String {
+    let shown = entries.iter().map(|entry| {
+        let status = entry.status.map_or("-", Status::as_str);
+        format!("{} {status}", entry.phase)
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn a_successful_build_has_eleven_phases_in_order() {
+    let phases: Vec<_> = (0..6)
+        .map(|n| (GOOD, Some(2_000 + n), Some(3_000 + n)))
+        .collect();
+    let entries = timeline(&build(Some(4_000)), &unit(GOOD, &phases));
+    assert_eq!(
+        shown(&entries),
+        "SUBMITTED SUCCEEDED, QUEUED SUCCEEDED, PROVISIONING SUCCEEDED, DOWNLOAD_SOURCE SUCCEEDED, \
+         INSTALL SUCCEEDED, PRE_BUILD SUCCEEDED, BUILD SUCCEEDED, POST_BUILD SUCCEEDED, \
+         UPLOAD_ARTIFACTS SUCCEEDED, FINALIZING SUCCEEDED, COMPLETED -"
+    );
+}
+
+#[test]
+fn a_phase_starts_when_the_one_before_ends() {
+    let phases = [
+        (GOOD, Some(2_500), Some(3_900)),
+        (GOOD, Some(4_100), Some(6_000)),
+        (Status::InProgress, Some(6_500), None),
+    ];
+    let entries = timeline(&build(None), &unit(Status::InProgress, &phases));
+    for pair in entries.windows(2) {
+        assert_eq!(pair[0].ended, Some(pair[1].started), "{pair:?}");
+    }
+    let last = entries.last().unwrap();
+    assert_eq!(
+        (last.phase, last.started),
+        (Phase::PreBuild, WallTime(6_000))
+    );
+}
+
+#[test]
+fn a_phase_has_one_of_six_statuses() {
+    let known = [
+        "SUCCEEDED",
+        "FAILED",
+        "FAULT",
+        "TIMED_OUT",
+        "IN_PROGRESS",
+        "STOPPED",
+    ];
+    let outcomes = Outcome::ALL.map(Status::Ended).into_iter();
+    for status in outcomes.chain([Status::InProgress, Status::Queued]) {
+        // What was skipped or waits was never entered.
+        let entered = !matches!(status, SKIPPED | Status::Queued);
+        let ended = matches!(status, Status::Ended(_)).then_some(3_000);
+        let phases = [
+            (GOOD, Some(1_500), Some(2_000)),
+            (status, entered.then_some(2_500), ended),
+        ];
+        let entries = timeline(&build(None), &unit(Status::InProgress, &phases));
+        for entry in entries {
+            let status = entry.status.map(Status::as_str).unwrap();
+            assert!(known.contains(&status), "{status}");
+        }
+    }
+}
+
+#[test]
+fn a_duration_is_in_whole_seconds() {
+    let phases = [(GOOD, Some(1_000), Some(3_999))];
+    let entries = timeline(&build(None), &unit(Status::InProgress, &phases));
+    assert_eq!(entries[3].seconds, Some(2));
+}
+
+#[test]
+fn completed_has_only_a_start() {
+    let phases = [(GOOD, Some(2_000), Some(3_000))];
+    let entries = timeline(&build(Some(5_000)), &unit(GOOD, &phases));
+    let completed = entries.last().unwrap();
+    assert_eq!(
+        (completed.phase, completed.started),
+        (Phase::Completed, WallTime(5_000))
+    );
+    assert_eq!(
+        (completed.status, completed.ended, completed.seconds),
+        (None, None, None)
+    );
+    assert!(completed.contexts.is_empty());
+}
+
+#[test]
+fn a_failed_download_source_leads_to_finalizing() {
+    let phases = [
+        (FAILED, Some(2_000), Some(3_000)),
+        (SKIPPED, None, Some(3_000)),
+    ];
+    let entries = timeline(&build(Some(3_000)), &unit(FAILED, &phases));
+    assert_eq!(
+        shown(&entries),
+        "SUBMITTED SUCCEEDED, QUEUED SUCCEEDED, PROVISIONING SUCCEEDED, DOWNLOAD_SOURCE FAILED, \
+         FINALIZING SUCCEEDED, COMPLETED -"
+    );
+    assert_eq!(entries[3].contexts[0].message, "it failed");
+    assert_eq!(entries[0].contexts, [PhaseContext::default()]);
+}
+
+#[test]
+fn what_waited_in_vain_was_queued_and_completed() {
+    let out = Status::Ended(Outcome::TimedOut);
+    let entries = timeline(&build(Some(9_000)), &unit(out, &[(out, None, Some(9_000))]));
+    assert_eq!(
+        shown(&entries),
+        "SUBMITTED SUCCEEDED, QUEUED TIMED_OUT, COMPLETED -"
+    );
+}
+
+#[test]
+fn the_current_phase_is_the_last_entry() {
+    let current = |unit| {
+        timeline(&build(None), &unit)
+            .last()
+            .map(|entry| entry.phase)
+    };
+    assert_eq!(current(unit(Status::Queued, &[])), Some(Phase::Queued));
+    let phases = [
+        (Status::InProgress, Some(2_000), None),
+        (Status::Queued, None, None),
+    ];
+    let running = unit(Status::InProgress, &phases);
+    assert_eq!(current(running), Some(Phase::DownloadSource));
+}

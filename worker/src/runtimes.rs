@@ -1,0 +1,142 @@
+//! Selecting versions of runtimes: which directories come first in `PATH`, and what the log says.
+//!
+//! Pure. A worker offers what its owner names, each version with the directory of its programs.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use protocol::runtime::{Offered, Wanted, choose, mistake};
+
+/// The directories of programs, by runtime and version.
+pub(crate) type Runtimes = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+/// What becomes of the wanted versions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Selected {
+    /// Directories that come before all others in `PATH`.
+    pub(crate) directories: Vec<PathBuf>,
+    /// Where Java is, if it was selected: what `JAVA_HOME` is to be.
+    pub(crate) java_home: Option<PathBuf>,
+    /// What the log says.
+    pub(crate) said: Vec<String>,
+}
+
+/// What `runtimes` offers, without its places.
+pub(crate) fn offered(runtimes: &Runtimes) -> Offered {
+    let runtimes = runtimes.iter();
+    runtimes
+        .map(|(runtime, versions)| (runtime.clone(), versions.keys().cloned().collect()))
+        .collect()
+}
+
+/// The owner's salt of the base, with what is offered: a unit goes on only where the same directories are in
+/// `PATH`.
+pub(crate) fn salted(salt: &str, runtimes: &Runtimes) -> String {
+    if runtimes.is_empty() {
+        return salt.to_owned();
+    }
+    format!("{salt}\0{runtimes:?}")
+}
+
+/// Selects what is wanted.
+///
+/// # Errors
+///
+/// If some of it is not offered, in CodeBuild's words.
+pub(crate) fn select(runtimes: &Runtimes, wanted: &Wanted) -> Result<Selected, String> {
+    let mut selected = Selected::default();
+    if wanted.is_empty() {
+        selected
+            .said
+            .push("No runtime version selected in buildspec.".to_owned());
+        return Ok(selected);
+    }
+    if runtimes.is_empty() {
+        let why = "Skipping install of runtimes. Runtime version selection is not supported by this build image";
+        selected.said.push(why.to_owned());
+        return Ok(selected);
+    }
+    let offered = offered(runtimes);
+    if let Some(mistake) = mistake(std::iter::once(&offered), wanted) {
+        return Err(mistake);
+    }
+    for (runtime, version) in wanted {
+        let chosen = offered.get(runtime).and_then(|of| choose(of, version));
+        let Some(directory) = chosen.and_then(|chosen| runtimes.get(runtime)?.get(chosen)) else {
+            continue;
+        };
+        selected.said.push(format!(
+            "Selecting '{runtime}' runtime version '{version}' based on manual selections..."
+        ));
+        if runtime == "java" {
+            selected.java_home = directory.parent().map(PathBuf::from);
+        }
+        selected.directories.push(directory.clone());
+    }
+    Ok(selected)
+}
+
+/// `PATH` with the selected directories before it.
+pub(crate) fn path(directories: &[PathBuf], path: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for directory in directories {
+        bytes.extend_from_slice(directory.as_os_str().as_encoded_bytes());
+        bytes.push(b':');
+    }
+    bytes.extend_from_slice(path);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtimes() -> Runtimes {
+        let of = |versions: &[(&str, &str)]| {
+            let versions = versions.iter();
+            let versions = versions.map(|(version, at)| ((*version).to_owned(), PathBuf::from(at)));
+            versions.collect()
+        };
+        BTreeMap::from([
+            ("java".to_owned(), of(&[("17", "/opt/jdk-17/bin")])),
+            (
+                "python".to_owned(),
+                of(&[("3.9", "/opt/py39/bin"), ("3.12", "/opt/py312/bin")]),
+            ),
+        ])
+    }
+
+    fn wanted(runtimes: &[(&str, &str)]) -> Wanted {
+        let runtimes = runtimes.iter();
+        runtimes
+            .map(|&(a, b)| (a.to_owned(), b.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn only_named_runtimes_are_selected() {
+        let selected = select(&runtimes(), &wanted(&[("python", "3.x")])).unwrap();
+        assert_eq!(selected.directories, [PathBuf::from("/opt/py312/bin")]);
+        assert_eq!(selected.java_home, None);
+        assert_eq!(
+            selected.said,
+            ["Selecting 'python' runtime version '3.x' based on manual selections..."]
+        );
+        assert_eq!(path(&selected.directories, b"/bin"), b"/opt/py312/bin:/bin");
+    }
+
+    #[test]
+    fn java_has_its_home() {
+        let selected = select(&runtimes(), &wanted(&[("java", "corretto17")])).unwrap();
+        assert_eq!(selected.java_home, Some(PathBuf::from("/opt/jdk-17")));
+    }
+
+    #[test]
+    fn what_is_not_offered_is_an_error_and_who_offers_nothing_cannot_select() {
+        let error = select(&runtimes(), &wanted(&[("python", "2.7")])).unwrap_err();
+        assert!(error.ends_with("versions: 3.9, 3.12."), "{error}");
+        let selected = select(&Runtimes::new(), &wanted(&[("python", "2.7")])).unwrap();
+        assert!(selected.said[0].starts_with("Skipping install of runtimes."));
+        let selected = select(&runtimes(), &Wanted::new()).unwrap();
+        assert_eq!(selected.said, ["No runtime version selected in buildspec."]);
+    }
+}
