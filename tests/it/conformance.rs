@@ -1,10 +1,19 @@
 //! Each statement of the language's reference has a test that shows it, or a reason why none could:
 //! `tests/conformance/statements.toml`. The tests below it are of statements that no other test shows.
 
+mod artifacts;
 mod building;
 mod caching;
+mod environment;
+mod exports;
+mod fanout;
 mod language;
+mod log;
+mod phases;
+mod reports;
+mod runtimes;
 mod shell;
+mod users;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +29,7 @@ const STATEMENTS: &str = include_str!("../conformance/statements.toml");
 const PARTS: &[&str] = &["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9"];
 
 /// How many statements may still be without their test. It only gets smaller.
-const EXPECTED_MAX: usize = 108;
+const EXPECTED_MAX: usize = 42;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

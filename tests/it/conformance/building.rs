@@ -2,26 +2,29 @@
 
 use std::{fs, path::Path};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use testkit::{
     farm::{Built, Farm, FarmPlan},
     project,
 };
 
-/// A build that ended, and where its artifacts are.
-struct Done {
-    built: Built,
-    fetched: TempDir,
+/// A build that ended, how it stands, and where its artifacts are.
+pub(super) struct Done {
+    pub(super) built: Built,
+    pub(super) status: Value,
+    pub(super) fetched: TempDir,
+    farm: Farm,
 }
 
 impl Done {
     /// The lines that commands printed.
-    fn printed(&self) -> Vec<&str> {
+    pub(super) fn printed(&self) -> Vec<&str> {
         self.built.printed()
     }
 
     /// The farm's own lines, without their times.
-    fn lines(&self) -> Vec<&str> {
+    pub(super) fn lines(&self) -> Vec<&str> {
         let lines = self.built.stdout.lines();
         let own = lines.filter_map(|line| line.strip_prefix("[Container] "));
         own.filter_map(|line| line.splitn(3, ' ').nth(2)).collect()
@@ -29,13 +32,40 @@ impl Done {
 
     /// Where a line of the farm's is among them.
     #[track_caller]
-    fn at(&self, line: &str) -> usize {
+    pub(super) fn at(&self, line: &str) -> usize {
         let at = self.lines().iter().position(|found| *found == line);
         at.unwrap_or_else(|| panic!("`{line}` is missing:\n{}", self.built.stdout))
     }
 
+    /// What `grange` prints for people.
+    pub(super) fn shown(&self, arguments: &[&str]) -> String {
+        let output = self.farm.client(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What is on each line that `grange` prints for programs.
+    pub(super) fn json(&self, arguments: &[&str]) -> Vec<Value> {
+        self.farm.json(arguments)
+    }
+
+    /// The unit of a build that is no batch.
+    pub(super) fn unit(&self) -> &Value {
+        &self.status["units"][0]
+    }
+
+    /// The phases that it has entered, each with its status.
+    pub(super) fn timeline(&self) -> Vec<String> {
+        let entries = self.unit()["timeline"].as_array().unwrap().iter();
+        let shown = entries.map(|entry| {
+            let status = entry["status"]["ENDED"].as_str();
+            let status = status.unwrap_or("-");
+            format!("{} {status}", entry["phase"].as_str().unwrap())
+        });
+        shown.collect()
+    }
+
     /// The paths of the artifacts, sorted.
-    fn artifacts(&self) -> Vec<String> {
+    pub(super) fn artifacts(&self) -> Vec<String> {
         let mut paths = Vec::new();
         let root = self.fetched.path().join("artifacts");
         if root.is_dir() {
@@ -64,9 +94,16 @@ fn collect(root: &Path, directory: &Path, paths: &mut Vec<String>) {
 }
 
 /// Builds what these lines say after `version: 0.2`.
-fn build(lines: &str) -> Done {
-    let farm = Farm::start(FarmPlan::default());
+pub(super) fn build(lines: &str) -> Done {
+    build_of(lines, &[], FarmPlan::default())
+}
+
+/// The same, with more arguments, on a farm of a plan. The source has a directory `sub`.
+pub(super) fn build_of(lines: &str, more: &[&str], plan: FarmPlan) -> Done {
+    let farm = Farm::start(plan);
     let source = tempfile::tempdir().unwrap();
+    fs::create_dir(source.path().join("sub")).unwrap();
+    fs::write(source.path().join("sub/keep"), "").unwrap();
     project::write_buildspec(source.path(), &format!("version: 0.2\n{lines}"));
     let fetched = tempfile::tempdir().unwrap();
     let to = fetched.path().join("artifacts");
@@ -74,8 +111,19 @@ fn build(lines: &str) -> Done {
     if lines.contains("\nartifacts:") {
         arguments.extend(["--artifacts", to.to_str().unwrap()]);
     }
+    arguments.extend(more);
     let built = farm.build(source.path(), &arguments);
-    Done { built, fetched }
+    let status = match built.code {
+        // Nothing was submitted.
+        2 => Value::Null,
+        _ => farm.status("sample#1"),
+    };
+    Done {
+        built,
+        status,
+        fetched,
+        farm,
+    }
 }
 
 /// What a build whose artifacts have these lines publishes of a tree with files of many kinds.
@@ -270,7 +318,7 @@ fn patterns_are_relative_to_the_source_directory_and_have_five_forms() {
         selected("  files: [out/deep/**/*]\n"),
         ["out/deep/.dot", "out/deep/b.txt", "out/deep/er/c.txt"]
     );
-    let all = selected("  files: ['**/*']\n  exclude-paths: [buildspec.yml]\n");
+    let all = selected("  files: ['**/*']\n  exclude-paths: [buildspec.yml, 'sub/**/*']\n");
     let expected = [
         ".hidden/e.txt",
         "f.txt",

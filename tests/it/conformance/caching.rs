@@ -79,3 +79,26 @@ fn fallback_keys_are_ignored_without_a_key() {
     let cache = "  fallback-keys: [k-]\n  paths: ['deps/**/*']\n";
     assert_eq!(builds.run("one", cache), "nothing");
 }
+
+#[test]
+fn cached_content_overrides_the_source() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write(source.path(), "=== deps/file\nof the source\n");
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands:
+      - cat deps/file
+      - echo of the cache > deps/file
+cache:
+  paths: ['deps/**/*']
+",
+    );
+    let run = || farm.build(source.path(), &["--project", "one"]);
+    assert_eq!(run().printed(), ["of the source"]);
+    assert_eq!(run().printed(), ["of the cache"]);
+}

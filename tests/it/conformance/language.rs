@@ -114,3 +114,26 @@ fn a_batch_has_one_kind() {
     assert!(!said(&with(&format!("batch:\n{list}{graph}")), Severity::Error).is_empty());
     assert!(!said(&with("batch:\n  fast-fail: yes\n"), Severity::Error).is_empty());
 }
+
+#[test]
+fn env_shell_takes_four_tags() {
+    let shell = |name: &str| format!("env:\n  shell: {name}\n");
+    for name in ["bash", "/bin/sh"] {
+        assert_eq!(parse(&with(&shell(name))).diagnostics, [], "{name}");
+    }
+    for name in ["powershell.exe", "cmd.exe"] {
+        // No worker runs Windows, but the tag is one.
+        check(&with(&shell(name)), Severity::Warning, "a shell of Windows");
+        assert!(spec(&with(&shell(name))).windows_shell.is_some());
+    }
+    check(&with(&shell("zsh")), Severity::Error, "`env.shell`");
+}
+
+#[test]
+fn only_install_may_go_without_commands() {
+    let text = |name: &str| format!("version: 0.2\nphases:\n  {name}:\n    finally: [a]\n");
+    assert_eq!(parse(&text("install")).diagnostics, []);
+    for name in ["pre_build", "build", "post_build"] {
+        check(&text(name), Severity::Error, "has no `commands`");
+    }
+}

@@ -1,0 +1,81 @@
+//! The variables that the farm sets, in and out of batches.
+
+use testkit::farm::FarmPlan;
+
+use super::building::{build, build_of};
+
+#[test]
+fn a_builds_own_variables_say_who_started_it_and_where_its_log_is() {
+    let done = build(
+        "\
+phases:
+  build:
+    commands:
+      - echo $CODEBUILD_INITIATOR $CODEBUILD_LOG_PATH
+      - test $CODEBUILD_SRC_DIR = $PWD && echo here
+      - case $PATH in *:*/bin) echo appended ;; esac
+",
+    );
+    let summary = &done.status["summary"];
+    let said = format!(
+        "{} {}",
+        summary["initiator"].as_str().unwrap(),
+        summary["build"].as_str().unwrap()
+    );
+    assert_eq!(
+        done.printed(),
+        [said.as_str(), "here", "appended"],
+        "{}",
+        done.built.stdout
+    );
+}
+
+#[test]
+fn the_batch_identifier_is_set_in_batches_only() {
+    let lines = "\
+batch:
+  build-list:
+    - identifier: one
+phases:
+  build:
+    commands:
+      - echo ${CODEBUILD_BATCH_BUILD_IDENTIFIER-unset}
+";
+    assert_eq!(build(lines).printed(), ["unset"]);
+    let batch = build_of(lines, &["--batch"], FarmPlan::default());
+    assert!(
+        batch.built.stdout.contains("[one] one\n"),
+        "{}",
+        batch.built.stdout
+    );
+}
+
+#[test]
+fn commands_may_switch_the_discovery_of_reports_and_say_where_to_look() {
+    let files = "mkdir -p a b && for d in a b; do echo '<testsuite><testcase name=\"x\"/></testsuite>' > \
+                 $d/r.xml; done";
+    let reports = |command: &str| {
+        let done = build(&format!(
+            "phases:\n  build:\n    commands:\n      - {files}\n      - {command}\n"
+        ));
+        assert_eq!(done.built.code, 0, "{}", done.built.stdout);
+        let reports = done.unit()["reports"].as_array().unwrap();
+        let shown = reports.iter().map(|report| {
+            format!(
+                "{} {}",
+                report["group"].as_str().unwrap(),
+                report["summary"].as_str().unwrap()
+            )
+        });
+        shown.collect::<Vec<_>>().join("; ")
+    };
+    let both = "sample-JUNITXML-AutoDiscovered 2 tests: 2 succeeded";
+    assert_eq!(reports("'true'"), both);
+    assert_eq!(reports("CODEBUILD_CONFIG_AUTO_DISCOVER=false"), "");
+    let one = "sample-JUNITXML-AutoDiscovered 1 tests: 1 succeeded";
+    let found = reports("CODEBUILD_CONFIG_AUTO_DISCOVER_DIR='a/*.xml'");
+    assert!(
+        found == one || found == one.replace("1 tests", "1 test"),
+        "{found}"
+    );
+}
