@@ -13,7 +13,10 @@ mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::graph::{Edge, JobGraph, OutcomeSet, Shard, TASKS_MAX, UnitNode};
+use protocol::{
+    graph::{Edge, JobGraph, OutcomeSet, Shard, TASKS_MAX, UnitNode},
+    secret::SECRETS_OF_UNIT_MAX,
+};
 
 pub(crate) use self::order::mistakes;
 pub use self::{
@@ -22,9 +25,9 @@ pub use self::{
 };
 use self::{
     size::check_size,
-    unit::{JOBS_PER_UNIT, add_unit, index},
+    unit::{JOBS_PER_UNIT, Variables, add_unit, index},
 };
-use crate::spec::{Batch, BatchTask, BuildSpec, Phases, Tasks};
+use crate::spec::{Batch, BatchTask, BuildSpec, Phases, Secret, Tasks};
 
 /// What is to be planned.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -102,7 +105,7 @@ fn plan_build(
         }],
         ..JobGraph::default()
     };
-    let variables = merged([&spec.variables, &request.variables]);
+    let variables = Variables::of(spec, &[&request.variables]);
     add_unit(&mut graph, (0, running), variables, Vec::new());
     Some(graph)
 }
@@ -110,15 +113,12 @@ fn plan_build(
 /// Why phases of `spec` cannot run on the farm.
 fn cannot_run(spec: &BuildSpec, request: &PlanRequest) -> Vec<PlanError> {
     let mut errors = Vec::new();
-    let secrets = spec
-        .secrets
-        .iter()
-        .filter(|(name, _)| !request.variables.contains_key(*name));
-    let secrets: Vec<_> = secrets
-        .map(|(name, of)| (name.clone(), of.clone()))
-        .collect();
-    if !secrets.is_empty() {
-        errors.push(PlanError::Secrets { secrets });
+    let given = |(name, _): &(&String, &Secret)| request.variables.contains_key(*name);
+    let mut secrets = spec.secrets.iter().filter(|secret| !given(secret));
+    if let Some((_, first_over)) = secrets.by_ref().nth(SECRETS_OF_UNIT_MAX) {
+        errors.push(PlanError::TooManySecrets {
+            place: first_over.place,
+        });
     }
     errors.extend(spec.windows_shell.as_ref().map(|shell| PlanError::Windows {
         shell: shell.name.clone(),
@@ -177,7 +177,7 @@ fn plan_batch(
             .flat_map(|&unit| edges_to_all(first_jobs[unit], tasks[unit].ignore_failure))
             .collect();
         needs.sort_by_key(|edge| edge.job);
-        let variables = merged([&running.spec.variables, &task.variables, &request.variables]);
+        let variables = Variables::of(running.spec, &[&task.variables, &request.variables]);
         add_unit(&mut graph, (index(place.unit), running), variables, needs);
     }
     Some(graph)
@@ -258,13 +258,6 @@ fn edges_to_all(first: usize, ignore_failure: bool) -> impl Iterator<Item = Edge
         job: index(job),
         accepts,
     })
-}
-
-/// All variables; of those with one name, the one of the later map.
-fn merged<const N: usize>(maps: [&BTreeMap<String, String>; N]) -> BTreeMap<String, String> {
-    let all = maps.into_iter().flatten();
-    all.map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod facts;
 mod hashing;
+mod sources;
 mod walk;
 
 use std::{
@@ -23,12 +24,19 @@ use protocol::{
     tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
 };
 
-pub(crate) use self::walk::{Found, FoundKind};
 use self::{
     hashing::{FileFacts, hash_files},
     walk::walk,
 };
-use crate::{beneath::Root, index::IndexedFiles, selection::Selection};
+pub(crate) use self::{
+    sources::{Source, Sources},
+    walk::{Found, FoundKind},
+};
+use crate::{
+    beneath::Root,
+    index::IndexedFiles,
+    selection::{self, Selection},
+};
 
 /// What special entries mean.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +62,56 @@ pub struct Captured {
     pub(crate) known: u64,
 }
 
+impl Captured {
+    /// Opens a file of the tree by its digest, for whoever wants to look into it before it is stored. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there any more, or cannot be read.
+    pub fn open(&self, file: &Digest) -> io::Result<Box<dyn io::Read>> {
+        self.sources.open(file)
+    }
+
+    /// The same without these entries and what lies below them.
+    ///
+    /// # Errors
+    ///
+    /// Never: what is left of a tree is one.
+    pub fn without(mut self, left_out: &BTreeSet<TreePath>) -> Result<Self, TreeError> {
+        if left_out.is_empty() {
+            return Ok(self);
+        }
+        let is_kept = |path: &TreePath| !selection::is_below_any(path, left_out);
+        let mut entries = Vec::new();
+        let mut attributes = Vec::new();
+        // By the first name that a file has in the whole, the first that it has in what is left.
+        let mut firsts = BTreeMap::new();
+        for (index, entry) in (0..).zip(self.tree.entries()) {
+            if !is_kept(&entry.path) {
+                continue;
+            }
+            let place = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+            entries.push(entry.clone());
+            let of = self.attributes.get(index as usize);
+            let first: u32 = of.and_then(|of| of.hard_link_to).unwrap_or(index);
+            let of = match firsts.get(&first) {
+                Some(&first) => Some(EntryAttributes {
+                    hard_link_to: Some(first),
+                    ..EntryAttributes::default()
+                }),
+                None => {
+                    firsts.insert(first, place);
+                    self.attributes.get(first as usize).cloned()
+                }
+            };
+            attributes.extend(of.map(|of| (place, of)));
+        }
+        self.tree = Tree::new(entries)?;
+        self.attributes = Attributes::new(attributes);
+        Ok(self)
+    }
+}
+
 /// A file as it was when it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Stamped {
@@ -73,34 +131,6 @@ pub(crate) struct Stamp {
     pub(crate) modified: i64,
     /// When anything of it last changed.
     pub(crate) changed: i64,
-}
-
-/// Where the bytes of each distinct file are.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sources {
-    roots: Vec<Arc<Root>>,
-    files: BTreeMap<Digest, Source>,
-}
-
-/// Where the bytes of a file are.
-#[derive(Clone, Debug)]
-pub(crate) enum Source {
-    /// On disk, below one of the roots.
-    Disk { root: usize, path: TreePath },
-    /// In memory: what stands in the place of a file's own bytes.
-    Memory(Bytes),
-}
-
-impl Sources {
-    /// Where the bytes of the file with this digest are.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<&Source> {
-        self.files.get(digest)
-    }
-
-    /// The directory that a source is in.
-    pub(crate) fn root(&self, index: usize) -> &Root {
-        &self.roots[index]
-    }
 }
 
 /// Why a directory could not be captured.

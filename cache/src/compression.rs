@@ -1,7 +1,10 @@
 //! Chunks as they are stored and sent: compressed each by itself where that makes them smaller, and
 //! verified when they are unpacked. The one module that names the compression library.
 
-use std::{cell::RefCell, io};
+use std::{
+    cell::RefCell,
+    io::{self, Read as _},
+};
 
 use bytes::Bytes;
 use protocol::{
@@ -112,6 +115,25 @@ pub fn decode(header: &ChunkHeader, body: Bytes) -> Result<Bytes, DecodeChunkErr
     }
 }
 
+/// How a compressed body begins.
+const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Every compressed body that begins anywhere in `bytes`, unpacked: for whoever searches the files of a store
+/// for what must not be in it. What does not unpack to a chunk is none.
+pub fn bodies_in(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let starts = bytes.windows(FRAME.len()).enumerate();
+    let starts = starts.filter(|(_, window)| *window == FRAME);
+    let unpacked = starts.filter_map(|(start, _)| {
+        let mut body = Vec::new();
+        let frame = zstd::stream::read::Decoder::new(&bytes[start..]).ok()?;
+        let frame = frame.single_frame();
+        // What was unpacked before it breaks off counts too.
+        let _whole_or_not = frame.take(CHUNK_BYTES_MAX).read_to_end(&mut body);
+        Some(body)
+    });
+    unpacked.filter(|body| !body.is_empty()).collect()
+}
+
 /// Whether `digest` can name a chunk at all.
 pub(crate) const fn is_chunk(digest: &Digest) -> bool {
     0 < digest.size() && digest.size() <= CHUNK_BYTES_MAX
@@ -145,6 +167,16 @@ fn decompress(body: &[u8], digest: Digest) -> Result<Bytes, DecodeChunkError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compressed_bodies_are_found_wherever_they_are() {
+        let chunk = [b'a'; 5_000];
+        let encoded = encode(&chunk, Digest::of(&chunk));
+        assert_eq!(encoded.encoding, Encoding::Zstd);
+        let around = [&b"before"[..], &encoded.body, b"after"].concat();
+        assert_eq!(bodies_in(&around), [chunk.to_vec()]);
+        assert!(bodies_in(b"nothing").is_empty());
+    }
 
     fn header(chunk: &EncodedChunk) -> ChunkHeader {
         ChunkHeader {

@@ -118,6 +118,12 @@ pub enum MaterializeError {
         /// Which entry.
         path: TreePath,
     },
+    /// Bytes that are kept on this machine cannot be read.
+    #[error("failed to read the bytes of files")]
+    Local {
+        /// What the system says.
+        source: io::Error,
+    },
     /// Tree, attributes and layout do not fit together.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -152,6 +158,31 @@ impl From<CacheError> for MaterializeError {
     }
 }
 
+/// Where the bytes of files come from.
+pub trait ChunkSource: Sync {
+    /// Sends each of `chunks` to `out`, in any order; each is what its digest says. Ends early, without an
+    /// error, when nobody receives from `out` any more.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be had.
+    fn send_chunks(
+        &self,
+        chunks: Vec<Digest>,
+        out: mpsc::Sender<ReadChunk>,
+    ) -> impl Future<Output = Result<(), MaterializeError>> + Send;
+}
+
+impl ChunkSource for CacheClient {
+    async fn send_chunks(
+        &self,
+        chunks: Vec<Digest>,
+        out: mpsc::Sender<ReadChunk>,
+    ) -> Result<(), MaterializeError> {
+        Ok(self.read_chunks(chunks, out).await?)
+    }
+}
+
 /// Puts a tree back as the directory `target`, which must not be there, or be empty.
 ///
 /// What is there afterwards is not synced: after a power cut it may be damaged, so whoever keeps it has
@@ -175,13 +206,14 @@ pub async fn materialize(
     materialize_contents(client, contents, target, options).await
 }
 
-/// As [`materialize`], of a tree that was fetched before, and may have been given other attributes.
+/// As [`materialize`], of a tree that was fetched before, and may have been given other attributes; its
+/// bytes may be elsewhere than at a cache.
 ///
 /// # Errors
 ///
 /// As for [`materialize`].
 pub async fn materialize_contents(
-    client: &CacheClient,
+    source: &impl ChunkSource,
     contents: Contents,
     target: &Path,
     options: Materialize,
@@ -206,7 +238,7 @@ pub async fn materialize_contents(
             _ => MaterializeError::Rename { target: to, source },
         })
     };
-    unpack(client, contents, directory, options, place).await
+    unpack(source, contents, directory, options, place).await
 }
 
 /// Puts a tree back into the directory `directory`, which is there and may hold other things.
@@ -266,7 +298,7 @@ async fn is_occupied(target: &Path) -> bool {
 
 /// Unpacks a tree in a fresh directory in `directory`, and hands it to `place`.
 async fn unpack(
-    client: &CacheClient,
+    source: &impl ChunkSource,
     contents: Contents,
     directory: &Path,
     options: Materialize,
@@ -293,7 +325,7 @@ async fn unpack(
     let mut transfer = totals(&unpacking.plan);
     let distinct = unpacking.plan.files.iter().map(|file| file.digest.size());
     options.progress.expect(transfer.files, distinct.sum());
-    let moved = write_files(client, &unpacking, &options.progress).await?;
+    let moved = write_files(source, &unpacking, &options.progress).await?;
     transfer.chunks_moved = transfer.chunks;
     transfer.bytes_moved = moved;
     blocking(move || {
@@ -330,7 +362,7 @@ fn totals(plan: &Plan) -> Transfer {
 
 /// Fetches the chunks and writes them into their files. Gives how many bytes came over the network.
 async fn write_files(
-    client: &CacheClient,
+    source: &impl ChunkSource,
     unpacking: &Arc<Unpacking>,
     progress: &Progress,
 ) -> Result<u64, MaterializeError> {
@@ -345,7 +377,7 @@ async fn write_files(
         .iter()
         .map(|&index| plan.contents.layout.chunks[index]);
     let (out, chunks) = mpsc::channel(READ_CHUNKS_MAX);
-    let read = client.read_chunks(digests.collect(), out);
+    let read = source.send_chunks(digests.collect(), out);
     let write = write_chunks(unpacking, &wanted, chunks, progress);
     let (read, written) = tokio::join!(read, write);
     // A failed write ends the reading without an error, a failed read the writing.

@@ -60,7 +60,8 @@ impl Selection {
     }
 }
 
-fn is_below_any(path: &TreePath, outer: &BTreeSet<TreePath>) -> bool {
+/// Whether `path` is one of `outer`, or lies below one.
+pub(crate) fn is_below_any(path: &TreePath, outer: &BTreeSet<TreePath>) -> bool {
     if outer.is_empty() {
         return false;
     }

@@ -5,6 +5,7 @@ pub(crate) mod buildspec;
 mod cache;
 mod members;
 mod project;
+mod secret;
 mod serve;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub(crate) use self::cache::{
 };
 pub(crate) use self::members::{MemberCommand, TokenCommand};
 pub(crate) use self::project::{OneProjectArgs, ProjectCommand, SaveProjectArgs};
+pub(crate) use self::secret::{OneSecretArgs, SecretCommand, SetSecretArgs};
 pub(crate) use self::serve::{CacheServeArgs, CoordinatorArgs, JoinArgs, UpArgs, WorkerArgs};
 
 /// A build farm for your own machines: runs CodeBuild buildspecs on as many of them as you like.
@@ -90,6 +92,9 @@ pub(crate) enum Command {
     /// Who has joined the farm
     #[command(subcommand)]
     Member(MemberCommand),
+    /// What builds need to know and nobody else
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Say what a cache would do for a project
     #[command(subcommand)]
     Bench(BenchCommand),

@@ -11,6 +11,7 @@ mod members;
 mod project;
 mod read;
 pub(crate) mod reports;
+mod secret;
 mod serve;
 mod source;
 mod up;
@@ -95,6 +96,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Member(MemberCommand::Revoke { member, farm }) => {
             members::revoke(member, &farm, context).await?;
         }
+        Command::Secret(command) => secret::run(command, context).await?,
         Command::Bench(BenchCommand::Hits(args)) => bench::hits(args).await?,
         Command::Config(args) => render::settings(context, args.read.json)?,
         Command::Completions { shell } => {

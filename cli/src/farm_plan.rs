@@ -118,6 +118,7 @@ fn beside(listen: SocketAddr, cache: SocketAddr) -> SocketAddr {
 pub(crate) fn hidden(settings: &File, places: &Places) -> Vec<PathBuf> {
     let configured = [
         &settings.coordinator.directory,
+        &settings.coordinator.secrets_key_file,
         &settings.cache.directory,
         &settings.worker.directory,
     ];

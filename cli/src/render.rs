@@ -11,6 +11,7 @@ mod plan;
 mod project;
 mod remarks;
 mod reports;
+mod secrets;
 mod table;
 mod text;
 pub(crate) mod transcript;
@@ -38,6 +39,7 @@ pub(crate) use self::{
     project::{badge, project, projects},
     remarks::{checked, checked_json, remarks},
     reports::report,
+    secrets::secrets,
 };
 use crate::{
     command::{Context, PRINTED_TOKEN_LIFETIME},

@@ -75,6 +75,8 @@ pub(crate) struct CoordinatorFile {
     pub(crate) advertise: Option<SocketAddr>,
     /// Where to keep builds, logs and the farm's authority.
     pub(crate) directory: Option<PathBuf>,
+    /// Where the key of the secrets is.
+    pub(crate) secrets_key_file: Option<PathBuf>,
     /// Where to serve `/metrics` and `/healthz`.
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// How long a build may run.
@@ -95,6 +97,7 @@ impl Default for CoordinatorFile {
             listen: LISTEN_DEFAULT.parse().expect("the default is an address"),
             advertise: None,
             directory: None,
+            secrets_key_file: None,
             metrics_listen: None,
             build_minutes_max: not_zero(BUILD_TIME_LIMIT.as_secs() / 60),
             queue_minutes_max: not_zero(QUEUE_TIME_LIMIT.as_secs() / 60),

@@ -19,6 +19,7 @@ use crate::{
     dispatcher::Dispatcher,
     logs::{Logs, writer::LogWriter},
     members::Members,
+    secrets::Secrets,
 };
 
 /// How many builds are planned at once: reading a megabyte of text and planning a thousand tasks takes some
@@ -46,6 +47,8 @@ pub(crate) struct Farm {
     pub cache: CacheLink,
     /// Where all of it is kept.
     pub directory: Arc<Directory>,
+    /// What builds are given that name it.
+    pub secrets: Arc<Secrets>,
     /// Turns at planning builds.
     pub planning: Semaphore,
     /// Counts the sessions of workers.

@@ -22,6 +22,7 @@ pub mod record;
 mod recovery;
 mod retention;
 mod run;
+mod secrets;
 mod session;
 mod watch;
 

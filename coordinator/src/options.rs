@@ -15,6 +15,9 @@ pub const RETENTION_BYTES: u64 = 10 << 30;
 /// The longest that a limit may be: ten years, which no sum of times overflows on.
 const LIMIT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+/// What the key of the secrets is called, after the name of the data directory.
+const SECRETS_KEY_SUFFIX: &str = ".secrets-key.pem";
+
 /// The largest share of a team: more than that is to leave nothing to the others.
 const SHARE_MAX: u32 = 1_000;
 
@@ -28,6 +31,9 @@ pub struct Options {
     pub advertise: Option<SocketAddr>,
     /// The data directory, for this coordinator alone; made if need be.
     pub directory: PathBuf,
+    /// The file with the key of what is kept of secrets, made with the first of them; `None`: one beside
+    /// the data directory, called like it.
+    pub secrets_key: Option<PathBuf>,
     /// Where to answer `/metrics` and `/healthz` (TCP); `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// The team of the credentials in [`Ready`](crate::Ready).
@@ -73,6 +79,17 @@ pub enum OptionsError {
 }
 
 impl Options {
+    /// The file with the key of what is kept of secrets. Not in the data directory, so that a copy of that
+    /// alone gives nothing away.
+    pub(crate) fn secrets_key(&self) -> PathBuf {
+        let beside = || {
+            let mut name = self.directory.file_name().unwrap_or_default().to_owned();
+            name.push(SECRETS_KEY_SUFFIX);
+            self.directory.with_file_name(name)
+        };
+        self.secrets_key.clone().unwrap_or_else(beside)
+    }
+
     /// Checks what types do not.
     ///
     /// # Errors
@@ -113,6 +130,7 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: None,
             directory: "/nowhere".into(),
+            secrets_key: None,
             metrics_listen: None,
             team: "main".parse().unwrap(),
             build_time_limit: BUILD_TIME_LIMIT,
@@ -121,6 +139,16 @@ mod tests {
             retention_bytes: RETENTION_BYTES,
             team_shares: BTreeMap::new(),
         }
+    }
+
+    #[test]
+    fn the_key_of_the_secrets_is_not_among_the_data_unless_somebody_puts_it_there() {
+        let mut options = options();
+        options.directory = "/srv/farm/coordinator".into();
+        let beside = "/srv/farm/coordinator.secrets-key.pem";
+        assert_eq!(options.secrets_key(), PathBuf::from(beside));
+        options.secrets_key = Some("/run/key".into());
+        assert_eq!(options.secrets_key(), PathBuf::from("/run/key"));
     }
 
     #[test]

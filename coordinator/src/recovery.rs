@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
+use protocol::report::Chain;
 use scheduler::{Config, Limits, Scheduler};
-use tracing::info;
+use tracing::{error, info};
 
 use crate::{
     clock,
@@ -14,6 +15,7 @@ use crate::{
     members::{Members, OpenMembersError},
     options::Options,
     record::{self, ReplayError},
+    secrets::Secrets,
 };
 
 /// Why what a coordinator keeps cannot be opened.
@@ -42,6 +44,8 @@ pub(crate) struct Kept {
     pub identity: OwnIdentity,
     /// Who may join.
     pub members: Members,
+    /// The secrets.
+    pub secrets: Secrets,
     /// The logs.
     pub logs: Logs,
     /// The journal.
@@ -59,6 +63,11 @@ pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
     let directory = Directory::open(&options.directory)?;
     let identity = identity::open(&directory, &options.team)?;
     let members = Members::open(directory.join("members"))?;
+    let secrets = Secrets::new(directory.join("secrets"), options.secrets_key());
+    if let Err(error) = secrets.check() {
+        // Builds without secrets need none.
+        error!(error = %Chain(&error), "secrets cannot be used");
+    }
     let logs = Logs::open(directory.join("logs"))?;
     let limits = Limits {
         queue: options.queue_time_limit,
@@ -74,6 +83,7 @@ pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
         directory,
         identity,
         members,
+        secrets,
         logs,
         journal,
         scheduler,

@@ -96,6 +96,12 @@ enum DeleteError {
         #[from]
         source: std::io::Error,
     },
+    /// The disk did not delete.
+    #[error("failed to drop the key of a build")]
+    Key {
+        /// Why.
+        source: std::io::Error,
+    },
     /// The coordinator stops.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -154,6 +160,8 @@ async fn carry_out(
     match chore {
         None => sweep(farm, policy).await,
         Some(Chore::Ended { build }) => {
+            // First: it needs no cache, and what was sealed with it is of no use then.
+            forget_key(farm, build).await?;
             forget_overdue(farm, policy).await?;
             let namespace = farm.dispatcher.ask(move |state| {
                 let submission = scheduler::submission(state, build)?;
@@ -165,6 +173,7 @@ async fn carry_out(
             delete_entries(farm, &namespace, &[keys::snapshots(build)]).await
         }
         Some(Chore::Deleted { build, namespace }) => {
+            forget_key(farm, build).await?;
             delete_logs(farm, build).await?;
             let prefixes = [
                 keys::source(build),
@@ -189,6 +198,14 @@ async fn forget_overdue(farm: &Farm, policy: &RetentionPolicy) -> Result<(), Sto
         farm.dispatcher.tell(Event::Delete { build }).await?;
     }
     Ok(())
+}
+
+/// Drops the key under which what is left of a build is sealed.
+async fn forget_key(farm: &Farm, build: BuildId) -> Result<(), DeleteError> {
+    let secrets = Arc::clone(&farm.secrets);
+    let forgotten = spawn_blocking(move || secrets.forget(build)).await;
+    let forgotten = forgotten.expect("dropping a key does not panic");
+    forgotten.map_err(|source| DeleteError::Key { source })
 }
 
 async fn delete_logs(farm: &Farm, build: BuildId) -> Result<(), DeleteError> {
@@ -224,6 +241,15 @@ async fn delete(
 /// Deletes everything that belongs to no build that is known, and the snapshots of builds that ended.
 async fn sweep(farm: &Farm, policy: &RetentionPolicy) -> Result<(), DeleteError> {
     forget_overdue(farm, policy).await?;
+    let secrets = Arc::clone(&farm.secrets);
+    let keys = spawn_blocking(move || secrets.builds()).await;
+    let keys = keys.expect("looking at keys does not panic");
+    let keys = keys.map_err(|source| DeleteError::Key { source })?;
+    for (build, standing) in standings(farm, keys.into_iter().collect()).await? {
+        if standing != Standing::Active {
+            forget_key(farm, build).await?;
+        }
+    }
     let logs = Arc::clone(&farm.logs);
     let logged = spawn_blocking(move || logs.builds()).await;
     let logged = logged.expect("looking at logs does not panic")?;

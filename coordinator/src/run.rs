@@ -203,6 +203,7 @@ impl Services {
             bells: Arc::clone(&bells),
             cache,
             directory: Arc::new(kept.directory),
+            secrets: Arc::new(kept.secrets),
             planning: Semaphore::new(PLANNED_AT_ONCE),
             sessions: AtomicU64::new(0),
         });

@@ -2,6 +2,7 @@
 
 pub(crate) mod arrival;
 pub(crate) mod client;
+mod delivery;
 mod fetched;
 mod guests;
 mod held_source;
@@ -12,5 +13,6 @@ mod project;
 mod recipe;
 pub(crate) mod refusal;
 mod result;
+mod secret;
 pub(crate) mod submit;
 pub(crate) mod worker;

@@ -3,6 +3,7 @@
 
 mod farm;
 mod restoring;
+mod secrets;
 mod worker;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -159,11 +159,21 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
             variables,
             cache,
             preface,
+            secrets,
             ..
         } => {
             let variables = variables.iter().chain(&preface.runtimes);
             let variables = variables.flat_map(|(name, value)| [name, value]);
-            Box::new(variables.chain(texts_of_cache(cache.as_ref())))
+            let secrets = secrets.iter().flat_map(|secret| {
+                let names = [&secret.variable, &secret.id].into_iter();
+                let version = secret.stage.iter().chain(&secret.version);
+                names.chain(&secret.json_key).chain(version)
+            });
+            Box::new(
+                variables
+                    .chain(secrets)
+                    .chain(texts_of_cache(cache.as_ref())),
+            )
         }
         Task::Commands(phase) => {
             let commands = phase.commands.iter().chain(&phase.finally);

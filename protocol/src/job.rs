@@ -11,6 +11,7 @@ use crate::{
     cache_spec::{CacheSpec, UnaskedCache},
     git::GitSource,
     report_group::{ReportRef, ReportSpec},
+    secret::SecretRef,
     time::WallTime,
 };
 
@@ -67,6 +68,9 @@ pub enum Task {
         /// What the log says of the buildspec, and what is selected before the first phase.
         #[serde(default)]
         preface: Preface,
+        /// Variables whose values are secrets: their names only, by variable. They go over `variables`.
+        #[serde(default)]
+        secrets: Vec<SecretRef>,
     },
     /// Runs the commands of a phase.
     Commands(PhaseCommands),

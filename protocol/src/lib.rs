@@ -28,6 +28,7 @@ pub mod report;
 pub mod report_group;
 pub mod retry;
 pub mod runtime;
+pub mod secret;
 pub mod snapshot;
 pub mod time;
 pub mod timeline;

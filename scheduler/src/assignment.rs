@@ -13,6 +13,7 @@ use protocol::{
         cache::keys::{self, CacheScope},
         work::{Assignment, JobInput},
     },
+    secret::SecretRef,
     time::WallTime,
     variable::{SHARD_COUNT, SHARD_INDEX},
 };
@@ -80,6 +81,7 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
             time_left: end.since(now),
             secondary_sources: secondary_sources(submission),
             dependencies: scope(submission),
+            has_secrets: secrets_of(build, job).is_some(),
         },
     })
 }
@@ -108,6 +110,17 @@ fn grant(build: &Build, lease: &Lease, end: WallTime) -> Grant {
             .collect(),
         end,
     }
+}
+
+/// The secrets that the unit of a job names; `None`: it has none.
+pub(crate) fn secrets_of(build: &Build, job: JobId) -> Option<&[SecretRef]> {
+    let jobs = build.unit_of(job.index).jobs.iter();
+    let mut tasks = jobs.map(|&job| &build.node(job).task);
+    let named = tasks.find_map(|task| match task {
+        Task::DownloadSource { secrets, .. } => Some(secrets.as_slice()),
+        Task::Commands(_) | Task::UploadArtifacts { .. } | Task::FetchSources(_) => None,
+    });
+    named.filter(|secrets| !secrets.is_empty())
 }
 
 /// Whether the job runs commands that must not run twice.

@@ -6,6 +6,7 @@ mod waits;
 use std::collections::BTreeSet;
 
 use protocol::{
+    access::Trust,
     build::{BuildId, Status},
     job::JobId,
     lease::LeaseId,
@@ -14,11 +15,13 @@ use protocol::{
     },
     name::{Namespace, ProjectName, Team, WorkerName},
     runtime::{self, Wanted},
+    secret::SecretRef,
     time::WallTime,
 };
 
 pub use crate::query::resolve::{ResolveError, resolve};
 use crate::{
+    assignment::secrets_of,
     event::{Now, Submission},
     outcome::unit_status,
     presence::Connected,
@@ -127,6 +130,43 @@ pub fn attempt(state: &State, job: JobId, attempt: u32) -> Option<AttemptRecord>
 pub fn live_attempt(state: &State, lease: LeaseId) -> Option<(JobId, u32)> {
     let lease = state.ledger.leases.get(&lease)?;
     Some((lease.job, lease.attempt))
+}
+
+/// What somebody has to know who is asked for the secrets of a unit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SecretsAsked {
+    /// The job that runs.
+    pub job: JobId,
+    /// Index of its unit.
+    pub unit: u32,
+    /// Who runs it.
+    pub worker: WorkerName,
+    /// Whose build it is.
+    pub team: Team,
+    /// Its project.
+    pub project: ProjectName,
+    /// How far it is trusted.
+    pub trust: Trust,
+    /// The secrets that its unit names.
+    pub secrets: Vec<SecretRef>,
+}
+
+/// What the holder of a lease may have; `None`: the lease is not out, and its holder may have nothing.
+pub fn secrets_asked(state: &State, lease: LeaseId) -> Option<SecretsAsked> {
+    let known = state.ledger.leases.get(&lease)?;
+    let build = state.ledger.builds.get(&known.job.build)?;
+    let record = attempt(state, known.job, known.attempt)?;
+    let submission = &build.submission;
+    let secrets = secrets_of(build, known.job).unwrap_or_default();
+    record.is_live.then(|| SecretsAsked {
+        job: known.job,
+        unit: build.node(known.job.index).unit,
+        worker: record.worker,
+        team: submission.team.clone(),
+        project: submission.project.clone(),
+        trust: submission.trust,
+        secrets: secrets.to_vec(),
+    })
 }
 
 /// The builds in `scope`, newest first, at most `limit` and [`BUILDS_LISTED_MAX`].

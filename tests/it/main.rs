@@ -31,6 +31,7 @@ mod power;
 mod projects;
 mod recovery;
 mod sandbox;
+mod secrets;
 mod simulation;
 mod sources;
 mod state_lost;

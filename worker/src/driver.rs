@@ -8,7 +8,7 @@ use std::{
     future::poll_fn,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -137,16 +137,25 @@ pub(crate) async fn drive(
             attempt: assignment.attempt,
         };
         let mut streaming = JoinSet::new();
+        let connections = ways.connections.clone();
         streaming.spawn(log.clone().stream(start, ways.connections));
         let begin = Begin::new(lease, ways.begins, assignment.asks_to_begin);
         let restoring = Restoring::new(lease, ways.restores);
-        let place = (&log, directory.as_path(), &ongoing);
-        let place = (place, (&begin, &restoring));
-        let performed = Box::pin(perform(&site, &assignment, place, &mut orders)).await;
+        let means = Means {
+            log: &log,
+            directory: &directory,
+            ongoing: &ongoing,
+            begin: &begin,
+            restoring: &restoring,
+            connections,
+        };
+        let performed = Box::pin(perform(&site, &assignment, means, &mut orders)).await;
         let ended_at = clock::wall();
         let ran = Duration::from_millis(ended_at.0.saturating_sub(started.0));
         let unit = (assignment.job.build, assignment.unit);
         site.spent.add(unit, assignment.phase, ran);
+        // The log has troubles of its own then, and says them elsewhere.
+        let _kept = log.let_go().await;
         log.close();
         let end = match performed {
             Performed::Ended(end) => end,
@@ -165,6 +174,7 @@ pub(crate) async fn drive(
             bytes = log.stored() => bytes,
         };
         let ended_at = end.ended.unwrap_or(ended_at);
+        let end = Box::new(masked(*end, &log));
         reported(*end, log_bytes, started, ended_at)
     };
     let ending = driven.await;
@@ -177,7 +187,7 @@ pub(crate) async fn drive(
     }
 }
 
-async fn open(directory: &std::path::Path) -> Result<Log, Fault> {
+async fn open(directory: &Path) -> Result<Log, Fault> {
     let made = directory.to_owned();
     blocking("make the directory of an attempt", move || {
         remove(&made)?;
@@ -198,16 +208,24 @@ enum Performed {
     Left(Fault),
 }
 
+/// What an attempt has to work with.
+struct Means<'a> {
+    log: &'a Log,
+    directory: &'a Path,
+    ongoing: &'a Ongoing,
+    begin: &'a Begin,
+    restoring: &'a Restoring,
+    connections: watch::Receiver<Option<Connection>>,
+}
+
 /// Runs the phase, and writes the last lines of its log.
 async fn perform(
     site: &Arc<Site>,
     assignment: &Assignment,
-    ((log, directory, ongoing), (begin, restoring)): (
-        (&Log, &std::path::Path, &Ongoing),
-        (&Begin, &Restoring),
-    ),
+    means: Means<'_>,
     orders: &mut Orders,
 ) -> Performed {
+    let (log, ongoing) = (means.log, means.ongoing);
     let deadline = clock::boot() + assignment.time_left;
     let mut scene = Scene::default();
     let cache = AttemptCache::new(
@@ -225,12 +243,14 @@ async fn perform(
             site,
             assignment,
             log,
-            directory,
+            directory: means.directory,
             cache: &cache,
             until,
             scene: &mut scene,
-            begin,
-            restoring,
+            begin: means.begin,
+            restoring: means.restoring,
+            connections: means.connections,
+            secrets: None,
         };
         phases::run(&mut work).await
     };
@@ -258,7 +278,7 @@ async fn perform(
     let mut end = match end {
         Ok(Ok(end)) => end,
         Ok(Err(fault)) => {
-            let message = Chain(&fault).to_string();
+            let message = log.masked(&Chain(&fault).to_string());
             warn!(lease = %assignment.lease, job = %assignment.job, error = message, "attempt is a fault");
             PhaseEnd {
                 state_lost: fault.is_of_lost_state(),
@@ -361,6 +381,21 @@ pub(crate) async fn clean_up(remains: Remains) {
             }
         }
     }
+}
+
+/// What is reported is kept and shown as logs are, so nothing may be in it that may not be in the log.
+fn masked(mut end: PhaseEnd, log: &Log) -> PhaseEnd {
+    let mask = |text: &mut String| *text = log.masked(text);
+    mask(&mut end.verdict.context.message);
+    end.cache_uses.iter_mut().for_each(|of| mask(&mut of.key));
+    if let Some(artifact) = &mut end.artifact {
+        mask(&mut artifact.name);
+    }
+    for report in &mut end.reports {
+        mask(&mut report.group);
+        mask(&mut report.summary);
+    }
+    end
 }
 
 fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -> Ending {

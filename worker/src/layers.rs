@@ -7,6 +7,8 @@
 //! synced at once: the facts name the boot that it belongs to until a sync in the background has made it
 //! durable, and after a power cut what was not durable is dropped.
 
+mod in_use;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -23,6 +25,8 @@ use protocol::{
 };
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tracing::{info, warn};
+
+pub(crate) use self::in_use::LayerUse;
 
 /// How many source trees' times are remembered: those of the builds of a few days.
 const SOURCE_TIMES_MAX: usize = 4_096;
@@ -111,46 +115,6 @@ struct Slot {
     used: u64,
     /// Held by whoever unpacks it.
     filling: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// An unpacked layer in use: it stays until this is dropped.
-#[derive(Debug)]
-pub(crate) struct LayerUse {
-    path: PathBuf,
-    key: LayerKey,
-    layers: Layers,
-    facts: LayerFacts,
-    was_there: bool,
-}
-
-impl LayerUse {
-    /// The directory that holds the layer.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What is known of it.
-    pub(crate) const fn facts(&self) -> LayerFacts {
-        self.facts
-    }
-
-    /// Whether nothing had to be unpacked for it.
-    pub(crate) const fn was_there(&self) -> bool {
-        self.was_there
-    }
-}
-
-impl Drop for LayerUse {
-    fn drop(&mut self) {
-        let mut shelf = self.layers.shelf();
-        let Some(slot) = shelf.slots.get_mut(&self.key) else {
-            return;
-        };
-        slot.uses = slot.uses.saturating_sub(1);
-        if slot.uses == 0 && slot.facts.is_none() {
-            shelf.slots.remove(&self.key);
-        }
-    }
 }
 
 /// Why a layer is not there.
@@ -250,6 +214,18 @@ impl Layers {
         Ok(held)
     }
 
+    /// A layer that an attempt has unpacked for itself at `path`: nobody else finds it there.
+    pub(crate) fn own(&self, key: LayerKey, path: PathBuf, facts: LayerFacts) -> LayerUse {
+        let (layers, was_there) = (self.clone(), false);
+        LayerUse {
+            path,
+            key,
+            layers,
+            facts,
+            was_there,
+        }
+    }
+
     /// Makes the directory at `from`, which holds exactly what unpacking the layer would give, the
     /// unpacked layer, unless that is there already.
     ///
@@ -297,16 +273,11 @@ impl Layers {
         let slot = shelf.slots.entry(key.clone()).or_default();
         slot.uses += 1;
         slot.used = tick;
-        let held = LayerUse {
-            path: self.directory.join(&key.0),
-            key: key.clone(),
-            layers: self.clone(),
-            facts: LayerFacts {
-                bytes: 0,
-                newest: i64::MIN,
-            },
-            was_there: false,
+        let unknown = LayerFacts {
+            bytes: 0,
+            newest: i64::MIN,
         };
+        let held = self.own(key.clone(), self.directory.join(&key.0), unknown);
         (Arc::clone(&slot.filling), held)
     }
 

@@ -31,6 +31,7 @@ mod run;
 mod runtimes;
 pub mod sandbox;
 mod scene;
+mod secrets;
 mod session;
 mod site;
 mod source_times;

@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -25,7 +25,10 @@ use tokio::{
 use tracing::debug;
 use transport::{Connection, ReceiveHalf, SendHalf, StreamError};
 
-use crate::{agent_line, clock};
+use crate::{
+    agent_line, clock,
+    secrets::{Masker, Patterns},
+};
 
 /// How far a writer may be ahead of what is durable, in bytes: some seconds of the loudest build on a
 /// slow network, and little for a disk.
@@ -66,12 +69,32 @@ struct Spool {
     room: u64,
     /// Whether the last byte did not end its line.
     in_line: bool,
+    /// Takes secrets out of what commands write; `None`: nobody knows of any.
+    masker: Option<Masker>,
 }
 
 impl Spool {
     /// Appends what a command wrote, as far as there is room; the first time that there is none, a line
     /// says so. Blocks.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(masker) = &mut self.masker else {
+            return self.append_masked(bytes);
+        };
+        let mut masked = Vec::with_capacity(bytes.len());
+        masker.push(bytes, &mut masked);
+        self.append_masked(&masked)
+    }
+
+    /// Appends what was held back, because it might have become a secret: something else comes now. Blocks.
+    fn let_go(&mut self) -> io::Result<()> {
+        let mut held = Vec::new();
+        if let Some(masker) = &mut self.masker {
+            masker.interrupt(&mut held);
+        }
+        self.append_masked(&held)
+    }
+
+    fn append_masked(&mut self, bytes: &[u8]) -> io::Result<()> {
         let room = usize::try_from(self.room.saturating_sub(self.written)).unwrap_or(usize::MAX);
         let (taken, over) = bytes.split_at(bytes.len().min(room));
         self.push(taken, self.room)?;
@@ -83,7 +106,7 @@ impl Spool {
                 "The log has reached its limit of {} bytes: what commands write from here on is dropped",
                 self.room
             );
-            self.say(&agent_line::stamp(clock::wall_micros(), &text))?;
+            self.write_line(&agent_line::stamp(clock::wall_micros(), &text))?;
         }
         self.dropped += over.len() as u64;
         Ok(())
@@ -92,6 +115,11 @@ impl Spool {
     /// Appends a line of the farm's own, which begins where lines begin, whatever a command wrote last.
     /// Blocks.
     fn say(&mut self, line: &str) -> io::Result<()> {
+        self.let_go()?;
+        self.write_line(line)
+    }
+
+    fn write_line(&mut self, line: &str) -> io::Result<()> {
         let limit = self.room + RESERVED_BYTES;
         if self.in_line {
             self.push(format!("\n{line}").as_bytes(), limit)
@@ -125,6 +153,8 @@ pub(crate) struct Log {
     path: Arc<PathBuf>,
     spool: Arc<Mutex<Spool>>,
     progress: watch::Sender<Progress>,
+    /// What must not be in it.
+    patterns: Arc<OnceLock<Arc<Patterns>>>,
 }
 
 impl Log {
@@ -146,12 +176,33 @@ impl Log {
             dropped: 0,
             room,
             in_line: false,
+            masker: None,
         };
         Ok(Self {
             path: Arc::new(path.to_owned()),
             spool: Arc::new(Mutex::new(spool)),
             progress: watch::Sender::new(Progress::default()),
+            patterns: Arc::default(),
         })
+    }
+
+    /// From here on, all that is written is masked.
+    pub(crate) async fn mask(&self, patterns: &Arc<Patterns>) {
+        let mut spool = self.spool.lock().await;
+        spool.masker = Some(Masker::new(Arc::clone(patterns)));
+        // An attempt asks for its secrets once.
+        let _is_first = self.patterns.set(Arc::clone(patterns));
+    }
+
+    /// The text without what must not be in the log: it goes where the log goes.
+    pub(crate) fn masked(&self, text: &str) -> String {
+        match self.patterns.get() {
+            None => text.to_owned(),
+            Some(patterns) => {
+                let masked = patterns.masked(text.as_bytes());
+                String::from_utf8_lossy(&masked).into_owned()
+            }
+        }
     }
 
     /// Appends a line of the farm's own. Lines over the log's limit are dropped.
@@ -164,7 +215,7 @@ impl Log {
     ///
     /// The line is written or not, and whole if it is.
     pub(crate) async fn say(&self, text: &str) -> io::Result<()> {
-        let line = agent_line::stamp(clock::wall_micros(), text);
+        let line = agent_line::stamp(clock::wall_micros(), &self.masked(text));
         let spool = Arc::clone(&self.spool).lock_owned().await;
         self.write(spool, move |spool| spool.say(&line)).await
     }
@@ -203,6 +254,16 @@ impl Log {
             changed
         });
         async { writing.await.unwrap_or_else(|ended| Err(ended.into())) }
+    }
+
+    /// Writes what was held back, because it might have become a secret.
+    ///
+    /// # Errors
+    ///
+    /// If the spool cannot be written.
+    pub(crate) async fn let_go(&self) -> io::Result<()> {
+        let spool = Arc::clone(&self.spool).lock_owned().await;
+        self.write(spool, Spool::let_go).await
     }
 
     /// How many bytes were dropped so far because the log is full.
@@ -437,6 +498,7 @@ mod tests {
             dropped: 0,
             room: 1 << 20,
             in_line: false,
+            masker: None,
         };
         spool.push(b"whole\n", 1 << 20).unwrap();
         let path = folder.path().join("log");

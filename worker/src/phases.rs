@@ -9,6 +9,8 @@ mod hard_links;
 mod reports;
 mod restore;
 mod save;
+mod scan;
+mod sealed;
 mod state;
 mod upload_artifacts;
 
@@ -38,6 +40,7 @@ use protocol::{
     access::Trust,
     attributes::Attributes,
     blob::{Blob, TreeRef},
+    build::Outcome,
     job::{Artifact, CacheUse, FetchedSources, Shell, ShellState, Task},
     message::{
         cache::{Entry, EntryKey, PutOutcome},
@@ -45,11 +48,13 @@ use protocol::{
     },
     path::TreePath,
     report_group::ReportRef,
+    secret::SecretsReply,
     snapshot::{Layer, Snapshot},
     time::{Time, WallTime},
 };
 use tokio::sync::watch;
 use tracing::debug;
+use transport::Connection;
 
 use self::upload_artifacts::Wanted;
 use crate::{
@@ -64,6 +69,7 @@ use crate::{
     report::Chain,
     restoring::Restoring,
     scene::Scene,
+    secrets::{self, UnitSecrets},
     site::Site,
 };
 
@@ -131,6 +137,10 @@ pub(crate) struct Work<'a> {
     pub(crate) begin: &'a Begin,
     /// Whom to tell how far restores are.
     pub(crate) restoring: &'a Restoring,
+    /// Over which the coordinator is asked for secrets.
+    pub(crate) connections: watch::Receiver<Option<Connection>>,
+    /// The secrets of the unit, once they are known; `None`: it has none.
+    pub(crate) secrets: Option<Arc<UnitSecrets>>,
 }
 
 /// Runs a phase and stores what it leaves.
@@ -185,12 +195,20 @@ fn is_of_the_build(fault: &Fault) -> bool {
 
 async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault> {
     let assignment = work.assignment;
-    if matches!(assignment.task, Task::DownloadSource { .. }) {
+    let is_first = matches!(assignment.task, Task::DownloadSource { .. });
+    if is_first {
         for line in agent_line::OPENING {
             work.say(line).await?;
         }
     }
     work.say(&agent_line::entering(assignment.phase)).await?;
+    // The first phase says before what it does.
+    if !is_first && let Some(verdict) = work.learn_secrets().await? {
+        return Ok(PhaseEnd {
+            snapshot: state::unchanged(work),
+            ..PhaseEnd::new(verdict)
+        });
+    }
     match &assignment.task {
         Task::DownloadSource {
             variables,
@@ -198,6 +216,7 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
             unasked,
             shell,
             preface,
+            ..
         } => {
             let cached = (cache.as_ref(), *unasked, *shell);
             download_source::run(work, ground, (variables, preface), cached).await
@@ -226,6 +245,36 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
 }
 
 impl Work<'_> {
+    /// Asks for the secrets of the unit, if it has any, and has the log masked from here on. Gives how the
+    /// phase has failed if one of them cannot be had.
+    async fn learn_secrets(&mut self) -> Result<Option<Verdict>, Fault> {
+        if !self.assignment.has_secrets {
+            return Ok(None);
+        }
+        if matches!(self.assignment.task, Task::DownloadSource { .. }) {
+            self.say("Decrypting parameter store environment variables")
+                .await?;
+        }
+        match secrets::ask(&mut self.connections, self.assignment.lease).await? {
+            SecretsReply::Unresolved(context) => Ok(Some(Verdict {
+                outcome: Outcome::Failed,
+                context,
+            })),
+            SecretsReply::Delivered(delivery) => {
+                let secrets = UnitSecrets::new(delivery)?;
+                self.log.mask(secrets.patterns()).await;
+                self.secrets = Some(Arc::new(secrets));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a form of a secret is in a text that is to be kept.
+    fn holds_secret(&self, text: &str) -> bool {
+        let secrets = self.secrets.as_ref();
+        secrets.is_some_and(|secrets| secrets.patterns().find(text.as_bytes()).is_some())
+    }
+
     /// Writes a line of the farm's own into the log.
     async fn say(&self, text: &str) -> Result<(), Fault> {
         self.log.say(text).await.or_fault("write the log")
@@ -279,7 +328,14 @@ impl Work<'_> {
         let mut layers = Vec::with_capacity(snapshot.layers.len());
         if matches!(ground, Ground::Namespace) {
             for layer in &snapshot.layers {
-                let (layer, _) = self.layer(layer).await.map_err(Fault::of_the_state)?;
+                let opened = sealed::open(self, layer).await;
+                let layer = match opened.map_err(Fault::of_the_state)? {
+                    Some(opened) => opened,
+                    None => {
+                        let shared = self.layer(layer).await;
+                        shared.map_err(Fault::of_the_state)?.0
+                    }
+                };
                 layers.push(layer);
             }
         }

@@ -113,12 +113,8 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     let isolation = choose(options.isolation, &probed)?;
     let offer = offer(&options, isolation, &probed);
     let seed = seed(&options);
-    let take = move || {
-        let incarnation = draw()?;
-        directory.take(incarnation);
-        Ok::<_, RunError>((directory, incarnation))
-    };
-    let (directory, incarnation) = tokio::task::spawn_blocking(take).await??;
+    let taken = tokio::task::spawn_blocking(move || take(directory));
+    let (directory, incarnation) = taken.await??;
 
     let client = Client::new(&credentials)?;
     let address = watch::Sender::new(None);
@@ -261,6 +257,13 @@ fn offer(options: &Options, isolation: Isolation, probed: &Probe) -> WorkerOffer
         base: probed.base,
         runtimes: runtimes::offered(&options.runtimes),
     }
+}
+
+/// Takes the directory as a process with a number of its own. Blocking.
+fn take(directory: DataDirectory) -> Result<(DataDirectory, Incarnation), RunError> {
+    let incarnation = draw()?;
+    directory.take(incarnation);
+    Ok((directory, incarnation))
 }
 
 /// A number that no other process has.

@@ -309,7 +309,7 @@ fn every_name_of_a_shell_that_is_there_is_known() {
 }
 
 #[test]
-fn secrets_are_kept_with_their_stores_for_the_plan_to_refuse() {
+fn secrets_are_kept_with_their_stores_and_places() {
     let text = "
 version: 0.2
 env:

@@ -1,11 +1,8 @@
 //! Why a buildspec without mistakes cannot be run in the way that was asked for.
 
-use protocol::graph::JOBS_MAX;
+use protocol::{graph::JOBS_MAX, secret::SECRETS_OF_UNIT_MAX};
 
-use crate::{
-    diagnostic::{Diagnostic, Place, quoted},
-    spec::Secret,
-};
+use crate::diagnostic::{Diagnostic, Place, quoted};
 
 /// How many names a message lists: enough to see which are meant.
 const NAMES_MAX: usize = 5;
@@ -43,11 +40,11 @@ pub enum PlanError {
         /// Why; its places are in that buildspec.
         error: Box<Self>,
     },
-    /// Values of variables are kept where the farm does not look: give them with the request.
-    #[error("variables have their values elsewhere: {}", names(secrets))]
-    Secrets {
-        /// Names and references, at least one.
-        secrets: Vec<(String, Secret)>,
+    /// More variables are secrets than a build may have: keep several values in one secret.
+    #[error("more than {SECRETS_OF_UNIT_MAX} variables are secrets")]
+    TooManySecrets {
+        /// The first that is too many.
+        place: Place,
     },
     /// Tasks run buildspecs of their own that the request does not have: give them with it, or put what
     /// they do into this file.
@@ -159,7 +156,10 @@ impl PlanError {
                 });
                 here.collect()
             }
-            Self::Secrets { secrets } => secrets.iter().map(secret_diagnostic).collect(),
+            Self::TooManySecrets { place } => {
+                let hint = "keep several values in one secret, as a JSON object";
+                vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]
+            }
             Self::TaskBuildspecs { tasks } => {
                 let place = tasks.first().map_or(Place::START, |(.., place)| *place);
                 let hint = "take `buildspec` out of the tasks, and let the `phases` of this file look \
@@ -196,24 +196,6 @@ impl TaskMistake {
             ..Diagnostic::error(*place, self.to_string())
         }
     }
-}
-
-fn secret_diagnostic((name, secret): &(String, Secret)) -> Diagnostic {
-    let message = format!(
-        "variable {} has its value in `{}`, which the farm does not have",
-        quoted(name),
-        secret.store.key()
-    );
-    let option = quoted(&format!("--env {name}=VALUE"));
-    let hint = format!(
-        "give it one with {option}; like that of any other variable, the log shows it where a command \
-         prints it"
-    );
-    Diagnostic::error(secret.place, message).with_hint(hint)
-}
-
-fn names(secrets: &[(String, Secret)]) -> String {
-    listed(secrets.iter().map(|(name, _)| name.as_str()))
 }
 
 fn task_names(tasks: &[(String, String, Place)]) -> String {

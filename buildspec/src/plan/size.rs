@@ -74,7 +74,11 @@ fn spec_bytes(Running { spec, phases, .. }: Running<'_>) -> usize {
     let exported = spec.exported_variables.iter();
     // Each of the four phases with commands has them.
     let exported: usize = exported.map(|name| 4 * text_bytes(name)).sum();
-    commands + artifacts + cache + exported + variable_bytes(&spec.variables)
+    let secrets = spec.secrets.iter();
+    let secrets: usize = secrets
+        .map(|(name, of)| text_bytes(name) + text_bytes(&of.reference))
+        .sum();
+    commands + artifacts + cache + exported + secrets + variable_bytes(&spec.variables)
 }
 
 /// What a text takes, in bytes.

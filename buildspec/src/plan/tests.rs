@@ -11,6 +11,7 @@ use crate::{Diagnostic, parse};
 
 mod caches;
 mod forms;
+mod secrets;
 mod sections;
 
 fn spec(text: &str) -> BuildSpec {
@@ -171,6 +172,7 @@ cache: {paths: [c], key: k}
         unasked,
         shell,
         preface,
+        ..
     } = &graph.jobs[0].task
     else {
         panic!()
@@ -358,30 +360,6 @@ fn what_cannot_be_run_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_secret_is_refused_until_the_request_has_its_value() {
-    let spec = file(
-        "",
-        "env:\n  parameter-store: {LOGIN: /x}\n  secrets-manager: {TOKEN: y}\n",
-    );
-    let mut request = PlanRequest::default();
-    request.variables.insert("TOKEN".to_owned(), "t".to_owned());
-    let remarks = refused(&spec, &request);
-    assert!(
-        remarks.starts_with(
-            "8:21 variable `LOGIN` has its value in `parameter-store`, which the farm does not have"
-        ),
-        "{remarks}"
-    );
-    assert_eq!(remarks.lines().count(), 1, "{remarks}");
-    request.variables.insert("LOGIN".to_owned(), "l".to_owned());
-    let graph = plan(&spec, &request).unwrap();
-    let Task::DownloadSource { variables, .. } = &graph.jobs[0].task else {
-        panic!()
-    };
-    assert_eq!(variables["TOKEN"], "t");
-}
-
-#[test]
 fn a_batch_that_is_too_large_is_refused_before_it_is_made() {
     let tasks = |count: usize| -> String {
         (0..count)
@@ -462,7 +440,7 @@ fn many_small_texts_count_and_so_do_dependencies() {
 fn all_reasons_why_a_batch_cannot_be_run_are_named_at_once() {
     let text = "
 version: 0.2
-env: {secrets-manager: {TOKEN: y}}
+env: {shell: cmd.exe}
 batch:
   build-list:
     - {identifier: x, buildspec: x.yml}
@@ -471,7 +449,7 @@ batch:
     let error = plan(&spec(text), &BATCH()).unwrap_err();
     let remarks: Vec<_> = error.diagnostics().into_iter().map(|d| d.message).collect();
     let expected = [
-        "variable `TOKEN`",
+        "`env.shell` is `cmd.exe`",
         "has no `phases`",
         "batch tasks have buildspecs of their own",
     ];

@@ -9,6 +9,7 @@ use protocol::{
     graph::{Edge, JobGraph, JobNode, OutcomeSet},
     job::{PhaseCommands, Preface, ShellState, Task},
     report_group::ReportSpec,
+    secret::SecretRef,
 };
 
 use super::Running;
@@ -24,20 +25,45 @@ struct PlannedPhase {
     leaves: OutcomeSet,
 }
 
+/// What a unit starts with.
+pub(super) struct Variables {
+    /// Those whose values are known.
+    pub(super) variables: BTreeMap<String, String>,
+    /// Those whose values are secrets.
+    pub(super) secrets: Vec<SecretRef>,
+}
+
+impl Variables {
+    /// Those of a buildspec, and those that go over them; of one name, the one of the later map counts.
+    pub(super) fn of(spec: &BuildSpec, over: &[&BTreeMap<String, String>]) -> Self {
+        let maps = [&spec.variables].into_iter().chain(over.iter().copied());
+        let all = maps.flatten();
+        let is_hidden = |name: &String| over.iter().any(|map| map.contains_key(name));
+        let secrets = spec.secrets.iter().filter(|(name, _)| !is_hidden(name));
+        Self {
+            variables: all
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            secrets: secrets.map(|(name, of)| of.to_ref(name)).collect(),
+        }
+    }
+}
+
 /// The six phases of a unit, in order.
-fn unit_tasks(running: Running<'_>, variables: BTreeMap<String, String>) -> Vec<PlannedPhase> {
+fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
     let Running { spec, phases, .. } = running;
     let cached = Cached(running);
     let mut planned = Vec::with_capacity(JOBS_PER_UNIT);
-    let preface = preface_of(running, &variables);
+    let preface = preface_of(running, &of.variables);
     planned.push(PlannedPhase {
         phase: Phase::DownloadSource,
         task: Task::DownloadSource {
-            variables,
+            variables: of.variables,
             cache: cached.asked(CacheAction::Restore),
             unasked: cached.unasked(),
             shell: spec.shell,
             preface,
+            secrets: of.secrets,
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
@@ -216,7 +242,7 @@ const fn leaves(phase: Phase, section: &PhaseSpec) -> OutcomeSet {
 pub(super) fn add_unit(
     graph: &mut JobGraph,
     (unit, running): (u32, Running<'_>),
-    variables: BTreeMap<String, String>,
+    variables: Variables,
     needs: Vec<Edge>,
 ) {
     let mut needs = needs;

@@ -1,5 +1,8 @@
 //! Variables whose values the file does not have, and how it names them.
 
+use protocol::secret::SecretRef;
+pub use protocol::secret::SecretStore;
+
 use crate::diagnostic::Place;
 
 /// A variable whose value is kept elsewhere.
@@ -15,21 +18,17 @@ pub struct Secret {
     pub place: Place,
 }
 
-/// Who keeps a secret.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SecretStore {
-    /// `env.parameter-store`.
-    ParameterStore,
-    /// `env.secrets-manager`.
-    SecretsManager,
-}
-
-impl SecretStore {
-    /// The key in `env`.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::ParameterStore => "parameter-store",
-            Self::SecretsManager => "secrets-manager",
+impl Secret {
+    /// The same as a worker's coordinator is told, for a variable.
+    pub(crate) fn to_ref(&self, variable: &str) -> SecretRef {
+        let name = self.name.clone();
+        SecretRef {
+            variable: variable.to_owned(),
+            store: self.store,
+            id: name.id,
+            json_key: name.json_key,
+            stage: name.version_stage,
+            version: name.version_id,
         }
     }
 }

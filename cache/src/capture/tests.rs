@@ -5,6 +5,8 @@ use std::{
     os::unix::{fs::symlink, net::UnixListener},
 };
 
+use rustix::fs::{Mode, OFlags};
+
 use super::*;
 use crate::fixture::grow_tree;
 
@@ -66,7 +68,7 @@ fn sockets_are_left_out_and_pipes_do_not_block() {
         rustix::fs::CWD,
         dir.path().join("pipe"),
         rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
+        Mode::from_raw_mode(0o600),
         0,
     )
     .unwrap();
@@ -97,12 +99,11 @@ fn a_missing_directory_and_a_long_path_are_named() {
     assert!(refused.to_string().ends_with("missing`"), "{refused}");
 
     // Deeper than a path may be long: made step by step, since no single call takes such a path.
-    let mut at = rustix::fs::open(dir.path(), rustix::fs::OFlags::DIRECTORY, 0.into()).unwrap();
+    let mut at = rustix::fs::open(dir.path(), OFlags::DIRECTORY, 0.into()).unwrap();
     let name = "d".repeat(200);
     for _ in 0..21 {
         rustix::fs::mkdirat(&at, name.as_str(), 0o755.into()).unwrap();
-        at = rustix::fs::openat(&at, name.as_str(), rustix::fs::OFlags::DIRECTORY, 0.into())
-            .unwrap();
+        at = rustix::fs::openat(&at, name.as_str(), OFlags::DIRECTORY, 0.into()).unwrap();
     }
     let refused = capture(dir.path(), &Selection::All, Dialect::Plain).unwrap_err();
     assert!(matches!(refused, CaptureError::Name { .. }), "{refused}");

@@ -1,7 +1,6 @@
 //! Reads captured files again, as chunks, and checks that they are still what was captured. Blocks.
 
 use std::{
-    fs::File,
     io::{self, Read},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -11,12 +10,11 @@ use protocol::{
     digest::{Digest, Hasher},
     path::TreePath,
 };
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
 use super::UploadError;
 use crate::{
-    capture::{Source, Sources},
+    capture::Sources,
     chunking::{WINDOW_BYTES, first_cut},
     packing::Unit,
 };
@@ -145,16 +143,7 @@ impl Reading {
     }
 
     fn open(&self, file: usize) -> io::Result<Box<dyn Read>> {
-        match self.sources.get(&self.files[file]) {
-            None => Err(io::ErrorKind::NotFound.into()),
-            Some(Source::Memory(bytes)) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
-            Some(Source::Disk { root, path }) => {
-                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-                let root = self.sources.root(*root);
-                let file = root.open_at(path, flags, Mode::empty())?;
-                Ok(Box::new(File::from(file)))
-            }
-        }
+        self.sources.open(&self.files[file])
     }
 
     fn failed(&self, file: usize, source: io::Error) -> UploadError {

@@ -142,10 +142,9 @@ fn mistaken(path: &str, errors: usize) -> CommandError {
     CommandError::usage(anyhow!("`{path}` has {count}"))
 }
 
-/// The same without what only a run has to have: values of secrets, and a shell that is there.
+/// The same without what only a run has to have: a shell that is there.
 fn shown(spec: BuildSpec) -> BuildSpec {
     BuildSpec {
-        secrets: BTreeMap::new(),
         windows_shell: None,
         ..spec
     }

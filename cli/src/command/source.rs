@@ -83,15 +83,12 @@ pub(crate) fn checked_buildspec(args: &BuildArgs, name: &str) -> Result<String, 
         batch: args.batch,
         no_cache: args.no_cache,
         buildspecs,
+        path: String::new(),
     };
     match buildspec::plan(&spec, &request) {
         Ok(_) => Ok(text),
         // What the project says may put these right, and the farm knows it.
-        Err(PlanError::Secrets { .. } | PlanError::TaskBuildspecs { .. })
-            if args.project.is_some() =>
-        {
-            Ok(text)
-        }
+        Err(PlanError::TaskBuildspecs { .. }) if args.project.is_some() => Ok(text),
         Err(error) => {
             for diagnostic in error.diagnostics() {
                 render::block(&buildspec::render(&text, name, &diagnostic));

@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Connection, Stream, StreamError};
 
-use super::{membership, project, refusal, submit};
+use super::{membership, project, refusal, secret, submit};
 use crate::{
     clock,
     farm::{self, Farm},
@@ -196,10 +196,7 @@ impl Request {
                 role,
                 lifetime,
             } => membership::create_token(&self.farm, (team.clone(), *role), *lifetime).await,
-            ClientRequest::Tokens => {
-                let tokens = self.farm.members.tokens(clock::wall());
-                Ok(ClientReply::Tokens(tokens))
-            }
+            ClientRequest::Tokens => Ok(membership::tokens(&self.farm)),
             ClientRequest::RevokeToken(token) => membership::revoke_token(&self.farm, token).await,
             ClientRequest::Members => {
                 let members = self.farm.members.list(clock::wall());
@@ -209,6 +206,11 @@ impl Request {
                 membership::revoke_member(&self.farm, named).await
             }
             ClientRequest::AnnounceCache(address) => self.announce(*address).await,
+            ClientRequest::SetSecret { .. }
+            | ClientRequest::Secrets { .. }
+            | ClientRequest::DeleteSecret { .. } => {
+                secret::answer(request, &self.identity, &self.farm).await
+            }
             ClientRequest::Watch { .. } => Err(refusal::invalid("a watch is answered elsewhere")),
             _ => project::answer(request, &self.identity, &self.farm).await,
         }
@@ -238,6 +240,12 @@ impl Request {
             | ClientRequest::InvalidateCaches(_) => {
                 ("make and change projects", identity.role.is_client())
             }
+            ClientRequest::SetSecret { .. }
+            | ClientRequest::Secrets { .. }
+            | ClientRequest::DeleteSecret { .. } => (
+                "set, list and delete secrets",
+                matches!(identity.role, Role::Admin | Role::Developer),
+            ),
             _ => ("submit, follow and list builds", identity.role.is_client()),
         };
         if may {

@@ -43,6 +43,11 @@ pub(super) async fn create_token(
     Ok(ClientReply::Token(text))
 }
 
+/// The join tokens that can be used.
+pub(super) fn tokens(farm: &Farm) -> ClientReply {
+    ClientReply::Tokens(farm.members.tokens(clock::wall()))
+}
+
 /// Lets a join token be used no more.
 pub(super) async fn revoke_token(farm: &Arc<Farm>, named: &str) -> Result<ClientReply, Refusal> {
     // Whoever still has the token may give it whole.

@@ -20,7 +20,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
 
-use super::{fetched, log, result};
+use super::{delivery, fetched, log, result};
 use crate::{
     dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
     farm::Farm,
@@ -33,16 +33,16 @@ const CAPACITY_MAX: u32 = 1_024;
 const LEASES_MAX: usize = 2 * CAPACITY_MAX as usize;
 /// How many labels a worker may have; people write them by hand.
 const LABELS_MAX: usize = 100;
-/// How many streams a worker may have open at once: the greeting, the session, and a log for each slot and
-/// for each attempt that is over and has log to bring.
-pub(super) const STREAMS_MAX: u32 = 2 + 2 * CAPACITY_MAX;
+/// How many streams a worker may have open at once: the greeting, the session, for each slot a log and a
+/// question for secrets, and a log for each attempt that is over and has some to bring.
+pub(super) const STREAMS_MAX: u32 = 2 + 3 * CAPACITY_MAX;
 /// The longest first message of a stream, in bytes: three numbers.
 const REQUEST_BYTES_MAX: usize = 1024;
 
 /// What came of one of a worker's streams.
 enum Ended {
-    /// A log is over, one way or the other.
-    Log,
+    /// A log is over, one way or the other; or a question is answered.
+    Answered,
     /// The session is, and why.
     Session(&'static str),
 }
@@ -62,7 +62,7 @@ pub(crate) async fn run(
         tokio::select! {
             biased;
             Some(ended) = streams.join_next(), if !streams.is_empty() => match ended {
-                Ok(Ended::Log) => {}
+                Ok(Ended::Answered) => {}
                 Ok(Ended::Session(why)) => {
                     info!(worker = %name, reason = why, "worker leaves");
                     return why;
@@ -95,15 +95,19 @@ async fn serve(
     match request {
         Ok(Some(WorkRequest::Log(start))) => {
             log::run(stream, start, name, &farm).await;
-            Ended::Log
+            Ended::Answered
+        }
+        Ok(Some(WorkRequest::Secrets(lease))) => {
+            delivery::run(stream, lease, name, &farm).await;
+            Ended::Answered
         }
         Ok(Some(WorkRequest::Session)) => {
             Ended::Session(session(stream, &connection, &member, &farm).await)
         }
-        Ok(None) => Ended::Log,
+        Ok(None) => Ended::Answered,
         Err(error) => {
             debug!(worker = %name, error = %Chain(&error), "stream says nothing");
-            Ended::Log
+            Ended::Answered
         }
     }
 }

@@ -221,6 +221,7 @@ async fn start_coordinator(directory: PathBuf) -> (Running<RunError>, Ready) {
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: None,
         directory,
+        secrets_key: None,
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         team: "main".parse().unwrap(),
         build_time_limit: BUILD_TIME_LIMIT,

@@ -13,6 +13,7 @@ use crate::{
     name::{Namespace, ProjectName, Team, WorkerName},
     project::Project,
     report_group::ReportRef,
+    secret::{SecretId, SecretSummary, SecretValue},
     time::WallTime,
     worker::WorkerOffer,
 };
@@ -108,6 +109,27 @@ pub enum ClientRequest {
     /// Let the builds of a project of this team find none of the dependency caches that there are. Answer:
     /// [`ClientReply::Done`].
     InvalidateCaches(ProjectName),
+    /// Add a version to a secret of this team, which may be its first. Answer: [`ClientReply::SecretSet`].
+    SetSecret {
+        /// The project that it is for; `None`: all of the team's.
+        project: Option<ProjectName>,
+        /// Its name.
+        id: SecretId,
+        /// The value.
+        value: SecretValue,
+    },
+    /// The secrets of this team, without their values. Answer: [`ClientReply::Secrets`].
+    Secrets {
+        /// Only those for this project; `None`: all.
+        project: Option<ProjectName>,
+    },
+    /// Delete a secret of this team, all its versions. Answer: [`ClientReply::Done`].
+    DeleteSecret {
+        /// The project that it is for; `None`: all of the team's.
+        project: Option<ProjectName>,
+        /// Its name.
+        id: SecretId,
+    },
 }
 
 /// The answer to a [`ClientRequest`].
@@ -133,6 +155,10 @@ pub enum ClientReply {
     Members(Vec<MemberSummary>),
     /// Join tokens, the one that ends first before the others.
     Tokens(Vec<TokenSummary>),
+    /// A version of a secret was added; its id.
+    SecretSet(String),
+    /// Secrets, by project and name, those of the team itself first.
+    Secrets(Vec<SecretSummary>),
     /// Projects, by name.
     Projects(Vec<ProjectSummary>),
     /// A project; `None`: nobody has made it. Builds may be of it all the same.

@@ -28,6 +28,9 @@ pub enum WorkRequest {
     Session,
     /// The stream carries the log of one attempt.
     Log(LogStart),
+    /// What are the secrets of the unit that this lease is for? Answer:
+    /// [`SecretsReply`](crate::secret::SecretsReply), to whoever holds the lease.
+    Secrets(LeaseId),
 }
 
 /// From a worker.
@@ -209,6 +212,9 @@ pub struct Assignment {
     pub secondary_sources: BTreeMap<String, TreeRef>,
     /// Whose dependency caches the build uses.
     pub dependencies: CacheScope,
+    /// Whether the unit has secrets: the worker [asks](WorkRequest::Secrets) for them before it does
+    /// anything.
+    pub has_secrets: bool,
 }
 
 /// What an attempt starts from.

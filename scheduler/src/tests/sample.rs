@@ -224,6 +224,7 @@ fn task(phase: Phase) -> Task {
             unasked: None,
             shell: Shell::Sh,
             preface: protocol::job::Preface::default(),
+            secrets: Vec::new(),
         },
         Phase::UploadArtifacts => Task::UploadArtifacts {
             artifacts: None,

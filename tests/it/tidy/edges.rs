@@ -86,6 +86,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("axum", "cache"),
     ("gix-config", "cache"),
     ("nix", "worker"),
+    ("aho-corasick", "worker"),
     ("pem", "transport"),
     ("self_cell", "cache"),
     ("socket2", "transport"),

@@ -63,6 +63,9 @@ const PURE_MODULES: &[&str] = &[
     "transport/src/reconnect.rs",
     "worker/src/attempt.rs",
     "worker/src/leases.rs",
+    "worker/src/secrets/forms.rs",
+    "worker/src/secrets/mask.rs",
+    "worker/src/secrets/references.rs",
 ];
 
 /// Words that say nothing, or say what the house has another word for.

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use cache::{
@@ -24,7 +24,7 @@ use protocol::{
 };
 use tracing::warn;
 
-use super::{PhaseEnd, Work, hard_links, newest, restore, save, state};
+use super::{PhaseEnd, Work, hard_links, newest, restore, save, sealed, state};
 use crate::{
     agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
@@ -210,11 +210,28 @@ async fn store_changes(work: &mut Work<'_>, snapshot: &mut Snapshot) -> Result<(
         bytes: captured.tree.bytes(),
         newest: newest(&captured.attributes),
     };
-    let again = move || capture().map(|(captured, _)| captured);
-    let (tree, _) = upload(work, captured, again).await?;
+    let tree = match work.secrets.clone() {
+        None => {
+            let again = move || capture().map(|(captured, _)| captured);
+            upload(work, captured, again).await?.0
+        }
+        Some(secrets) => {
+            let to = work.directory.join("sealed");
+            let seal = {
+                let (secrets, to) = (Arc::clone(&secrets), to.clone());
+                move || sealed::seal(&captured, &secrets, &to)
+            };
+            let sealed = blocking("seal what changed", seal).await?;
+            let again = move || {
+                let (captured, _) = capture()?;
+                sealed::seal(&captured, &secrets, &to)
+            };
+            upload(work, sealed, again).await?.0
+        }
+    };
     work.scene.finish().await?;
     let layer = Layer { at: None, tree };
-    if is_plain {
+    if is_plain && work.secrets.is_none() {
         // What is there is what unpacking would give; the next phase finds it.
         let key = LayerKey::of(&layer);
         if let Err(error) = work.site.layers.adopt(&key, upper, facts).await {

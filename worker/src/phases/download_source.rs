@@ -55,7 +55,11 @@ pub(super) async fn run(
         return Err(Fault::new("find the source", "the assignment names none"));
     };
     let directory = ground.source();
-    let mut snapshot = begin(work, ground, (variables, preface), shell).await?;
+    let begun = begin(work, ground, (variables, preface), shell).await?;
+    let mut snapshot = match begun {
+        Ok(snapshot) => snapshot,
+        Err(verdict) => return Ok(PhaseEnd::new(verdict)),
+    };
     let request = async |client: CacheClient| fetch_outline(&client, source).await;
     let outline = work.cache.with("fetch the source", request).await?;
     let ground_layer = Source {
@@ -116,13 +120,14 @@ async fn say_phases(work: &Work<'_>, preface: &Preface) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Says where things are, and makes what the first phase starts from, still without the source.
+/// Says where things are, and makes what the first phase starts from, still without the source. Gives how the
+/// phase has failed if a secret cannot be had.
 async fn begin(
-    work: &Work<'_>,
+    work: &mut Work<'_>,
     ground: &Ground,
     (variables, preface): (&BTreeMap<String, String>, &Preface),
     shell: Shell,
-) -> Result<Snapshot, Fault> {
+) -> Result<Result<Snapshot, Verdict>, Fault> {
     let directory = ground.source();
     work.say(&format!("CODEBUILD_SRC_DIR={}", directory.display()))
         .await?;
@@ -132,6 +137,9 @@ async fn begin(
             .await?;
     }
     work.say("Processing environment variables").await?;
+    if let Some(verdict) = work.learn_secrets().await? {
+        return Ok(Err(verdict));
+    }
     if let Ground::Host { unit, .. } = ground {
         make_unit(work, unit).await?;
     }
@@ -152,7 +160,9 @@ async fn begin(
         let value = place.as_os_str().as_encoded_bytes().to_vec();
         snapshot.variables.insert(name, value);
     }
-    Ok(snapshot)
+    let secrets = work.secrets.as_ref().map(|secrets| secrets.variables());
+    snapshot.variables.extend(secrets.unwrap_or_default());
+    Ok(Ok(snapshot))
 }
 
 /// Selects the runtimes that the buildspec asks for; the log says which. What the user has to mend is a message.

@@ -28,7 +28,7 @@ use protocol::{
     snapshot::Snapshot,
 };
 
-use super::{Work, save::root_of, source_path};
+use super::{Work, save::root_of, scan::holds, source_path};
 use crate::{
     clock,
     fault::{Fault, blocking},
@@ -116,7 +116,7 @@ pub(super) async fn collect(
             .await?;
     }
     for published in read.published {
-        collected.reports.push(keep(work, &published).await?);
+        collected.reports.extend(keep(work, &published).await?);
     }
     if !collected.reports.is_empty() {
         let job = (work.assignment.job.build, work.assignment.unit);
@@ -131,9 +131,16 @@ pub(super) async fn collect(
     Ok(collected)
 }
 
-/// Brings a report to the cache, and says so.
-async fn keep(work: &Work<'_>, published: &Published) -> Result<ReportRef, Fault> {
+/// Brings a report to the cache, and says so. One that holds a secret is not kept.
+async fn keep(work: &Work<'_>, published: &Published) -> Result<Option<ReportRef>, Fault> {
     let bytes = published.encode();
+    let secrets = work.secrets.as_ref();
+    if let Some(variable) = secrets.and_then(|secrets| secrets.patterns().find(&bytes)) {
+        let group = &published.group;
+        work.say(&format!("Report {group} is not kept: {}", holds(variable)))
+            .await?;
+        return Ok(None);
+    }
     let request = async |client: CacheClient| upload_blob(&client, bytes.clone()).await;
     let content = work.cache.with("store a report", request).await?;
     let summary = published.report.summary();
@@ -148,12 +155,12 @@ async fn keep(work: &Work<'_>, published: &Published) -> Result<ReportRef, Fault
         "{found} report {group} from {files} file(s): {summary}"
     ))
     .await?;
-    Ok(ReportRef {
+    Ok(Some(ReportRef {
         group: published.group.clone(),
         format: published.format.to_string(),
         summary,
         content,
-    })
+    }))
 }
 
 /// What blocks: looking up, reading and parsing.

@@ -152,6 +152,10 @@ fn check_key(work: &Work<'_>, spec: &CacheSpec, key: String) -> Result<String, S
     if key.is_empty() {
         return Err("is empty".to_owned());
     }
+    if work.holds_secret(&key) {
+        // Keys are kept and listed as they are.
+        return Err("holds a secret".to_owned());
+    }
     if key.chars().any(char::is_control) {
         return Err("holds control characters".to_owned());
     }

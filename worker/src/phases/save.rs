@@ -24,11 +24,11 @@ use super::{
     commands::upload,
     millis,
     restore::{self, Keyed},
-    source_path,
+    scan, source_path,
 };
 use crate::{
     clock,
-    fault::{Fault, blocking},
+    fault::{Fault, OrFault as _, blocking},
     ground::Ground,
     lock_files::select,
     report::Chain,
@@ -219,8 +219,15 @@ async fn capture_paths(
         }
     }
     let selection: Selection = found.selection;
-    let again = move || capture(&root, &selection, Dialect::Plain);
-    let captured = blocking("capture the paths of the cache", again.clone()).await?;
+    let whole = move || capture(&root, &selection, Dialect::Plain);
+    let captured = blocking("capture the paths of the cache", whole.clone()).await?;
+    let (captured, secret) = scan::find(work, captured, "the cache").await?;
+    let without = move |captured: Captured| {
+        let left = captured.without(&secret);
+        left.map_err(|source| CaptureError::Tree { source })
+    };
+    let captured = without(captured).or_fault("leave secrets out of the cache")?;
+    let again = move || whole().and_then(&without);
     Ok((captured, again))
 }
 

@@ -21,6 +21,9 @@ use crate::{
 /// How long a snapshot's bytes may be: thousands of variables, some of them long.
 const SNAPSHOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// What is sealed as a state opens as nothing else.
+const CONTEXT: &[u8] = b"grange snapshot 1";
+
 /// Where the state of a unit at level `host` is, below its directory.
 const STATE: &str = "state";
 
@@ -52,7 +55,7 @@ pub(super) async fn load(work: &Work<'_>, ground: &Ground) -> Result<Snapshot, F
             return Err(Fault::new("use the state of the unit", reason));
         }
     };
-    let snapshot = Snapshot::decode(&bytes).or_fault("read the snapshot")?;
+    let snapshot = read(work, &bytes)?;
     if matches!(ground, Ground::Namespace) && snapshot.base != work.site.base {
         let reason = format!(
             "it lies over base {}, and this worker's is {}",
@@ -61,6 +64,29 @@ pub(super) async fn load(work: &Work<'_>, ground: &Ground) -> Result<Snapshot, F
         return Err(Fault::new("use the snapshot", reason));
     }
     Ok(snapshot)
+}
+
+/// What the bytes of a state say: those of a unit with secrets are sealed, and refer to them.
+fn read(work: &Work<'_>, bytes: &[u8]) -> Result<Snapshot, Fault> {
+    let Some(secrets) = &work.secrets else {
+        return Snapshot::decode(bytes).or_fault("read the snapshot");
+    };
+    let opened = secrets.open(CONTEXT, bytes).or_fault("open the snapshot")?;
+    let mut snapshot = Snapshot::decode(&opened).or_fault("read the snapshot")?;
+    let revealed = secrets.reveal(&mut snapshot.variables);
+    revealed.or_fault("put secrets into the variables")?;
+    Ok(snapshot)
+}
+
+/// The bytes that [`read`] reads.
+fn written(work: &Work<'_>, snapshot: &Snapshot) -> Vec<u8> {
+    let Some(secrets) = &work.secrets else {
+        return snapshot.encode();
+    };
+    let mut snapshot = snapshot.clone();
+    secrets.hide(&mut snapshot.variables);
+    // A secret may be in the variables in other forms, and in the directory.
+    secrets.seal(CONTEXT, &snapshot.encode())
 }
 
 /// Stores the state that an attempt leaves; returns the snapshot for the next phase, if that may run
@@ -75,7 +101,7 @@ pub(super) async fn store(
     snapshot: &Snapshot,
 ) -> Result<Option<Blob>, Fault> {
     check_limits(snapshot)?;
-    let bytes = snapshot.encode();
+    let bytes = written(work, snapshot);
     match ground {
         Ground::Host { unit, .. } => {
             let written = replace(&unit.join(STATE), &bytes).await;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, convert::Infallible, path::Path};
 
 use super::{
-    PhaseEnd, Work, artifact::published, commands::upload, reports, save::root_of, source_path,
-    state,
+    PhaseEnd, Work, artifact::published, commands::upload, reports, save::root_of, scan,
+    source_path, state,
 };
 use crate::{
     attempt::Verdict,
@@ -156,9 +156,16 @@ async fn publish(
         },
     };
     let root = root_of(work, ground)?;
+    let mut places = places;
     let selection = Selection::paths(places.values().cloned().collect());
     let capture_again = move || capture(&root, &selection, Dialect::Plain);
     let captured = blocking("capture the artifacts", capture_again.clone()).await?;
+    let (captured, secret) = scan::find(work, captured, "the artifact").await?;
+    // What is not in its places is not in the artifact, whatever was captured.
+    places.retain(|_, from| !secret.contains(from));
+    if places.is_empty() {
+        return Ok(Err(GlobError::NoArtifacts.to_string()));
+    }
     let captured = match reshaped(captured, &places) {
         Ok(captured) => captured,
         Err(error) => return Ok(Err(format!("Error in UPLOAD_ARTIFACTS phase: {error}"))),
@@ -270,6 +277,7 @@ fn find(root: &Path, spec: &ArtifactsSpec) -> Result<ArtifactFiles, GlobError> {
 async fn expand_name(work: &mut Work<'_>, name: &str) -> Result<Result<String, String>, Fault> {
     let why = match work.scene.expand(name, work.log).await? {
         Expansion::Word(word) => match String::from_utf8(word) {
+            Ok(name) if work.holds_secret(&name) => "it holds a secret".to_owned(),
             Ok(name) => return Ok(Ok(name)),
             Err(_) => "it is not UTF-8".to_owned(),
         },

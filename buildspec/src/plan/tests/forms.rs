@@ -205,7 +205,7 @@ fn what_is_wrong_in_a_buildspec_of_a_task_is_told_where_the_task_names_it() {
         "  build-list:\n    - {identifier: a, buildspec: a.yml}\n    - {identifier: b, buildspec: a.yml}\n",
     );
     let a = super::spec(
-        "version: 0.2\nenv: {parameter-store: {P: /p}}\nbatch: {build-fanout: {parallelism: 2}}\n",
+        "version: 0.2\nenv: {shell: cmd.exe}\nbatch: {build-fanout: {parallelism: 2}}\n",
     );
     let request = PlanRequest {
         buildspecs: BTreeMap::from([("a.yml".to_owned(), a)]),
@@ -214,7 +214,7 @@ fn what_is_wrong_in_a_buildspec_of_a_task_is_told_where_the_task_names_it() {
     let remarks = refused(&spec, &request);
     let lines: Vec<&str> = remarks.lines().collect();
     assert!(
-        lines[0].starts_with("9:34 `a.yml` at line 2, column 25: variable `P`"),
+        lines[0].starts_with("9:34 `a.yml` at line 2, column 14: `env.shell`"),
         "{remarks}"
     );
     assert!(lines[1].contains("has no `phases`"), "{remarks}");
