@@ -401,7 +401,9 @@ phases:
     testkit::wait::until_true("the build runs", || {
         farm.log(&build).contains("\nstarted\n")
     });
-    assert!(testkit::process::any_with_argument(&mark));
+    testkit::wait::until_true("its processes run", || {
+        testkit::process::any_with_argument(&mark)
+    });
     assert!(farm.client(&["stop", &build]).status().unwrap().success());
     let ended = farm.wait_for_end(&build);
     assert_eq!(ended["summary"]["status"]["ENDED"], "STOPPED", "{ended}");
