@@ -72,6 +72,18 @@ pub enum GlobError {
         /// The base directory, as written.
         pattern: String,
     },
+    /// Links lead to more than anybody means, to each other perhaps. The author has to leave them out, or to keep
+    /// them as links.
+    #[error(
+        "links lead to more than {limit} files, the last of them in `{path}`: leave them out by \
+         `exclude-paths`, or keep them as links by `enable-symlinks: yes`"
+    )]
+    TooManyLinked {
+        /// The directory where that was noticed, as a path of the view.
+        path: String,
+        /// How many may be reached through links.
+        limit: u64,
+    },
     /// Not one pattern of the artifacts matches a file. The build has to make some first.
     #[error("no matching artifact paths found")]
     NoArtifacts,
@@ -109,16 +121,25 @@ pub struct CachedPaths {
 /// Looks up the files of an artifact, variables in the patterns being expanded already. Blocks.
 ///
 /// Patterns match files, not directories. Links are followed, those that lead to nothing excepted; with
-/// `enable_symlinks` those stay links that lead to something in the base directory.
+/// `enable_symlinks` those stay links that lead to something in the base directory, unless paths are discarded
+/// and with them what links say.
 ///
 /// # Errors
 ///
-/// If a pattern cannot be understood, a directory not be read, or there is nothing to publish.
+/// If a pattern cannot be understood, a directory not be read, links lead to too much, or there is nothing to
+/// publish.
 pub fn find_artifacts(view: View<'_>, spec: &ArtifactsSpec) -> Result<ArtifactFiles, GlobError> {
-    let search = Search::new(view.root)?;
+    artifacts_of(&Search::new(view.root)?, view, spec)
+}
+
+fn artifacts_of(
+    search: &Search,
+    view: View<'_>,
+    spec: &ArtifactsSpec,
+) -> Result<ArtifactFiles, GlobError> {
     let bases = match &spec.base_directory {
         None => vec![view.directory.cloned()],
-        Some(base) => base_directories(&search, view, base)?,
+        Some(base) => base_directories(search, view, base)?,
     };
     let mut found = ArtifactFiles::default();
     let mut matched = vec![false; spec.files.len()];
@@ -130,7 +151,7 @@ pub fn find_artifacts(view: View<'_>, spec: &ArtifactsSpec) -> Result<ArtifactFi
             .collect::<Result<_, _>>()?;
         for (number, text) in spec.files.iter().enumerate() {
             let pattern = Pattern::parse(text, base)?;
-            let links = match spec.enable_symlinks {
+            let links = match spec.enable_symlinks && !spec.discard_paths {
                 true => Links::KeptInside(base),
                 false => Links::Followed,
             };

@@ -1,6 +1,6 @@
 //! Walks a view as far as a pattern reaches.
 
-use std::{io, path::Path};
+use std::{io, path::Path, rc::Rc};
 
 use protocol::path::TreePath;
 use rustix::fs::{AtFlags, Dir, FileType, statat};
@@ -10,12 +10,11 @@ use super::{
     pattern::Pattern,
     resolve::{Kind, Resolver, kind_of},
 };
-use crate::beneath::Root;
+use crate::{beneath::Root, ongoing};
 
-/// How many links to directories are followed on the way to one file, and for one pattern: more than anybody
-/// means, and few enough that links which lead to each other end soon.
-const FOLLOWED_DEEP_MAX: usize = 8;
-const FOLLOWED_MAX: usize = 10_000;
+/// How many entries below directories that links led to are looked at for one pattern. The largest real
+/// dependency trees hold some 130,000; links that lead to each other have any number.
+const LINKED_ENTRIES_MAX: u64 = 1_000_000;
 
 /// What becomes of links that a pattern with wildcards meets.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +31,7 @@ pub(super) enum Links<'a> {
 #[derive(Debug)]
 pub(super) struct Search {
     resolver: Resolver,
+    linked_entries_max: u64,
 }
 
 /// Something that matches.
@@ -51,7 +51,7 @@ struct Pending {
     /// How many names it is below the pattern's start.
     depth: usize,
     /// The directories that links led to on the way here.
-    through: Vec<TreePath>,
+    through: Rc<[TreePath]>,
 }
 
 /// Where a search is.
@@ -59,8 +59,10 @@ struct Walk<'a> {
     pattern: &'a Pattern,
     links: Links<'a>,
     pending: Vec<Pending>,
-    /// How many links to directories were followed.
-    followed: usize,
+    /// Where the walk started.
+    start: Option<TreePath>,
+    /// How many entries were met below directories that links led to.
+    linked: u64,
 }
 
 impl Search {
@@ -71,7 +73,15 @@ impl Search {
         })?;
         Ok(Self {
             resolver: Resolver::new(opened),
+            linked_entries_max: LINKED_ENTRIES_MAX,
         })
+    }
+
+    /// The same with another limit for what is reached through links.
+    #[cfg(test)]
+    pub(super) const fn with_linked_entries_max(mut self, entries: u64) -> Self {
+        self.linked_entries_max = entries;
+        self
     }
 
     pub(super) fn resolver(&self) -> &Resolver {
@@ -102,7 +112,7 @@ impl Search {
             let Ok(kind) = self.resolver.kind(&real) else {
                 return Ok(nothing);
             };
-            let (real, kind) = self.followed(links, real, kind);
+            let (real, kind) = self.followed(links, start, (real, kind));
             if kind == Kind::Socket {
                 return Ok(nothing);
             }
@@ -149,24 +159,29 @@ impl Search {
         links
     }
 
-    /// What is at `real`, and where, if links there are treated so.
-    fn followed(&self, links: Links<'_>, real: TreePath, kind: Kind) -> (TreePath, Kind) {
+    /// What is at `real`, which the pattern knows as `path`, and where, if links there are treated so.
+    fn followed(
+        &self,
+        links: Links<'_>,
+        path: &TreePath,
+        (real, kind): (TreePath, Kind),
+    ) -> (TreePath, Kind) {
         if kind != Kind::Symlink || matches!(links, Links::Kept) {
             return (real, kind);
         }
         match self.resolver.resolve(&real) {
-            Some((Some(to), of)) if !self.stays(links, &real, &to) => (to, of),
+            Some((Some(to), of)) if !self.stays(links, path, (&real, &to)) => (to, of),
             _ => (real, kind),
         }
     }
 
-    /// Whether the link at `real` that leads to `to` stays one.
-    fn stays(&self, links: Links<'_>, real: &TreePath, to: &TreePath) -> bool {
+    /// Whether the link at `real`, known as `path`, that leads to `to` stays one.
+    fn stays(&self, links: Links<'_>, path: &TreePath, (real, to): (&TreePath, &TreePath)) -> bool {
         let Links::KeptInside(base) = links else {
             return false;
         };
         let target = self.resolver.target(real).unwrap_or_default();
-        !target.starts_with(b"/") && base.is_none_or(|base| to.is_within(base))
+        base.is_none_or(|base| to.is_within(base)) && is_inside(&target, path, base)
     }
 
     fn walk(
@@ -176,18 +191,19 @@ impl Search {
         real: Option<TreePath>,
         visit: &mut dyn FnMut(&Visit<'_>),
     ) -> Result<(), GlobError> {
-        let start = Pending {
-            path,
-            real,
-            depth: 0,
-            through: Vec::new(),
-        };
         let mut walk = Walk {
             pattern,
             links,
-            pending: vec![start],
-            followed: 0,
+            pending: Vec::new(),
+            start: real.clone(),
+            linked: 0,
         };
+        walk.pending.push(Pending {
+            path,
+            real,
+            depth: 0,
+            through: Rc::default(),
+        });
         while let Some(at) = walk.pending.pop() {
             if pattern.reaches_below(at.depth) {
                 self.list(&mut walk, &at, visit)?;
@@ -211,6 +227,7 @@ impl Search {
             path: shown(),
             source,
         };
+        ongoing::check().map_err(failed)?;
         let directory = match self.resolver.root().directory(at.real.as_ref()) {
             // It went away meanwhile: as if it had gone before.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -241,7 +258,17 @@ impl Search {
                 })
             };
             let (path, real) = (below(at.path.as_ref())?, below(at.real.as_ref())?);
-            let (real, found) = self.followed(walk.links, real, kind);
+            let (real, found) = self.followed(walk.links, &path, (real, kind));
+            if !at.through.is_empty() {
+                walk.linked += 1;
+                if self.linked_entries_max < walk.linked {
+                    let limit = self.linked_entries_max;
+                    return Err(GlobError::TooManyLinked {
+                        path: shown(),
+                        limit,
+                    });
+                }
+            }
             if found != Kind::Socket && walk.pattern.matches(&path) {
                 visit(&Visit {
                     path: &path,
@@ -257,20 +284,36 @@ impl Search {
     }
 }
 
+/// Whether a link with this text, at `path`, leads to something in `base` in every place to which `base` is
+/// brought: without naming the root, and without leaving `base` on the way.
+fn is_inside(target: &[u8], path: &TreePath, base: Option<&TreePath>) -> bool {
+    if target.starts_with(b"/") || base.is_some_and(|base| !path.is_within(base)) {
+        return false;
+    }
+    let above = base.map_or(0, |base| base.components().count());
+    let mut depth = path.components().count() - 1 - above;
+    for name in target.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." if depth == 0 => return false,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    true
+}
+
 impl Walk<'_> {
     /// Has the directory at `path`, which is at `real`, listed later. One that a link leads to is not, where
     /// that would go in a circle.
     fn enter(&mut self, at: &Pending, (path, real): (TreePath, TreePath), is_linked: bool) {
-        let mut through = at.through.clone();
+        let mut through = Rc::clone(&at.through);
         if is_linked {
-            let is_above = at.real.as_ref().is_some_and(|here| here.is_within(&real));
-            let is_known = through.contains(&real);
-            let is_far = FOLLOWED_DEEP_MAX <= through.len() || FOLLOWED_MAX <= self.followed;
-            if is_above || is_known || is_far {
+            let mut here = at.real.iter().chain(&self.start);
+            if here.any(|here| here.is_within(&real)) || through.contains(&real) {
                 return;
             }
-            self.followed += 1;
-            through.push(real.clone());
+            through = through.iter().chain([&real]).cloned().collect();
         }
         self.pending.push(Pending {
             path: Some(path),

@@ -138,6 +138,73 @@ fn links_are_what_they_lead_to_and_those_to_nothing_stay_links() {
 }
 
 #[test]
+fn links_that_are_kept_lead_to_the_same_wherever_the_artifact_is() {
+    let example = Example::new(&["src/out/a", "src/out/sub/b"])
+        .link("a", "src/out/near")
+        .link("../a", "src/out/sub/up")
+        .link("../out/a", "src/out/around")
+        .link("/src/out/a", "src/out/absolute");
+    let kept = ArtifactsSpec {
+        enable_symlinks: true,
+        ..based("out", files(&["**/*"]))
+    };
+    let expected = [
+        "a=src/out/a",
+        "absolute=src/out/a",
+        "around=src/out/a",
+        "near=src/out/near",
+        "sub/b=src/out/sub/b",
+        "sub/up=src/out/sub/up",
+    ];
+    example.artifacts(&kept, &expected);
+    let flat = ArtifactsSpec {
+        discard_paths: true,
+        ..kept
+    };
+    let expected = [
+        "a=src/out/a",
+        "absolute=src/out/a",
+        "around=src/out/a",
+        "b=src/out/sub/b",
+        "near=src/out/a",
+        "up=src/out/a",
+    ];
+    example.artifacts(&flat, &expected);
+}
+
+#[test]
+fn links_to_each_other_end_and_too_much_behind_them_is_an_error_and_never_left_out() {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut example = Example::new(
+        &names
+            .map(|name| format!("src/{name}/f"))
+            .each_ref()
+            .map(|s| &**s),
+    );
+    for from in names {
+        for to in names {
+            example = example.link(&format!("../{to}"), &format!("src/{from}/{to}"));
+        }
+    }
+    let spec = files(&["a/**/*"]);
+    let all = find_artifacts(example.view(), &spec).unwrap().files.len();
+    // Each order of the others, from none of them to all four.
+    assert_eq!(all, 1 + 4 + 4 * 3 + 4 * 3 * 2 + 4 * 3 * 2);
+    let search = |max| {
+        Search::new(example.dir.path())
+            .unwrap()
+            .with_linked_entries_max(max)
+    };
+    let found = artifacts_of(&search(1_000), example.view(), &spec).unwrap();
+    assert_eq!(found.files.len(), all);
+    let refused = artifacts_of(&search(100), example.view(), &spec).unwrap_err();
+    assert!(
+        matches!(refused, GlobError::TooManyLinked { limit: 100, .. }),
+        "{refused}"
+    );
+}
+
+#[test]
 fn what_would_lie_below_a_file_is_dropped() {
     let example = Example::new(&["src/o1/a", "src/o2/a/b"]);
     example.artifacts(&based("o?", files(&["**/*"])), &["a=src/o1/a"]);
