@@ -123,11 +123,7 @@ impl JobGraph {
     pub fn weight(&self) -> u64 {
         let jobs = self.jobs.iter().map(|job| {
             let edges = EDGE_BYTES * job.needs.len();
-            JOB_BYTES
-                + edges
-                + texts_of(&job.task)
-                    .map(|text| text_bytes(text))
-                    .sum::<usize>()
+            JOB_BYTES + edges + text_bytes_of(&job.task)
         });
         jobs.sum::<usize>() as u64
     }
@@ -152,6 +148,11 @@ fn texts_of_cache(cache: Option<&CacheSpec>) -> impl Iterator<Item = &String> {
     })
 }
 
+/// About what the texts of a task take in memory, in bytes.
+pub fn text_bytes_of(task: &Task) -> usize {
+    texts_of(task).map(|text| text_bytes(text)).sum()
+}
+
 /// All texts of a task.
 fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
     match task {
@@ -169,11 +170,8 @@ fn texts_of(task: &Task) -> Box<dyn Iterator<Item = &String> + '_> {
                 let version = secret.stage.iter().chain(&secret.version);
                 names.chain(&secret.json_key).chain(version)
             });
-            Box::new(
-                variables
-                    .chain(secrets)
-                    .chain(texts_of_cache(cache.as_ref())),
-            )
+            let own = variables.chain(secrets).chain([&preface.buildspec]);
+            Box::new(own.chain(texts_of_cache(cache.as_ref())))
         }
         Task::Commands(phase) => {
             let commands = phase.commands.iter().chain(&phase.finally);

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{PlanError, PlanRequest, Running, unit::JOBS_PER_UNIT};
-use crate::spec::{BatchTask, BuildSpec};
+use super::{
+    PlanError, PlanRequest, Running,
+    unit::{JOBS_PER_UNIT, unit_bytes},
+};
+use crate::spec::BatchTask;
 
 /// How many bytes the texts of all jobs may take together. Each task of a batch carries the commands of
 /// the whole file, so a small file could become a huge graph; real files stay a hundred times below.
@@ -25,14 +28,11 @@ pub(super) fn check_size<'a>(
 ) -> Result<(), PlanError> {
     let of_request = variable_bytes(&request.variables);
     let (mut count, mut bytes) = (0, 0_usize);
-    // What all tasks of one file carry; tasks of one file often follow each other.
-    let mut shared: Option<(&BuildSpec, usize)> = None;
+    // What all tasks of one file carry, by the file.
+    let mut shared = BTreeMap::new();
     for (task, running) in tasks {
-        let of_spec = match shared {
-            Some((spec, bytes)) if std::ptr::eq(spec, running.spec) => bytes,
-            _ => spec_bytes(running),
-        };
-        shared = Some((running.spec, of_spec));
+        let file = std::ptr::from_ref(running.spec).addr();
+        let of_spec = *shared.entry(file).or_insert_with(|| unit_bytes(running));
         let edges = JOBS_PER_UNIT * EDGE_BYTES * task.depend_on.len();
         let own = variable_bytes(&task.variables) + edges;
         bytes = bytes.saturating_add(of_request + of_spec + own);
@@ -46,39 +46,6 @@ pub(super) fn check_size<'a>(
         });
     }
     Ok(())
-}
-
-/// What each unit carries that runs this.
-fn spec_bytes(Running { spec, phases, .. }: Running<'_>) -> usize {
-    let commands: usize = phases
-        .in_order()
-        .iter()
-        .flat_map(|(_, phase)| phase.commands.iter().chain(&phase.finally))
-        .map(|text| text_bytes(text))
-        .sum();
-    let artifacts = spec.artifacts.iter().flat_map(|artifacts| {
-        let all = [&artifacts.primary].into_iter();
-        let all = all.chain(artifacts.secondary.values());
-        all.flat_map(|published| {
-            let spec = &published.spec;
-            spec.files.iter().chain(&spec.exclude_paths)
-        })
-    });
-    let artifacts: usize = artifacts.map(|text| text_bytes(text)).sum();
-    let cache = spec.cache.iter().flat_map(|cache| {
-        let keys = cache.spec.key.iter().chain(&cache.spec.fallback_keys);
-        cache.spec.paths.iter().chain(keys)
-    });
-    // It is restored in one job and saved in another.
-    let cache: usize = cache.map(|text| 2 * text_bytes(text)).sum();
-    let exported = spec.exported_variables.iter();
-    // Each of the four phases with commands has them.
-    let exported: usize = exported.map(|name| 4 * text_bytes(name)).sum();
-    let secrets = spec.secrets.iter();
-    let secrets: usize = secrets
-        .map(|(name, of)| text_bytes(name) + text_bytes(&of.reference))
-        .sum();
-    commands + artifacts + cache + exported + secrets + variable_bytes(&spec.variables)
 }
 
 /// What a text takes, in bytes.

@@ -391,7 +391,7 @@ fn a_batch_that_is_too_large_is_refused_before_it_is_made() {
     let error = plan(&spec, &BATCH()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the commands, variables, patterns and dependencies of 500 tasks take 25032000 bytes, at most 8388608 \
+        "the commands, variables, patterns and dependencies of 500 tasks take 25064000 bytes, at most 8388608 \
          are allowed"
     );
 }
@@ -420,7 +420,7 @@ fn many_small_texts_count_and_so_do_dependencies() {
     assert!(
         error
             .to_string()
-            .contains("of the build take 8960000 bytes"),
+            .contains("of the build take 8960064 bytes"),
         "{error}"
     );
 
@@ -434,6 +434,44 @@ fn many_small_texts_count_and_so_do_dependencies() {
         task.depend_on = names.collect();
     }
     assert!(too_large(plan(&dense, &BATCH())));
+}
+
+#[test]
+fn whatever_a_file_writes_counts_for_each_task() {
+    let long = "x".repeat(100_000);
+    for keys in [
+        "run-as: {}",
+        "phases: {install: {runtime-versions: {python: '{}'}, commands: [x]}}",
+        "phases: {build: {finally: ['{}'], commands: [x]}}",
+        "env: {variables: {A: '{}'}}",
+        "env: {parameter-store: {A: '{}'}}",
+        "env: {exported-variables: ['{}']}",
+        "artifacts: {files: [a], name: '{}'}",
+        "artifacts: {files: [a], base-directory: '{}'}",
+        "artifacts: {files: [a], exclude-paths: ['{}']}",
+        "artifacts: {files: [a], secondary-artifacts: {one: {files: ['{}']}}}",
+        "reports: {'{}': {files: [a]}}",
+        "reports: {group: {files: [a], base-directory: '{}'}}",
+        "cache: {paths: ['{}']}",
+        "cache: {key: '{}', paths: [a]}",
+    ] {
+        let keys = keys.replace("{}", &long);
+        let commands = match keys.starts_with("phases") {
+            true => "",
+            false => "phases: {build: {commands: [x]}}\n",
+        };
+        let tasks: String = (0..100)
+            .map(|task| format!("    - identifier: t{task}\n"))
+            .collect();
+        let text = format!("version: 0.2\n{commands}{keys}\nbatch:\n  build-list:\n{tasks}");
+        let planned = plan(&spec(&text), &BATCH());
+        assert!(
+            matches!(planned, Err(PlanError::TooLarge { .. })),
+            "{}: {:?}",
+            &keys[..40.min(keys.len())],
+            planned.map(|graph| graph.jobs.len())
+        );
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use protocol::{
     artifact::ArtifactsSpec,
     build::Phase,
     cache_spec::{CacheSpec, UnaskedCache},
-    graph::{Edge, JobGraph, JobNode, OutcomeSet},
+    graph::{Edge, JobGraph, JobNode, OutcomeSet, text_bytes_of},
     job::{PhaseCommands, Preface, ShellState, Task},
     report_group::ReportSpec,
     secret::SecretRef,
@@ -47,6 +47,12 @@ impl Variables {
             secrets: secrets.map(|(name, of)| of.to_ref(name)).collect(),
         }
     }
+}
+
+/// About what the texts of a unit take that runs this, in bytes, without what its request adds.
+pub(super) fn unit_bytes(running: Running<'_>) -> usize {
+    let planned = unit_tasks(running, Variables::of(running.spec, &[]));
+    planned.iter().map(|phase| text_bytes_of(&phase.task)).sum()
 }
 
 /// The six phases of a unit, in order.
