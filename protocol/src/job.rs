@@ -127,6 +127,9 @@ pub struct Preface {
     pub phases: Vec<(Phase, u32)>,
     /// The versions of runtimes that it asks for, by runtime; variables in them are expanded.
     pub runtimes: BTreeMap<String, String>,
+    /// Whether only workers are to run it that offer these, because there are some.
+    #[serde(default)]
+    pub selects_runtimes: bool,
 }
 
 /// The commands of a phase.

@@ -67,7 +67,7 @@ pub fn mistake<'a>(
         // Each by itself is there.
         return Some("no worker offers all of the runtimes together".to_owned());
     }
-    if said.starts_with("Unknown runtime named") {
+    if said.contains("Unknown runtime named") {
         let names: Vec<_> = all.keys().map(String::as_str).collect();
         let _infallible = write!(said, "There are: {}.", names.join(", "));
     }
@@ -75,23 +75,30 @@ pub fn mistake<'a>(
 }
 
 fn is_meant(version: &str, wanted: &str) -> bool {
-    let wanted = wanted.trim().to_ascii_lowercase();
-    let flavour = FLAVOURS.iter().find_map(|name| wanted.strip_prefix(name));
-    let wanted = flavour.unwrap_or(&wanted);
+    let (wanted, version) = (
+        wanted.trim().to_ascii_lowercase(),
+        version.to_ascii_lowercase(),
+    );
+    let wanted = without_flavour(&wanted);
     if wanted == "latest" {
         return true;
     }
     let exact = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
     let mut parts = exact(wanted);
     parts.pop_if(|last| matches!(last.as_str(), "x" | "*"));
-    let version = exact(&version.to_ascii_lowercase());
-    !parts.is_empty() && version.starts_with(&parts)
+    !parts.is_empty() && exact(without_flavour(&version)).starts_with(&parts)
+}
+
+/// The number behind the flavour of a Java, or what is there.
+fn without_flavour(version: &str) -> &str {
+    let number = FLAVOURS.iter().find_map(|name| version.strip_prefix(name));
+    number.unwrap_or(version)
 }
 
 /// The order of versions: by numbers, part by part.
 fn compare(a: &str, b: &str) -> Ordering {
     let parts = |text: &str| {
-        let parts = text.split(['.', '-', '_', '+']);
+        let parts = without_flavour(text).split(['.', '-', '_', '+']);
         let parts = parts.map(|part| (part.parse::<u64>().unwrap_or(0), part.to_owned()));
         parts.collect::<Vec<_>>()
     };
@@ -127,6 +134,10 @@ mod tests {
         assert_eq!(choose(&java, "corretto17"), Some("17.0.9"));
         assert_eq!(choose(&java, "openjdk11"), Some("11.0.2"));
         assert_eq!(choose(&java, "corretto21"), None);
+        let named = owned(&["corretto11", "corretto17"]);
+        assert_eq!(choose(&named, "corretto11"), Some("corretto11"));
+        assert_eq!(choose(&named, "openjdk17"), Some("corretto17"));
+        assert_eq!(choose(&named, "latest"), Some("corretto17"));
     }
 
     fn offer(runtimes: &[(&str, &[&str])]) -> Offered {

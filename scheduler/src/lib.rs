@@ -43,9 +43,9 @@ pub use crate::{
     placement::PREFERENCE_WAIT,
     project::{active_of_project, knows_project, project, projects},
     query::{
-        AttemptRecord, Counts, ResolveError, Scope, SecretsAsked, active_builds, attempt,
-        build_detail, build_phase, build_summary, builds, counts, is_ended, knows_worker,
-        live_attempt, namespaces, resolve, runtime_mistake, secrets_asked, submission, workers,
+        AttemptRecord, Counts, ResolveError, RuntimesFound, Scope, SecretsAsked, active_builds,
+        attempt, build_detail, build_phase, build_summary, builds, counts, is_ended, knows_worker,
+        live_attempt, namespaces, resolve, runtimes, secrets_asked, submission, workers,
     },
     queue::PRIORITY_STEP,
     retention::{RetentionPolicy, overdue},

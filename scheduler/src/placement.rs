@@ -7,7 +7,7 @@ use protocol::{lease::LeaseId, name::WorkerName, runtime::has_all};
 use crate::{
     decide::Turn,
     fact::Fact,
-    queue::{Lines, Ticket, runtimes_of},
+    queue::{Lines, Ticket},
     shares::Share,
     state::{Build, State},
     timer::Timer,
@@ -17,9 +17,9 @@ use crate::{
 /// free. To fetch them takes seconds; to wait longer than that would leave a free worker idle.
 pub const PREFERENCE_WAIT: Duration = Duration::from_secs(2);
 
-/// How many units of a team are looked at for one whose runtimes a free worker offers: a batch with a task for
-/// each version, and builds before it. What comes later waits its turn.
-const LOOKED_AT_MAX: usize = 1_000;
+/// How many different choices of runtimes of a team a worker is looked for: more than a batch over all supported
+/// versions has. Each takes a look at what the free workers offer. What comes later waits its turn.
+const CHOICES_MAX: usize = 64;
 
 /// Gives jobs to free workers until there is no pair left.
 pub(crate) fn assign(turn: &mut Turn<'_>) {
@@ -113,7 +113,7 @@ fn is_before(share: Share, ticket: Ticket, best: &Best<'_>) -> bool {
 /// leaves there others can see.
 fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
     let (presence, queue) = (&state.presence, &state.ledger.index.queue);
-    if queue.has_wanting() {
+    if !queue.wanting().is_empty() {
         return fresh_where_offered(state);
     }
     let (team, worker) = match presence.least_loaded() {
@@ -135,25 +135,30 @@ fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
     Some((*ticket, acquainted.unwrap_or(worker).clone()))
 }
 
-/// As [`fresh`], where units wait that want runtimes: each goes to a worker that offers them, and lets others
+/// As [`fresh`], where units wait that select runtimes: each goes to a worker that offers them, and lets others
 /// pass while none of these is free.
 fn fresh_where_offered(state: &State) -> Option<(Ticket, WorkerName)> {
     let (presence, queue) = (&state.presence, &state.ledger.index.queue);
-    // Where nobody offers any, nothing can be selected, and all are equal.
-    let mut workers = presence.workers();
-    let is_offered = workers.any(|(_, worker)| !worker.offer.runtimes.is_empty());
     let mut best: Best<'_> = None;
     for team in queue.fresh_teams() {
+        if presence.free_for(team).next().is_none() {
+            continue;
+        }
         let share = presence.shares.of(team);
-        let line = queue.fresh(team).into_iter().flatten();
-        for ticket in line.take(LOOKED_AT_MAX) {
+        let plain = queue.fresh(team).and_then(|line| line.first());
+        let wanting = queue.wanting().get(team).into_iter().flatten();
+        let wanting = wanting.filter_map(|(wanted, line)| Some((line.first()?, Some(wanted))));
+        let mut heads: Vec<_> = plain
+            .map(|first| (first, None))
+            .into_iter()
+            .chain(wanting)
+            .collect();
+        heads.sort_unstable_by_key(|(ticket, _)| **ticket);
+        for (ticket, wanted) in heads.into_iter().take(CHOICES_MAX) {
             if !is_before(share, *ticket, &best) {
                 break;
             }
-            let wanted = state.ledger.job(ticket.job);
-            let wanted = wanted.and_then(|(build, _)| runtimes_of(build, ticket.job.index));
             let fits = |name: &&WorkerName| {
-                let wanted = wanted.filter(|_| is_offered);
                 let offer = presence.get(name).map(|worker| &worker.offer.runtimes);
                 wanted.is_none_or(|wanted| offer.is_some_and(|offer| has_all(offer, wanted)))
             };

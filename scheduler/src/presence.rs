@@ -12,6 +12,7 @@ use protocol::{
     build::BuildId,
     lease::{LEASE_TTL, LeaseId},
     name::{ProjectName, Team, WorkerName},
+    runtime::Offered,
     time::Time,
     worker::{Incarnation, WorkerOffer},
 };
@@ -59,7 +60,7 @@ pub(crate) struct Presence {
     pub(crate) departing: BTreeSet<WorkerName>,
     /// Which processes of workers were here and are away: those whose [`Timer::Away`] is set, as far as they
     /// came since the start.
-    away: BTreeMap<WorkerName, Incarnation>,
+    away: BTreeMap<WorkerName, Away>,
     conduct: Conduct,
     acquainted: Acquainted,
     /// Workers that are put aside: those whose [`Timer::Bench`] is set.
@@ -74,6 +75,15 @@ pub(crate) struct Presence {
     pub(crate) timers: Timers,
     /// Builds that something was decided about since they were settled last.
     pub(crate) unsettled: BTreeSet<BuildId>,
+}
+
+/// What is known of a worker that is away.
+#[derive(Clone, Debug)]
+struct Away {
+    /// Its process.
+    incarnation: Incarnation,
+    /// What it offered.
+    runtimes: Offered,
 }
 
 /// A worker that is there.
@@ -190,7 +200,11 @@ impl Presence {
         self.departing.remove(&name);
         let connected = self.workers.remove(&name)?;
         if self.away.len() < AWAY_WORKERS_MAX {
-            self.away.insert(name.clone(), connected.incarnation);
+            let away = Away {
+                incarnation: connected.incarnation,
+                runtimes: connected.offer.runtimes.clone(),
+            };
+            self.away.insert(name.clone(), away);
         }
         self.await_return(&name, now);
         let has_stayed = LEASE_TTL <= now.time.since(connected.since);
@@ -298,6 +312,12 @@ impl Presence {
         self.open.iter().chain(own).map(|(_, name)| name)
     }
 
+    /// The runtimes that workers offer, those included that are away and may come back.
+    pub(crate) fn offered(&self) -> impl Iterator<Item = &Offered> + Clone {
+        let here = self.workers.values().map(|worker| &worker.offer.runtimes);
+        here.chain(self.away.values().map(|away| &away.runtimes))
+    }
+
     /// The workers that keep units and can go on with one.
     pub(crate) fn keepers(&self) -> &BTreeSet<WorkerName> {
         &self.keepers
@@ -346,7 +366,7 @@ impl Presence {
     /// The process of a worker that is there, or that went lately.
     pub(crate) fn process_of(&self, worker: &WorkerName) -> Option<Incarnation> {
         let connected = self.get(worker).map(|connected| connected.incarnation);
-        connected.or_else(|| self.away.get(worker).copied())
+        connected.or_else(|| Some(self.away.get(worker)?.incarnation))
     }
 
     /// From `now` on, if it is not there, a worker is waited for.

@@ -14,7 +14,7 @@ use protocol::{
         BUILDS_LISTED_MAX, BuildDetail, BuildSummary, PhaseDetail, UnitDetail, WorkerSummary,
     },
     name::{Namespace, ProjectName, Team, WorkerName},
-    runtime::{self, Wanted},
+    runtime::{self, Offered, Wanted},
     secret::SecretRef,
     time::WallTime,
 };
@@ -268,12 +268,27 @@ pub fn workers(state: &State, scope: &Scope) -> Vec<WorkerSummary> {
         .collect()
 }
 
-/// What is wrong with the runtimes that a build wants, as things are; `None`: nothing, or no worker is there.
-pub fn runtime_mistake(state: &State, wanted: &Wanted) -> Option<String> {
-    let workers = state.presence.workers();
-    let offers = workers.map(|(_, worker)| &worker.offer.runtimes);
-    let offers: Vec<_> = offers.collect();
-    runtime::mistake(offers.iter().copied(), wanted)
+/// What comes of runtimes that a build wants.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RuntimesFound {
+    /// Nobody offers any, so that nothing can be selected: builds run with what there is.
+    NobodyOffersAny,
+    /// A worker offers them, be it away for a moment.
+    Offered,
+    /// No worker offers them, in `CodeBuild`'s words.
+    Mistake(String),
+}
+
+/// What comes of the runtimes that a build wants, by the workers that are there and those that were lately.
+pub fn runtimes(state: &State, wanted: &Wanted) -> RuntimesFound {
+    let offers = state.presence.offered();
+    if offers.clone().all(Offered::is_empty) {
+        return RuntimesFound::NobodyOffersAny;
+    }
+    match runtime::mistake(offers, wanted) {
+        Some(mistake) => RuntimesFound::Mistake(mistake),
+        None => RuntimesFound::Offered,
+    }
 }
 
 /// Whether a worker is connected, was since the start and in the last day, or still has something on its

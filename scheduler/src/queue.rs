@@ -50,6 +50,8 @@ impl Ticket {
 pub(crate) enum Requirement {
     /// All that serve its team: the unit has not begun.
     Any,
+    /// Those of them that offer these runtimes: the same, of a unit that selects them.
+    Runtimes(Wanted),
     /// Those with this platform: the unit has begun on one.
     Platform(Platform),
     /// Only this one, on this platform: the unit's state is there.
@@ -60,7 +62,7 @@ impl Requirement {
     /// Which workers can run the job `index` of `build`.
     pub(crate) fn of(build: &Build, index: u32) -> Self {
         match &build.unit_of(index).placement {
-            None => Self::Any,
+            None => runtimes_of(build, index).map_or(Self::Any, |of| Self::Runtimes(of.clone())),
             Some(at) if at.is_bound() => Self::Worker(at.worker.clone(), at.platform.clone()),
             Some(at) => Self::Platform(at.platform.clone()),
         }
@@ -79,14 +81,14 @@ type Place = (Requirement, Team, Ticket);
 /// Jobs that wait for a worker.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Queue {
-    /// The first jobs of units.
+    /// The first jobs of units that any worker can begin.
     fresh: Lines,
+    /// The first jobs of units that only workers can begin that offer these runtimes.
+    wanting: BTreeMap<Team, BTreeMap<Wanted, Line>>,
     /// Jobs of units that have begun and can go on wherever the platform is.
     travelling: BTreeMap<Platform, Lines>,
     /// Jobs of units whose state is on one worker.
     bound: BTreeMap<WorkerName, BTreeMap<Platform, Lines>>,
-    /// Those of `fresh` that want runtimes.
-    wanting: BTreeSet<JobId>,
     /// Boxed, because most of them stand in large nodes.
     places: BTreeMap<JobId, Box<Place>>,
 }
@@ -98,21 +100,21 @@ impl Queue {
         let ticket = Ticket::of(build, job);
         let requirement = Requirement::of(build, job.index);
         let team = build.submission.team.clone();
-        let is_fresh = requirement == Requirement::Any;
-        if is_fresh && runtimes_of(build, job.index).is_some() {
-            self.wanting.insert(job);
-        }
-        let lines = match &requirement {
-            Requirement::Any => &mut self.fresh,
-            Requirement::Platform(platform) => self.travelling.entry(platform.clone()).or_default(),
+        let place = (&team, ticket);
+        match &requirement {
+            Requirement::Any => enter(&mut self.fresh, place),
+            Requirement::Runtimes(wanted) => {
+                let of = self.wanting.entry(team.clone()).or_default();
+                of.entry(wanted.clone()).or_default().insert(ticket);
+            }
+            Requirement::Platform(platform) => {
+                let lines = self.travelling.entry(platform.clone()).or_default();
+                enter(lines, place);
+            }
             Requirement::Worker(worker, platform) => {
                 let of = self.bound.entry(worker.clone()).or_default();
-                of.entry(platform.clone()).or_default()
+                enter(of.entry(platform.clone()).or_default(), place);
             }
-        };
-        match lines.get_mut(&team) {
-            Some(line) => drop(line.insert(ticket)),
-            None => drop(lines.insert(team.clone(), Line::from([ticket]))),
         }
         let place = Box::new((requirement, team, ticket));
         self.places.insert(job, place);
@@ -124,9 +126,16 @@ impl Queue {
             return;
         };
         let (requirement, team, ticket) = *place;
-        self.wanting.remove(&job);
         match requirement {
             Requirement::Any => leave(&mut self.fresh, &team, ticket),
+            Requirement::Runtimes(wanted) => {
+                if let Some(of) = self.wanting.get_mut(&team) {
+                    leave(of, &wanted, ticket);
+                    if of.is_empty() {
+                        self.wanting.remove(&team);
+                    }
+                }
+            }
             Requirement::Platform(platform) => {
                 if let Some(lines) = self.travelling.get_mut(&platform) {
                     leave(lines, &team, ticket);
@@ -152,19 +161,24 @@ impl Queue {
         }
     }
 
-    /// The first jobs of units of a team; `None`: there are none.
+    /// The first jobs of units of a team that any worker can begin; `None`: there are none.
     pub(crate) fn fresh(&self, team: &Team) -> Option<&Line> {
         self.fresh.get(team)
     }
 
-    /// Whether a unit that waits to begin wants runtimes.
-    pub(crate) fn has_wanting(&self) -> bool {
-        !self.wanting.is_empty()
+    /// Whether units of a team wait to begin.
+    pub(crate) fn has_fresh(&self, team: &Team) -> bool {
+        self.fresh.contains_key(team) || self.wanting.contains_key(team)
     }
 
     /// The teams that have units that wait to begin.
-    pub(crate) fn fresh_teams(&self) -> impl Iterator<Item = &Team> {
-        self.fresh.keys()
+    pub(crate) fn fresh_teams(&self) -> BTreeSet<&Team> {
+        self.fresh.keys().chain(self.wanting.keys()).collect()
+    }
+
+    /// Units that wait to begin where the runtimes are that they select: by team and runtimes, no line empty.
+    pub(crate) fn wanting(&self) -> &BTreeMap<Team, BTreeMap<Wanted, Line>> {
+        &self.wanting
     }
 
     /// The lines of jobs that can go on wherever a platform is, none of them empty.
@@ -183,21 +197,28 @@ impl Queue {
     }
 }
 
-/// The runtimes that a unit wants whose first job this is; `None`: it wants none, or the job is another.
-pub(crate) fn runtimes_of(build: &Build, index: u32) -> Option<&Wanted> {
+/// The runtimes that a unit selects whose first job this is; `None`: it selects none, or the job is another.
+fn runtimes_of(build: &Build, index: u32) -> Option<&Wanted> {
     match &build.node(index).task {
-        Task::DownloadSource { preface, .. } => {
+        Task::DownloadSource { preface, .. } if preface.selects_runtimes => {
             Some(&preface.runtimes).filter(|wanted| !wanted.is_empty())
         }
         _ => None,
     }
 }
 
-fn leave(lines: &mut Lines, team: &Team, ticket: Ticket) {
-    if let Some(line) = lines.get_mut(team) {
+fn enter(lines: &mut Lines, (team, ticket): (&Team, Ticket)) {
+    match lines.get_mut(team) {
+        Some(line) => drop(line.insert(ticket)),
+        None => drop(lines.insert(team.clone(), Line::from([ticket]))),
+    }
+}
+
+fn leave<K: Ord>(lines: &mut BTreeMap<K, Line>, of: &K, ticket: Ticket) {
+    if let Some(line) = lines.get_mut(of) {
         line.remove(&ticket);
         if line.is_empty() {
-            lines.remove(team);
+            lines.remove(of);
         }
     }
 }

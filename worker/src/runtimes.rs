@@ -34,7 +34,16 @@ pub(crate) fn salted(salt: &str, runtimes: &Runtimes) -> String {
     if runtimes.is_empty() {
         return salt.to_owned();
     }
-    format!("{salt}\0{runtimes:?}")
+    let mut salted = salt.to_owned();
+    for (runtime, versions) in runtimes {
+        for (version, directory) in versions {
+            for part in [runtime, version, &directory.display().to_string()] {
+                salted.push('\0');
+                salted.push_str(part);
+            }
+        }
+    }
+    salted
 }
 
 /// Selects what is wanted.

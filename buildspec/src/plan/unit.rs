@@ -133,6 +133,7 @@ fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Pre
         buildspec: running.path.to_owned(),
         phases: phases.collect(),
         runtimes: runtimes.collect(),
+        selects_runtimes: false,
     }
 }
 

@@ -18,6 +18,7 @@ use protocol::{
     project::{Recipe, is_inline},
     report::Chain,
 };
+use scheduler::RuntimesFound;
 use tokio::task::spawn_blocking;
 
 use crate::farm::Farm;
@@ -91,36 +92,42 @@ pub(super) async fn plan(
     });
     let planned = planned.await.expect("planning does not panic");
     let graph = planned.map_err(|found| PlanningError::Buildspec(described(&path, &found)))?;
-    check_runtimes(farm, &graph).await?;
-    Ok(graph)
+    with_runtimes(farm, graph).await
 }
 
-/// Refuses a build that wants runtimes which no worker offers, although some offer others. Where no worker
-/// offers any, builds run with what there is.
-async fn check_runtimes(farm: &Farm, graph: &JobGraph) -> Result<(), PlanningError> {
-    let mut wanted = BTreeSet::new();
-    for job in &graph.jobs {
-        if let Task::DownloadSource { preface, .. } = &job.task
-            && !preface.runtimes.is_empty()
-        {
-            wanted.insert(preface.runtimes.clone());
-        }
-    }
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let mistake = farm.dispatcher.ask(move |state| {
-        let mut wanted = wanted.iter();
-        wanted.find_map(|wanted| scheduler::runtime_mistake(state, wanted))
+/// Has units run only where the runtimes are that they want, if workers offer any; refuses a build that wants some
+/// which none of these offers. Where no worker offers any, builds run with what there is.
+async fn with_runtimes(farm: &Farm, mut graph: JobGraph) -> Result<JobGraph, PlanningError> {
+    let prefaces = graph.jobs.iter_mut().filter_map(|job| match &mut job.task {
+        Task::DownloadSource { preface, .. } if !preface.runtimes.is_empty() => Some(preface),
+        _ => None,
     });
-    match mistake.await {
-        Ok(Some(mistake)) => {
-            let message = format!("YAML_FILE_ERROR: {mistake}");
-            Err(PlanningError::Buildspec(message))
-        }
-        // Who stops gives the jobs to nobody.
-        Ok(None) | Err(_) => Ok(()),
+    let mut prefaces: Vec<_> = prefaces.collect();
+    let wanted: BTreeSet<_> = prefaces.iter().map(|of| of.runtimes.clone()).collect();
+    if wanted.is_empty() {
+        return Ok(graph);
     }
+    let found = farm.dispatcher.ask(move |state| {
+        let found = wanted
+            .iter()
+            .map(|wanted| scheduler::runtimes(state, wanted));
+        found.collect::<Vec<_>>()
+    });
+    // Who stops gives the jobs to nobody.
+    for found in found.await.unwrap_or_default() {
+        match found {
+            RuntimesFound::NobodyOffersAny => {}
+            RuntimesFound::Offered => {
+                for preface in &mut prefaces {
+                    preface.selects_runtimes = true;
+                }
+            }
+            RuntimesFound::Mistake(mistake) => {
+                return Err(PlanningError::Buildspec(mistake));
+            }
+        }
+    }
+    Ok(graph)
 }
 
 /// A buildspec with the variables of the project over its own.

@@ -44,7 +44,7 @@ impl Presence {
         let build = build_of(fact).and_then(|build| ledger.builds.get(&build));
         if let Some(build) = build {
             let team = &build.submission.team;
-            let waits = ledger.index.queue.fresh(team).is_some();
+            let waits = ledger.index.queue.has_fresh(team);
             self.shares.wait(team, waits);
         }
     }

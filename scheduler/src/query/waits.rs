@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use protocol::{
     name::{Team, WorkerName},
+    runtime::{Wanted, has_all, mistake},
     time::Time,
 };
 
@@ -12,8 +13,7 @@ use crate::{
     fact::Platform,
     index::{Readiness, readiness},
     placement::waits_for_preferred,
-    query::runtime_mistake,
-    queue::{Requirement, runtimes_of},
+    queue::Requirement,
     state::{Build, JobState, State},
     timer::Timer,
 };
@@ -49,8 +49,9 @@ impl<'a> Waits<'a> {
             },
             JobState::Ready => Some(match Requirement::of(build, index) {
                 Requirement::Worker(worker, _) => bound(state, &worker, self.now),
-                Requirement::Any => match self.not_offered(index) {
-                    Some(mistake) => format!("no connected worker will do: {mistake}"),
+                Requirement::Any => self.crowded(None),
+                Requirement::Runtimes(wanted) => match not_offered(state, &wanted) {
+                    Some(why) => why,
                     None => self.crowded(None),
                 },
                 Requirement::Platform(platform) => {
@@ -67,18 +68,24 @@ impl<'a> Waits<'a> {
         }
     }
 
-    /// What is wrong with the runtimes that a unit wants, as things are.
-    fn not_offered(&self, index: u32) -> Option<String> {
-        let wanted = runtimes_of(self.build, index)?;
-        runtime_mistake(self.state, wanted)
-    }
-
     fn crowded(&mut self, platform: Option<Platform>) -> String {
         let (state, team) = (self.state, &self.build.submission.team);
         let text = self.crowded.entry(platform);
         let text = text.or_insert_with_key(|platform| crowded(state, platform.as_ref(), team));
         text.clone()
     }
+}
+
+/// Why no worker will do that is there; `None`: one will, once it is free.
+fn not_offered(state: &State, wanted: &Wanted) -> Option<String> {
+    let workers = state.presence.workers();
+    let offers: Vec<_> = workers.map(|(_, worker)| &worker.offer.runtimes).collect();
+    if offers.iter().any(|offered| has_all(offered, wanted)) {
+        return None;
+    }
+    let why = mistake(offers.into_iter(), wanted);
+    let why = why.unwrap_or_else(|| "none offers runtimes".to_owned());
+    Some(format!("no connected worker will do: {why}"))
 }
 
 fn needed(build: &Build, index: u32, needs: u32) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
-    Config,
+    Config, RuntimesFound,
     tests::{
         check,
         script::{Farm, moment},
@@ -97,6 +97,60 @@ fn a_phase_waits_a_moment_for_the_worker_that_holds_its_layers() {
         4s run b1.a.BUILD on w2 under 2
         ",
     );
+}
+
+#[test]
+fn a_unit_that_selects_runtimes_goes_where_they_are_and_others_pass() {
+    check(
+        "
+        0s  join w1
+        0s  join w2 offers python:3.12 offers java:17
+        0s  submit b1 a:install b:install selects=python:3.x
+        0s  submit b2 build
+        1s  why b1
+        2s  ok w2 0
+        ",
+        "
+        0s run b1.a.INSTALL on w2 under 0
+        0s run b2.BUILD on w1 under 1
+        1s INSTALL: no worker with a free slot (2 connected, all busy)
+        2s b1.a.INSTALL SUCCEEDED
+        2s run b1.b.INSTALL on w2 under 2
+        ",
+    );
+}
+
+#[test]
+fn a_unit_waits_for_who_offers_its_runtimes_and_is_away() {
+    check(
+        "
+        0s  join w1
+        0s  join w2 offers python:3.12
+        0s  leave w2
+        1s  submit b1 install selects=python:3.12
+        2s  why b1
+        3s  join w2 offers python:3.12
+        ",
+        "
+        2s INSTALL: no connected worker will do: none offers runtimes
+        3s run b1.INSTALL on w2 under 0
+        ",
+    );
+}
+
+#[test]
+fn what_runtimes_a_worker_offers_is_known_while_it_is_away() {
+    let wanted = |version: &str| BTreeMap::from([("python".to_owned(), version.to_owned())]);
+    let mut farm = Farm::with(Config::default());
+    farm.play("0s join w1");
+    let found = |farm: &Farm, version| crate::runtimes(farm.scheduler.state(), &wanted(version));
+    assert_eq!(found(&farm, "3.12"), RuntimesFound::NobodyOffersAny);
+    farm.play("0s join w2 offers python:3.12");
+    for line in ["1s tick", "2s leave w2"] {
+        farm.play(line);
+        assert_eq!(found(&farm, "3.12"), RuntimesFound::Offered);
+        assert!(matches!(found(&farm, "3.13"), RuntimesFound::Mistake(_)));
+    }
 }
 
 #[test]

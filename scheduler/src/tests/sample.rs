@@ -9,7 +9,7 @@ use protocol::{
     digest::Digest,
     git::GitSource,
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
-    job::{AttemptResult, FetchedSource, FetchedSources, PhaseCommands, Shell, Task},
+    job::{AttemptResult, FetchedSource, FetchedSources, PhaseCommands, Preface, Shell, Task},
     worker::{Isolation, WorkerOffer},
 };
 
@@ -96,11 +96,36 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
         submission.terms.origin = Some(Origin::of(git));
         submission.terms.recipe = Some(Box::default());
     }
+    let mut selected = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("selects="));
+    if let Some((runtime, version)) = selected.next().and_then(|text| text.split_once(':')) {
+        select(&mut submission.graph, runtime, version);
+    }
     let said = words
         .iter()
         .filter_map(|word| word.strip_prefix("at-once="));
     submission.terms.concurrent_max = said.map(|text| text.parse().unwrap()).next();
     submission
+}
+
+/// Has each unit select a version of a runtime before its first phase.
+fn select(graph: &mut JobGraph, runtime: &str, version: &str) {
+    for unit in 0..graph.units.len() as u32 {
+        let first = graph.jobs.iter_mut().find(|job| job.unit == unit).unwrap();
+        first.task = Task::DownloadSource {
+            variables: BTreeMap::new(),
+            cache: None,
+            unasked: None,
+            shell: Shell::default(),
+            preface: Preface {
+                runtimes: BTreeMap::from([(runtime.to_owned(), version.to_owned())]),
+                selects_runtimes: true,
+                ..Preface::default()
+            },
+            secrets: Vec::new(),
+        };
+    }
 }
 
 fn uploaded(build: &str, words: &[&str]) -> Submission {
@@ -223,7 +248,7 @@ fn task(phase: Phase) -> Task {
             cache: None,
             unasked: None,
             shell: Shell::Sh,
-            preface: protocol::job::Preface::default(),
+            preface: Preface::default(),
             secrets: Vec::new(),
         },
         Phase::UploadArtifacts => Task::UploadArtifacts {

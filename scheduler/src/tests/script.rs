@@ -234,6 +234,11 @@ impl Farm {
                 "base" => offer.base = Digest::of(words.next().unwrap().as_bytes()),
                 "connection" => connection = words.next().map(|word| word.parse().unwrap()),
                 "leaving" => {}
+                "offers" => {
+                    let (runtime, version) = words.next().unwrap().split_once(':').unwrap();
+                    let versions = offer.runtimes.entry(runtime.to_owned()).or_default();
+                    versions.push(version.to_owned());
+                }
                 "team" => team = words.next().unwrap(),
                 "ended" => ended = self.incarnations.get(name).map(|now| Incarnation(now - 1)),
                 "ended-itself" => ended = self.incarnations.get(name).copied().map(Incarnation),
