@@ -15,7 +15,8 @@ use std::{
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use ignore::WalkBuilder;
-use protocol::digest::{Digest, Hasher, hex};
+use protocol::digest::hex;
+use sha2::{Digest as _, Sha256};
 
 /// Prints one digest of all files that match its arguments; for cache keys.
 pub(crate) const HASH_FILES: &str = "codebuild-hash-files";
@@ -95,8 +96,14 @@ pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<E
     }))
 }
 
+/// The patterns that a command is given, relative to where it is: absolute ones too, that lead there.
 fn texts(words: impl Iterator<Item = OsString>) -> Vec<String> {
-    let texts = words.map(|word| word.to_string_lossy().into_owned());
+    let here = std::env::current_dir().unwrap_or_default();
+    let texts = words.map(|word| {
+        let path = Path::new(&word);
+        let path = path.strip_prefix(&here).unwrap_or(path);
+        path.to_string_lossy().into_owned()
+    });
     texts.collect()
 }
 
@@ -117,7 +124,7 @@ fn print(found: Result<String, HashError>) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One digest of the names and contents of all files below `root` that match a pattern: 64 hex digits.
+/// One SHA-256 of the names and contents of all files below `root` that match a pattern: 64 hex digits.
 ///
 /// `*` stays within a directory, `**` does not; files whose names start with a dot match too.
 fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
@@ -140,26 +147,23 @@ fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
         });
     }
     files.sort();
-    let mut all = Hasher::default();
+    let mut all = Sha256::new();
     for path in files {
-        let mut one = Hasher::default();
-        one.update(path.as_os_str().as_encoded_bytes());
-        all.update(one.finish().hash());
+        all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
         let content = hash_file(&root.join(&path));
-        let content = content.map_err(|source| HashError::Read { path, source })?;
-        all.update(content.hash());
+        all.update(content.map_err(|source| HashError::Read { path, source })?);
     }
-    Ok(hex(all.finish().hash()))
+    Ok(hex(&all.finalize()))
 }
 
 /// The digest of a file's content, a piece at a time.
-fn hash_file(path: &Path) -> io::Result<Digest> {
+fn hash_file(path: &Path) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
     let mut piece = vec![0; PIECE_BYTES];
-    let mut content = Hasher::default();
+    let mut content = Sha256::new();
     loop {
         let count = match file.read(&mut piece) {
-            Ok(0) => return Ok(content.finish()),
+            Ok(0) => return Ok(content.finalize().into()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
@@ -224,7 +228,9 @@ mod tests {
     #[test]
     fn content_and_names_count_and_nothing_else() {
         let one = hash(&[("a/lock", "1"), ("other", "x")], &["**/lock"]).unwrap();
-        assert_eq!(one.len(), 64);
+        // What `sha256sum` makes of the digests of the name and of the content.
+        let expected = "d037678f86794526f1396b95ad939fb6e82916bf4f2853d873316b827a8122a1";
+        assert_eq!(one, expected);
         assert_eq!(
             hash(&[("a/lock", "1"), ("other", "y")], &["**/lock"]),
             Ok(one.clone())

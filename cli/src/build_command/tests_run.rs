@@ -3,7 +3,8 @@
 use std::{
     env,
     io::{self, Write as _},
-    process::{Command, ExitCode, Stdio},
+    os::unix::process::ExitStatusExt as _,
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 use clap::Parser;
@@ -14,7 +15,10 @@ use super::shard::{NoStrategy, files_of};
 /// The variable that holds the files of this shard, by line, while its tests run.
 const FILES: &str = "CODEBUILD_CURRENT_SHARD_FILES";
 
-/// The status of a command that a signal has ended, as shells count it.
+/// How many bytes the variable may have: Linux allows a text of the environment 128 KiB with its name.
+const FILES_BYTES_MAX: usize = 127 * 1024;
+
+/// The status of a command that a signal has ended, without the signal's number, as shells count it.
 const ENDED_BY_SIGNAL: u8 = 128;
 
 /// What the command is told.
@@ -46,13 +50,19 @@ enum RunError {
         /// Why.
         source: io::Error,
     },
+    /// The search finds nothing, in any shard: mend it.
+    #[error("the search for test files `{command}` finds none")]
+    NothingFound {
+        /// The search.
+        command: String,
+    },
     /// The search failed: mend it.
     #[error("the search for test files `{command}` failed: {status}")]
     Search {
         /// The search.
         command: String,
         /// How it ended.
-        status: std::process::ExitStatus,
+        status: ExitStatus,
     },
 }
 
@@ -72,23 +82,48 @@ pub(super) fn run(words: impl Iterator<Item = std::ffi::OsString>) -> Result<Exi
 
 fn run_shard(arguments: &Arguments) -> Result<ExitCode, RunError> {
     let strategy = arguments.sharding_strategy.parse()?;
-    let files = files_of(found(&arguments.files_search)?, strategy, shard());
+    let all = found(&arguments.files_search)?;
+    if all.is_empty() {
+        let command = arguments.files_search.clone();
+        return Err(RunError::NothingFound { command });
+    }
+    let files = files_of(all, strategy, shard());
     if files.is_empty() {
         // Without names, most test tools would run all tests.
         println("no test files for this shard");
         return Ok(ExitCode::SUCCESS);
     }
-    let quoted: Vec<_> = files.iter().map(|file| quoted(file)).collect();
-    let command = format!("{} {}", arguments.test_command, quoted.join(" "));
-    let status = shell(&command)
-        .env(FILES, files.join("\n"))
-        .status()
-        .map_err(|source| RunError::Run {
-            command: arguments.test_command.clone(),
-            source,
-        })?;
+    let status = run_tests(&arguments.test_command, &files)?;
+    Ok(ExitCode::from(code_of(status)))
+}
+
+/// Runs the tests of these files. Their names are words of their own for the shell, so that they need no quotes, and
+/// many of them are not too much for one word.
+fn run_tests(tests: &str, files: &[String]) -> Result<ExitStatus, RunError> {
+    let mut command = shell(&format!("{tests} \"$@\""));
+    command.arg("codebuild-tests-run").args(files);
+    let lines = files.join("\n");
+    if lines.len() <= FILES_BYTES_MAX {
+        command.env(FILES, lines);
+    } else {
+        println(&format!(
+            "{FILES} is not set: the names are too many for it"
+        ));
+    }
+    command.status().map_err(|source| RunError::Run {
+        command: tests.to_owned(),
+        source,
+    })
+}
+
+/// The status of a command as shells tell it.
+fn code_of(status: ExitStatus) -> u8 {
+    let by_signal = || {
+        let signal = status.signal().and_then(|signal| u8::try_from(signal).ok());
+        ENDED_BY_SIGNAL + signal.unwrap_or_default().min(127)
+    };
     let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok(ExitCode::from(code.unwrap_or(ENDED_BY_SIGNAL)))
+    code.unwrap_or_else(by_signal)
 }
 
 /// The names that the search prints.
@@ -137,23 +172,43 @@ fn println(text: &str) {
     drop(written);
 }
 
-/// The name as one word for the shell; as it is, if it needs no quotes.
-fn quoted(name: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
-    if !name.is_empty() && name.chars().all(is_plain) {
-        return name.to_owned();
-    }
-    format!("'{}'", name.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_need_it_are_quoted() {
-        assert_eq!(quoted("tests/test_a.py::B"), "tests/test_a.py::B");
-        assert_eq!(quoted("a b's.py"), r"'a b'\''s.py'");
+    fn names_reach_the_tests_as_they_are_however_many_they_are() {
+        let files: Vec<_> = ["a b's.py", "tests/test_a.py::B", "-x"]
+            .map(str::to_owned)
+            .into();
+        let script = tempfile::NamedTempFile::new().unwrap();
+        let check = "test \"$*\" = \"x a b's.py tests/test_a.py::B -x\"";
+        std::fs::write(script.path(), check).unwrap();
+        let tests = format!("/bin/sh {} x", script.path().display());
+        assert!(run_tests(&tests, &files).unwrap().success());
+        let long = "x".repeat(200);
+        let many: Vec<_> = (0..5_000).map(|file| format!("{long}/{file}")).collect();
+        std::fs::write(script.path(), "test $# = 5001").unwrap();
+        assert!(run_tests(&tests, &many).unwrap().success());
+    }
+
+    #[test]
+    fn tests_that_a_signal_ends_fail_with_its_number() {
+        let status = |command| code_of(shell(command).status().unwrap());
+        assert_eq!(status("kill -9 $$"), 137);
+        assert_eq!(status("exit 5"), 5);
+        assert_eq!(status("true"), 0);
+    }
+
+    #[test]
+    fn a_search_that_finds_nothing_at_all_is_an_error() {
+        let arguments = Arguments {
+            test_command: "true".to_owned(),
+            files_search: "true".to_owned(),
+            sharding_strategy: "stability".to_owned(),
+        };
+        let refused = run_shard(&arguments);
+        assert!(matches!(refused, Err(RunError::NothingFound { .. })));
     }
 
     #[test]
