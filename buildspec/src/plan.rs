@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     graph::{Edge, JobGraph, OutcomeSet, Shard, TASKS_MAX, UnitNode},
+    project::{INLINE_BUILDSPEC, is_inline},
     secret::SECRETS_OF_UNIT_MAX,
 };
 
@@ -237,7 +238,11 @@ fn running<'a>(
             spec: of_task,
             phases,
             caches: !request.no_cache,
-            path: path.map_or(request.path.as_str(), |(path, _)| path),
+            path: match path {
+                None => &request.path,
+                Some((text, _)) if is_inline(text) => INLINE_BUILDSPEC,
+                Some((path, _)) => path,
+            },
         }));
     }
     if !missing.is_empty() {

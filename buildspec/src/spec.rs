@@ -109,6 +109,8 @@ impl Phases {
 /// One phase.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PhaseSpec {
+    /// Whether the file has the phase, be it empty.
+    pub is_named: bool,
     /// Run one after another, up to the first that fails.
     pub commands: Vec<String>,
     /// Run after them, also when one failed.

@@ -121,12 +121,15 @@ pub struct FetchedSource {
 /// What comes before the first phase of a buildspec.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Preface {
-    /// Where the buildspec is, relative to the source; empty: nobody knows.
+    /// Where the buildspec is, relative to the source if it is no absolute path; empty: nobody knows.
     pub buildspec: String,
     /// The phases that it has, in order, with the number of their commands.
     pub phases: Vec<(Phase, u32)>,
     /// The versions of runtimes that it asks for, by runtime; variables in them are expanded.
     pub runtimes: BTreeMap<String, String>,
+    /// Whether the job has fetched the source before, and its log has begun with that.
+    #[serde(default)]
+    pub follows_fetch: bool,
     /// Whether only workers are to run it that offer these, because there are some.
     #[serde(default)]
     pub selects_runtimes: bool,

@@ -172,6 +172,9 @@ impl Project {
     }
 }
 
+/// Where the log says that a buildspec is which is no file of the source, as `CodeBuild` has it.
+pub const INLINE_BUILDSPEC: &str = "/codebuild/readonly/buildspec.yml";
+
 /// Whether a project's `buildspec` is the file itself, and not where it is.
 pub fn is_inline(buildspec: &str) -> bool {
     buildspec.contains('\n') || buildspec.trim_start().starts_with('{')

@@ -45,9 +45,14 @@ pub fn timeline(build: &BuildSummary, unit: &UnitDetail) -> Vec<Entry> {
     for phase in unit.phases.iter().filter(entered) {
         line.enter(phase);
     }
-    if let Status::Ended(_) = unit.status {
+    if let Status::Ended(outcome) = unit.status {
         let end = build.ended.filter(|_| unit.identifier.is_none());
-        line.pass(Phase::Finalizing, end.unwrap_or(line.at));
+        let end = end.unwrap_or(line.at);
+        match outcome {
+            // Nothing is finished then.
+            Outcome::Stopped => line.stop(unit, end),
+            _ => line.pass(Phase::Finalizing, end),
+        }
         line.complete();
     }
     line.entries
@@ -113,12 +118,27 @@ impl Line {
         });
     }
 
-    /// No phase of the unit has started: it waits, or has waited in vain.
+    /// The unit was stopped: in the phase that ended so, or before the next one.
+    fn stop(&mut self, unit: &UnitDetail, end: WallTime) {
+        let stopped = Some(Status::Ended(Outcome::Stopped));
+        if self.entries.iter().any(|entry| entry.status == stopped) {
+            return;
+        }
+        if let Some(next) = unit.phases.iter().find(|phase| phase.started.is_none()) {
+            let context = next.context.clone().unwrap_or_default();
+            self.end(next.phase, Outcome::Stopped, (end, context));
+        }
+    }
+
+    /// No phase of the unit has started: it waits, has waited in vain, or was never to run.
     fn never_started(mut self, build: &BuildSummary, unit: &UnitDetail) -> Vec<Entry> {
         let Status::Ended(outcome) = unit.status else {
             self.open(Phase::Queued);
             return self.entries;
         };
+        if outcome == Outcome::Skipped {
+            return Vec::new();
+        }
         let given_up = unit.phases.iter().find(|phase| phase.context.is_some());
         let context = given_up.and_then(|phase| phase.context.clone());
         let end = unit.phases.iter().filter_map(|phase| phase.ended).max();

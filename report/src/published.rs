@@ -149,6 +149,14 @@ impl Published {
         }
     }
 
+    /// A report of a group whose files are not there.
+    pub fn incomplete(group: &str, format: Format) -> Self {
+        Self {
+            status: ReportStatus::Incomplete,
+            ..Self::new(group, format, Vec::new(), Report::empty(format.kind()))
+        }
+    }
+
     /// Adds what another unit of the same batch says of the same group.
     pub fn absorb_shard(&mut self, other: Self) {
         if !self.report.absorb_shard(other.report) {

@@ -196,12 +196,20 @@ fn is_of_the_build(fault: &Fault) -> bool {
 async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault> {
     let assignment = work.assignment;
     let is_first = matches!(assignment.task, Task::DownloadSource { .. });
-    if is_first {
+    // The log begins with whatever comes first.
+    let begins = match &assignment.task {
+        Task::DownloadSource { preface, .. } => !preface.follows_fetch,
+        Task::FetchSources(_) => true,
+        _ => false,
+    };
+    if begins {
         for line in agent_line::OPENING {
             work.say(line).await?;
         }
     }
-    work.say(&agent_line::entering(assignment.phase)).await?;
+    if begins || !is_first {
+        work.say(&agent_line::entering(assignment.phase)).await?;
+    }
     // The first phase says before what it does.
     if !is_first && let Some(verdict) = work.learn_secrets().await? {
         return Ok(PhaseEnd {

@@ -73,6 +73,7 @@ fn phase_spec<'a>(reader: &mut Reader<'a>, entry: &'a Entry) -> PhaseSpec {
         runtimes_of(reader, runtimes, &in_phase("runtime-versions"))
     });
     PhaseSpec {
+        is_named: true,
         commands: reader.commands(fields.entry("commands"), &in_phase("commands")),
         finally: reader.commands(fields.entry("finally"), &in_phase("finally")),
         on_failure: on_failure(reader, fields.get("on-failure"), &in_phase("on-failure")),

@@ -98,7 +98,7 @@ fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
                     _ => None,
                 },
                 exported: exported_of(spec),
-                is_named: is_named(section),
+                is_named: section.is_named,
             }),
             leaves: leaves(phase, section),
         });
@@ -116,15 +116,10 @@ fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
     planned
 }
 
-/// Whether the file has the phase.
-fn is_named(section: &PhaseSpec) -> bool {
-    *section != PhaseSpec::default()
-}
-
 /// What comes before the first phase.
 fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Preface {
     let sections = running.phases.in_order().into_iter();
-    let named = sections.filter(|(_, section)| is_named(section));
+    let named = sections.filter(|(_, section)| section.is_named);
     let phases = named.map(|(phase, section)| (phase, index(section.commands.len())));
     let runtimes = running.phases.install.runtime_versions.iter();
     let runtimes =
@@ -133,6 +128,7 @@ fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Pre
         buildspec: running.path.to_owned(),
         phases: phases.collect(),
         runtimes: runtimes.collect(),
+        follows_fetch: false,
         selects_runtimes: false,
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use protocol::{
     build::{Outcome, PhaseContext},
-    job::{AttemptResult, FetchedSources},
+    graph::JobGraph,
+    job::{AttemptResult, FetchedSources, Task},
     lease::LeaseId,
     name::WorkerName,
 };
@@ -62,7 +63,7 @@ async fn planned(
     farm: &Farm,
     submission: &Submission,
     fetched: &FetchedSources,
-) -> Result<protocol::graph::JobGraph, PlanningError> {
+) -> Result<JobGraph, PlanningError> {
     let Some(recipe) = &submission.terms.recipe else {
         let message = "the build is planned already".to_owned();
         return Err(PlanningError::Cache(message));
@@ -78,7 +79,13 @@ async fn planned(
     };
     let held = held.hold(farm, submission.build, true).await;
     held.map_err(|refused| PlanningError::Cache(refused.message))?;
-    plan(recipe, primary, farm).await
+    let mut graph = plan(recipe, primary, farm).await?;
+    if let Some(Task::DownloadSource { preface, .. }) =
+        graph.jobs.first_mut().map(|job| &mut job.task)
+    {
+        preface.follows_fetch = true;
+    }
+    Ok(graph)
 }
 
 /// How the fetching ends if nothing can be made of what was fetched.

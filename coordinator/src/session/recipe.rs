@@ -8,7 +8,7 @@ use protocol::{
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
     job::{FetchSources, PhaseCommands, Task},
     message::{Refusal, client::SubmitBuild},
-    project::{CacheKind, Project, ProjectSource, Recipe},
+    project::{CacheKind, INLINE_BUILDSPEC, Project, ProjectSource, Recipe},
 };
 use scheduler::{Origin, Terms};
 
@@ -20,10 +20,14 @@ pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Recipe {
     let given = Some(build.buildspec.as_str()).filter(|text| !text.is_empty());
     let named = Some(build.buildspec_path.as_str()).filter(|path| !path.is_empty());
     // A file that is named goes over the project's own text.
-    let buildspec = given.or_else(|| inline.filter(|_| named.is_none()));
+    let inline = inline.filter(|_| named.is_none() && given.is_none());
+    let place = match inline {
+        Some(_) => INLINE_BUILDSPEC,
+        None => named.or(path).unwrap_or(BUILDSPEC),
+    };
     Recipe {
-        buildspec: buildspec.map(str::to_owned),
-        buildspec_path: named.or(path).unwrap_or(BUILDSPEC).to_owned(),
+        buildspec: given.or(inline).map(str::to_owned),
+        buildspec_path: place.to_owned(),
         variables: build.variables.clone(),
         env: project.env.clone(),
         batch: build.batch,
@@ -163,7 +167,7 @@ mod tests {
         check(("", ""), None, (None, "buildspec.yml"));
         check(("", ""), Some(""), (None, "buildspec.yml"));
         check(("", ""), Some("ci/a.yml"), (None, "ci/a.yml"));
-        check(("", ""), Some(inline), (Some(inline), "buildspec.yml"));
+        check(("", ""), Some(inline), (Some(inline), INLINE_BUILDSPEC));
         check(("", "b.yml"), Some(inline), (None, "b.yml"));
         check(("text", "b.yml"), Some("ci/a.yml"), (Some("text"), "b.yml"));
     }

@@ -129,6 +129,28 @@ fn a_phase_has_one_of_six_statuses() {
 }
 
 #[test]
+fn what_was_never_to_run_has_no_phases() {
+    let phases = [(SKIPPED, None, Some(3_000)), (SKIPPED, None, Some(3_000))];
+    assert_eq!(timeline(&build(Some(4_000)), &unit(SKIPPED, &phases)), []);
+}
+
+#[test]
+fn what_is_stopped_is_so_in_its_current_phase_and_then_completed() {
+    let stopped = Status::Ended(Outcome::Stopped);
+    let expected = "SUBMITTED SUCCEEDED, QUEUED SUCCEEDED, PROVISIONING SUCCEEDED, \
+                    DOWNLOAD_SOURCE SUCCEEDED, INSTALL STOPPED, COMPLETED -";
+    for install in [Some(2_500), None] {
+        let phases = [
+            (GOOD, Some(1_500), Some(2_000)),
+            (stopped, install, Some(3_000)),
+            (stopped, None, Some(3_000)),
+        ];
+        let entries = timeline(&build(Some(3_000)), &unit(stopped, &phases));
+        assert_eq!(shown(&entries), expected);
+    }
+}
+
+#[test]
 fn a_duration_is_in_whole_seconds() {
     let phases = [(GOOD, Some(1_000), Some(3_999))];
     let entries = timeline(&build(None), &unit(Status::InProgress, &phases));

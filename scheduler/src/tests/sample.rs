@@ -111,7 +111,7 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
 
 /// Has each unit select a version of a runtime before its first phase.
 fn select(graph: &mut JobGraph, runtime: &str, version: &str) {
-    for unit in 0..graph.units.len() as u32 {
+    for (unit, _) in (0..).zip(graph.units.clone()) {
         let first = graph.jobs.iter_mut().find(|job| job.unit == unit).unwrap();
         first.task = Task::DownloadSource {
             variables: BTreeMap::new(),

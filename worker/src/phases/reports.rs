@@ -11,13 +11,13 @@ use std::{
 
 use ::report::{
     DISCOVERED_FILES_MAX, DISCOVERY_TIME_MAX, DISCOVERY_VARIABLE, FILE_BYTES_MAX, Format,
-    HEAD_BYTES, PATTERN_VARIABLE, Published, Report, detect, group_name, is_candidate, is_enabled,
-    parse,
+    HEAD_BYTES, PATTERN_VARIABLE, Published, Report, ReportStatus, detect, group_name,
+    is_candidate, is_enabled, parse,
 };
 use cache::{
     client::CacheClient,
     file::read_file,
-    globs::{View, find_artifacts},
+    globs::{GlobError, View, find_artifacts},
     upload::upload_blob,
 };
 use protocol::{
@@ -151,6 +151,12 @@ async fn keep(work: &Work<'_>, published: &Published) -> Result<Option<ReportRef
     };
     let files = published.files.len();
     let group = &published.group;
+    if published.status == ReportStatus::Incomplete {
+        work.say(&format!(
+            "Report {group} is incomplete: report files not found in build"
+        ))
+        .await?;
+    }
     work.say(&format!(
         "{found} report {group} from {files} file(s): {summary}"
     ))
@@ -200,6 +206,11 @@ impl Reading {
             name => name.parse::<Format>().map_err(|error| error.to_string())?,
         };
         let found = self.find(spec)?;
+        if found.is_empty() {
+            let group = self.in_shard(group(&self.project, &spec.group));
+            self.published.push(Published::incomplete(&group, format));
+            return Ok(());
+        }
         if FILES_MAX < found.len() {
             return Err(format!(
                 "{} report files, at most {FILES_MAX} are read",
@@ -238,7 +249,8 @@ impl Reading {
         }
     }
 
-    fn find(&self, spec: &ReportSpec) -> Result<Vec<TreePath>, String> {
+    /// The files of a group, each once: links may lead to one several times.
+    fn find(&self, spec: &ReportSpec) -> Result<BTreeSet<TreePath>, String> {
         let spec = ArtifactsSpec {
             files: spec.files.clone(),
             base_directory: spec.base_directory.clone(),
@@ -251,9 +263,7 @@ impl Reading {
         };
         match find_artifacts(view, &spec) {
             Ok(found) => Ok(found.files.into_values().collect()),
-            Err(cache::globs::GlobError::NoArtifacts) => {
-                Err("report files not found in build".to_owned())
-            }
+            Err(GlobError::NoArtifacts | GlobError::NoBaseDirectory { .. }) => Ok(BTreeSet::new()),
             Err(error) => Err(Chain(&error).to_string()),
         }
     }
@@ -300,7 +310,8 @@ impl Reading {
                     files: vec![pattern.clone()],
                     ..ReportSpec::default()
                 };
-                self.find(&spec).unwrap_or_default()
+                let found = self.find(&spec).unwrap_or_default();
+                found.into_iter().collect()
             }
         };
         let mut files: Vec<_> = found
@@ -457,13 +468,17 @@ mod tests {
             read.problems,
             [
                 "[unit: [error processing report: [cov.xml: expected element type <testsuite> but have <coverage>]]]",
-                "[none: [report files not found in build]]",
                 "[odd: [unknown report format `TAP`]]",
             ]
         );
+        assert_eq!(read.published[0].status, ReportStatus::Failed);
+        assert_eq!(read.published[1].status, ReportStatus::Incomplete);
         assert_eq!(
             said(&read),
-            ["barn-unit a.xml 2 tests: 1 succeeded, 1 failed"]
+            [
+                "barn-unit a.xml 2 tests: 1 succeeded, 1 failed",
+                "barn-none  0 tests"
+            ]
         );
     }
 
