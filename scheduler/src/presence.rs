@@ -1,6 +1,7 @@
 //! Presence: who is there now, and what runs out when. Not journalled: after a start it is made anew.
 
 mod acquainted;
+mod connected;
 mod follow;
 
 use std::{
@@ -14,10 +15,11 @@ use protocol::{
     name::{ProjectName, Team, WorkerName},
     runtime::Offered,
     time::Time,
-    worker::{Incarnation, WorkerOffer},
+    worker::Incarnation,
 };
 
-use self::acquainted::Acquainted;
+pub(crate) use self::connected::Connected;
+use self::{acquainted::Acquainted, connected::Away};
 use crate::{
     conduct::Conduct,
     event::{Ignored, Now, SessionId},
@@ -75,64 +77,6 @@ pub(crate) struct Presence {
     pub(crate) timers: Timers,
     /// Builds that something was decided about since they were settled last.
     pub(crate) unsettled: BTreeSet<BuildId>,
-}
-
-/// What is known of a worker that is away.
-#[derive(Clone, Debug)]
-struct Away {
-    /// Its process.
-    incarnation: Incarnation,
-    /// What it offered.
-    runtimes: Offered,
-}
-
-/// A worker that is there.
-#[derive(Clone, Debug)]
-pub(crate) struct Connected {
-    pub(crate) session: SessionId,
-    pub(crate) team: Team,
-    pub(crate) incarnation: Incarnation,
-    /// Which connection of that process it is.
-    pub(crate) connection: u64,
-    pub(crate) offer: Box<WorkerOffer>,
-    pub(crate) platform: Platform,
-    /// Whether it said that it leaves.
-    pub(crate) is_leaving: bool,
-    /// Whether it has given up what it keeps of units.
-    pub(crate) has_handed_over: bool,
-    /// When it came.
-    since: Time,
-    /// The leases whose results it has brought, the latest [`TAKEN_MAX`] of them.
-    taken: BTreeSet<LeaseId>,
-    /// The last renewal's number.
-    sequence: Option<u64>,
-    /// The load under which it stands among the free ones; `None`: it does not.
-    listed: Option<u32>,
-}
-
-impl Connected {
-    /// A worker that has just come.
-    pub(crate) fn new(
-        (session, team): (SessionId, Team),
-        (incarnation, connection): (Incarnation, u64),
-        offer: Box<WorkerOffer>,
-        now: Now,
-    ) -> Self {
-        Self {
-            session,
-            team,
-            incarnation,
-            connection,
-            platform: Platform::of(&offer),
-            offer,
-            is_leaving: false,
-            has_handed_over: false,
-            since: now.time,
-            taken: BTreeSet::new(),
-            sequence: None,
-            listed: None,
-        }
-    }
 }
 
 impl Presence {

@@ -1,4 +1,4 @@
-//! Retention.
+//! Retention: what is deleted when there is too much, and whose.
 
 use std::time::Duration;
 
