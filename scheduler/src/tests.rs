@@ -8,6 +8,7 @@ mod conduct;
 mod drain;
 mod facts;
 mod leases;
+mod leaving_again;
 mod placement;
 mod projects;
 mod queries;
@@ -16,6 +17,7 @@ mod retention;
 mod sample;
 mod script;
 mod snapshots;
+mod stops;
 mod workers;
 
 use crate::tests::script::Farm;
