@@ -164,10 +164,10 @@ impl Published {
             return;
         }
         self.status = match (self.status, other.status) {
+            (ReportStatus::Failed, _) | (_, ReportStatus::Failed) => ReportStatus::Failed,
             (ReportStatus::Incomplete, _) | (_, ReportStatus::Incomplete) => {
                 ReportStatus::Incomplete
             }
-            (ReportStatus::Failed, _) | (_, ReportStatus::Failed) => ReportStatus::Failed,
             (ReportStatus::Succeeded, ReportStatus::Succeeded) => ReportStatus::Succeeded,
         };
         self.files.extend(other.files);
@@ -300,13 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn units_of_a_batch_are_one_report_which_fails_if_one_does() {
+    fn units_of_a_batch_are_one_report_which_fails_if_one_does_and_lacks_what_one_lacks() {
         let good = br#"<testsuite name="s"><testcase name="m"/></testsuite>"#;
         let of = |bytes: &[u8], file: &str| {
             let report = parse(Format::JunitXml, bytes).unwrap();
             Published::new("g", Format::JunitXml, vec![file.to_owned()], report)
         };
+        let missing = || Published::incomplete("g", Format::JunitXml);
         let mut merged = of(good, "b.xml");
+        merged.absorb_shard(missing());
+        assert_eq!(merged.status, ReportStatus::Incomplete);
+        assert_eq!(merged.report.summary(), "1 test: 1 succeeded");
+        let mut merged = of(good, "b.xml");
+        merged.absorb_shard(missing());
         merged.absorb_shard(of(JUNIT, "a.xml"));
         merged.absorb_shard(of(good, "b.xml"));
         assert_eq!(merged.status, ReportStatus::Failed);

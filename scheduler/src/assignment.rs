@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use protocol::{
     access::{Grant, SignedGrant},
+    arn,
     blob::TreeRef,
     build::{Outcome, Phase, Rerun},
     graph::Shard,
@@ -165,6 +166,7 @@ fn input(build: &Build, lease: &Lease) -> JobInput {
 
 fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, String> {
     let submission = &build.submission;
+    let project = &submission.project;
     let unit = build.node(job.index).unit as usize;
     let started = build.started.unwrap_or_default();
     let version = &submission.source_version;
@@ -177,14 +179,17 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
     };
     let set = [
         ("BATCH_BUILD_IDENTIFIER", identifier.clone()),
-        (
-            "BUILD_ID",
-            Some(submission.build.qualified(&submission.project)),
-        ),
+        ("BUILD_ARN", Some(arn::of_build(project, submission.build))),
+        ("BUILD_ID", Some(submission.build.qualified(project))),
         ("BUILD_NUMBER", Some(build.number.to_string())),
         ("BUILD_SUCCEEDING", Some(u8::from(succeeding).to_string())),
         ("INITIATOR", Some(submission.initiator.clone())),
         ("LOG_PATH", Some(log)),
+        ("PROJECT_ARN", Some(arn::of_project(project))),
+        (
+            "PROJECT_UUID",
+            Some(arn::uuid_of_project(&submission.team, project)),
+        ),
         ("RESOLVED_SOURCE_VERSION", version.clone()),
         (
             "SOURCE_REPO_URL",

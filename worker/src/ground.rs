@@ -10,6 +10,7 @@ use std::{
 };
 
 use protocol::{
+    arn,
     job::{Shell, ShellState},
     message::work::Assignment,
     snapshot::Snapshot,
@@ -126,14 +127,41 @@ impl Ground {
             ("HOME", bytes(&self.home())),
             ("CI", b"true".to_vec()),
             ("CODEBUILD_CI", b"true".to_vec()),
+            ("CODEBUILD_BUILD_IMAGE", image(site).into_bytes()),
             ("CODEBUILD_SRC_DIR", bytes(&self.source())),
         ];
         variables.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            // The owner may pass one on.
+            let region = variables.entry(name.to_owned());
+            region.or_insert_with(|| arn::REGION.as_bytes().to_vec());
+        }
+        self.add_go_paths(&mut variables);
         if let Self::Host { unit, .. } = self {
             variables.insert("TMPDIR".to_owned(), bytes(&unit.join(TEMPORARY)));
         }
         variables
     }
+
+    /// Sets where Go looks for packages: where it does by itself, and in the directory of sources.
+    fn add_go_paths(&self, variables: &mut BTreeMap<String, Vec<u8>>) {
+        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+        let source = self.source();
+        let own = bytes(source.parent().unwrap_or(&source));
+        let before = variables.remove("GOPATH");
+        let before = before.unwrap_or_else(|| bytes(&self.home().join("go")));
+        variables.insert("GOPATH".to_owned(), [&before[..], &own[..]].join(&b':'));
+        variables.insert("CODEBUILD_GOPATH".to_owned(), own);
+    }
+}
+
+/// What stands for the image of the environment: how builds are kept apart here, and for what processors.
+fn image(site: &Site) -> String {
+    let isolation = match site.isolation {
+        Isolation::Namespace => "namespace",
+        Isolation::Host => "host",
+    };
+    format!("grange/{isolation}:{}", std::env::consts::ARCH)
 }
 
 /// Where temporary files of a unit at level `host` are, below its directory.

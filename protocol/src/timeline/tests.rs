@@ -120,7 +120,11 @@ fn a_phase_has_one_of_six_statuses() {
             (GOOD, Some(1_500), Some(2_000)),
             (status, entered.then_some(2_500), ended),
         ];
-        let entries = timeline(&build(None), &unit(Status::InProgress, &phases));
+        let mut entries = timeline(&build(None), &unit(Status::InProgress, &phases));
+        // Nor are the phases of a unit that ended so and never began.
+        let waited = [(status, None, ended)];
+        entries.extend(timeline(&build(Some(3_000)), &unit(status, &waited)));
+        entries.retain(|entry| entry.phase != Phase::Completed);
         for entry in entries {
             let status = entry.status.map(Status::as_str).unwrap();
             assert!(known.contains(&status), "{status}");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::{
     access::Trust,
+    arn,
     build::{BuildId, Outcome, Status},
     job::JobId,
     lease::LeaseId,
@@ -300,6 +301,8 @@ fn an_assignment_says_the_occasion_and_allows_what_the_phase_needs() {
     assert_eq!(assignment.time_left, Duration::from_secs(3600 - 62));
     assert_eq!(assignment.input, JobInput::Snapshot(blob("fail")));
     assert!(!assignment.succeeding);
+    let app = "app".parse().unwrap();
+    let uuid = arn::uuid_of_project(&"red".parse().unwrap(), &app);
     let told: Vec<String> = assignment
         .variables
         .iter()
@@ -309,11 +312,14 @@ fn an_assignment_says_the_occasion_and_allows_what_the_phase_needs() {
         told,
         [
             "CODEBUILD_BATCH_BUILD_IDENTIFIER=a".to_owned(),
+            format!("CODEBUILD_BUILD_ARN={}", arn::of_build(&app, BuildId(1))),
             format!("CODEBUILD_BUILD_ID=app:{id}"),
             "CODEBUILD_BUILD_NUMBER=1".to_owned(),
             "CODEBUILD_BUILD_SUCCEEDING=0".to_owned(),
             "CODEBUILD_INITIATOR=ann".to_owned(),
             format!("CODEBUILD_LOG_PATH={id}/a"),
+            format!("CODEBUILD_PROJECT_ARN={}", arn::of_project(&app)),
+            format!("CODEBUILD_PROJECT_UUID={uuid}"),
             "CODEBUILD_RESOLVED_SOURCE_VERSION=c0ffee".to_owned(),
             "CODEBUILD_SOURCE_VERSION=c0ffee".to_owned(),
             "CODEBUILD_START_TIME=1000000".to_owned(),

@@ -13,7 +13,6 @@ phases:
     commands:
       - echo $CODEBUILD_INITIATOR $CODEBUILD_LOG_PATH
       - test $CODEBUILD_SRC_DIR = $PWD && echo here
-      - case $PATH in *:*/bin) echo appended ;; esac
 ",
     );
     let summary = &done.status["summary"];
@@ -24,7 +23,62 @@ phases:
     );
     assert_eq!(
         done.printed(),
-        [said.as_str(), "here", "appended"],
+        [said.as_str(), "here"],
+        "{}",
+        done.built.stdout
+    );
+}
+
+#[test]
+fn builds_and_projects_have_names_that_tools_can_take_apart() {
+    let done = build(
+        "\
+phases:
+  build:
+    commands:
+      - echo $CODEBUILD_BUILD_ARN
+      - echo $CODEBUILD_PROJECT_ARN
+      - echo $CODEBUILD_PROJECT_UUID | wc -c
+      - test ${CODEBUILD_BUILD_ARN#*:build/} = $CODEBUILD_BUILD_ID && echo same
+",
+    );
+    let id = done.status["summary"]["build"].as_str().unwrap();
+    let printed = done.printed();
+    let project = printed[1].strip_prefix("arn:aws:codebuild:us-east-1:000000000000:project/");
+    let project = project.unwrap_or_else(|| panic!("{printed:?}"));
+    let arn = format!("arn:aws:codebuild:us-east-1:000000000000:build/{project}:{id}");
+    assert_eq!(printed, [&arn, printed[1], "37", "same"]);
+}
+
+#[test]
+fn the_region_is_in_both_variables_and_a_build_may_set_its_own() {
+    let lines = "\
+env:
+  variables: {AWS_REGION: eu-west-1}
+phases:
+  build:
+    commands:
+      - echo $AWS_REGION $AWS_DEFAULT_REGION
+";
+    assert_eq!(build(lines).printed(), ["eu-west-1 us-east-1"]);
+}
+
+#[test]
+fn the_image_and_the_paths_of_go_and_of_programs_are_set() {
+    let done = build(
+        "\
+phases:
+  build:
+    commands:
+      - case $CODEBUILD_BUILD_IMAGE in grange/*:*) echo image ;; esac
+      - test $GOPATH = $HOME/go:$CODEBUILD_GOPATH && echo gopath
+      - case $CODEBUILD_SRC_DIR in $CODEBUILD_GOPATH/*) echo source ;; esac
+      - case $PATH in */codebuild/bin) echo programs ;; esac
+",
+    );
+    assert_eq!(
+        done.printed(),
+        ["image", "gopath", "source", "programs"],
         "{}",
         done.built.stdout
     );
