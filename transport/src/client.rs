@@ -14,6 +14,7 @@ use quinn::{EndpointConfig, TokioRuntime};
 
 use crate::{
     config::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
+    congestion::Congestion,
     connection::{CLOSE_DONE, Connection},
     credentials::Credentials,
     dial::{CONNECT_LIMIT, ConnectError, Dial},
@@ -147,7 +148,8 @@ fn member(credentials: &Credentials, datagram: u16) -> Result<quinn::ClientConfi
         source,
     });
     let mut config = config?;
-    config.transport_config(config::client_transport(datagram));
+    let congestion = Congestion::default();
+    config.transport_config(config::client_transport(datagram, congestion));
     Ok(config)
 }
 

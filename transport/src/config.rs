@@ -10,10 +10,12 @@ use std::{
 use aws_lc_rs::rand;
 use quinn::{
     AckFrequencyConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout,
-    MtuDiscoveryConfig, TransportConfig, VarInt, congestion::CubicConfig,
+    MtuDiscoveryConfig, TransportConfig, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
+
+use crate::congestion::{self, Congestion};
 
 /// Four keep-alives: three may be lost before a side gives the other up. Well before leases end (20 s):
 /// who is silent is gone, and gets no job, by the time that its jobs are given to others.
@@ -54,7 +56,7 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const CONNECTION_ID_BYTES: usize = 8;
 
 /// The part that both sides have in common.
-fn common(datagram: u16) -> TransportConfig {
+fn common(datagram: u16, congestion: Congestion) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 seconds are below 2^62 ms");
     let mut acknowledge = AckFrequencyConfig::default();
@@ -63,8 +65,6 @@ fn common(datagram: u16) -> TransportConfig {
         .max_ack_delay(Some(ACKNOWLEDGE_WITHIN));
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(datagram);
-    let mut congestion = CubicConfig::default();
-    congestion.initial_window(FIRST_FLIGHT_BYTES);
     config
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -73,7 +73,7 @@ fn common(datagram: u16) -> TransportConfig {
         .send_window(SEND_WINDOW_BYTES)
         .ack_frequency_config(Some(acknowledge))
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(Arc::new(congestion))
+        .congestion_controller_factory(congestion::factory(congestion, FIRST_FLIGHT_BYTES))
         // Neither unidirectional streams nor datagrams are spoken here.
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);
@@ -81,15 +81,15 @@ fn common(datagram: u16) -> TransportConfig {
 }
 
 /// What a client says to a server: it takes no streams, since only clients open them.
-pub(crate) fn client_transport(datagram: u16) -> Arc<TransportConfig> {
-    let mut config = common(datagram);
+pub(crate) fn client_transport(datagram: u16, congestion: Congestion) -> Arc<TransportConfig> {
+    let mut config = common(datagram, congestion);
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     Arc::new(config)
 }
 
 /// What a server says to a stranger: one stream, for a Hello. [`admit`] allows more.
-pub(crate) fn server_transport() -> Arc<TransportConfig> {
-    let mut config = common(DATAGRAM_BYTES_MAX);
+pub(crate) fn server_transport(congestion: Congestion) -> Arc<TransportConfig> {
+    let mut config = common(DATAGRAM_BYTES_MAX, congestion);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));

@@ -25,6 +25,7 @@ use tracing::debug;
 use crate::{
     certificate::{Certificate, ParseCertificateError, peer_certificate},
     config::{self, DATAGRAM_BYTES_MAX},
+    congestion::Congestion,
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
     stream::{Stream, StreamError},
@@ -36,7 +37,7 @@ const HELLO_BYTES_MAX: usize = 4 * 1024;
 /// How long a refusal or a certificate may take to arrive before this side goes on all the same.
 const DELIVERY_WAIT: Duration = Duration::from_secs(2);
 
-/// What a server lets clients take.
+/// What a server lets clients take, and how it sends to them.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ServerLimits {
     /// How many connections there may be at once, strangers included.
@@ -47,6 +48,8 @@ pub struct ServerLimits {
     pub streams: u32,
     /// How long a stranger may take for TLS and Hello.
     pub handshake: Duration,
+    /// How it finds out how much it may send.
+    pub congestion: Congestion,
 }
 
 impl Default for ServerLimits {
@@ -61,6 +64,7 @@ impl Default for ServerLimits {
             streams: 256,
             // Three tries at a lost datagram, which are 1, 2 and 4 seconds apart.
             handshake: Duration::from_secs(10),
+            congestion: Congestion::default(),
         }
     }
 }
@@ -154,7 +158,7 @@ impl Server {
         credentials: &Credentials,
         limits: ServerLimits,
     ) -> Result<Self, BindError> {
-        let tls = tls_config(credentials)?;
+        let tls = tls_config(credentials, limits.congestion)?;
         let socket = |source| BindError::Socket { listen, source };
         let endpoint = quinn::Endpoint::new(
             endpoint_config(credentials),
@@ -229,7 +233,7 @@ impl Server {
     /// If the credentials are damaged; the old ones stay in use.
     pub fn replace_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
         self.endpoint
-            .set_server_config(Some(tls_config(credentials)?));
+            .set_server_config(Some(tls_config(credentials, self.limits.congestion)?));
         Ok(())
     }
 }
@@ -243,8 +247,11 @@ impl fmt::Debug for Server {
     }
 }
 
-fn tls_config(credentials: &Credentials) -> Result<quinn::ServerConfig, BindError> {
-    tls::server(credentials).map_err(|source| BindError::Credentials {
+fn tls_config(
+    credentials: &Credentials,
+    congestion: Congestion,
+) -> Result<quinn::ServerConfig, BindError> {
+    tls::server(credentials, congestion).map_err(|source| BindError::Credentials {
         identity: Box::new(credentials.identity.clone()),
         source,
     })

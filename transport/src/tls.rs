@@ -18,7 +18,7 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{authority::fingerprint, config, credentials::Credentials};
+use crate::{authority::fingerprint, config, congestion::Congestion, credentials::Credentials};
 
 /// What both sides say in ALPN. It stays when [`PROTOCOL`](protocol::version::PROTOCOL) moves, so that
 /// programs of two versions get as far as telling each other their versions.
@@ -69,7 +69,10 @@ fn roots(authority: &[u8]) -> Result<Arc<RootCertStore>, rustls::Error> {
 }
 
 /// The server's side. Clients may come without a certificate; one that they bring has to be the farm's.
-pub(crate) fn server(credentials: &Credentials) -> Result<quinn::ServerConfig, TlsError> {
+pub(crate) fn server(
+    credentials: &Credentials,
+    congestion: Congestion,
+) -> Result<quinn::ServerConfig, TlsError> {
     let provider = provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(
         roots(credentials.authority())?,
@@ -93,7 +96,7 @@ pub(crate) fn server(credentials: &Credentials) -> Result<quinn::ServerConfig, T
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(config::server_transport());
+    config.transport_config(config::server_transport(congestion));
     Ok(config)
 }
 
@@ -131,7 +134,11 @@ pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfi
     tls.enable_early_data = false;
     tls.resumption = Resumption::disabled();
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-    config.transport_config(config::client_transport(config::DATAGRAM_BYTES_MAX));
+    let congestion = Congestion::default();
+    config.transport_config(config::client_transport(
+        config::DATAGRAM_BYTES_MAX,
+        congestion,
+    ));
     Ok(config)
 }
 

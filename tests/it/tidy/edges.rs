@@ -74,6 +74,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const OWNERS: &[(&str, &str)] = &[
     ("bincode", "protocol"),
     ("quinn", "transport"),
+    ("quinn-proto", "transport"),
     ("rustls", "transport"),
     ("rcgen", "transport"),
     ("aws-lc-rs", "transport"),
