@@ -189,6 +189,8 @@ pub(crate) async fn cache() -> Cache {
         hold: Duration::from_secs(600),
         metrics_listen: None,
         salvage: false,
+        limits: crate::server::Limits::default(),
+        congestion: transport::Congestion::default(),
     };
     let stop = CancellationToken::new();
     let (ready, address) = oneshot::channel();

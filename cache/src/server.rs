@@ -3,6 +3,7 @@
 mod access;
 mod chunks;
 mod entries;
+mod rates;
 mod refusal;
 mod session;
 #[cfg(test)]
@@ -19,8 +20,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use transport::{BindError, Credentials, GrantKeyError, GrantVerifier, Server, ServerLimits};
+use transport::{
+    BindError, Congestion, Credentials, GrantKeyError, GrantVerifier, Server, ServerLimits,
+};
 
+pub use self::rates::Limits;
+use self::rates::Teams;
 pub use crate::store::{Damage, OpenStoreError};
 use crate::{
     metrics,
@@ -45,6 +50,10 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     /// Whether a store that is too damaged to open is opened all the same, without what is damaged.
     pub salvage: bool,
+    /// What one connection and one team may have it move.
+    pub limits: Limits,
+    /// How it finds out how much it may send to a client.
+    pub congestion: Congestion,
 }
 
 /// Why the cache does not run.
@@ -117,6 +126,7 @@ struct Context {
     puts: Semaphore,
     /// How many bytes the store may take on the disk.
     budget: u64,
+    teams: Teams,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -191,7 +201,11 @@ async fn bind(
     let credentials = renewed.borrow_and_update().clone();
     let verifier = GrantVerifier::new(credentials.grant_key())
         .map_err(|source| RunError::GrantKey { source })?;
-    let server = Server::bind(options.listen, &credentials, ServerLimits::default());
+    let limits = ServerLimits {
+        congestion: options.congestion,
+        ..ServerLimits::default()
+    };
+    let server = Server::bind(options.listen, &credentials, limits);
     let server = server.map_err(|source| RunError::Bind { source })?;
     let listener = match options.metrics_listen {
         Some(listen) => {
@@ -222,6 +236,8 @@ async fn serve(
     } = bound;
     // The end of the writer ends all the rest, too.
     let stop = stop.child_token();
+    // Requests that are under way when the cache stops still want the store looked after.
+    let served = CancellationToken::new();
     let mut tasks = JoinSet::new();
     if let Some(listener) = listener {
         let (store, stop) = (store.clone(), stop.clone());
@@ -236,7 +252,7 @@ async fn serve(
         store.clone(),
         options.budget,
         options.hold,
-        stop.clone(),
+        served.clone(),
     ));
     tasks.spawn(scrub(store.clone(), stop.clone()));
     info!(listen = %server.local_addr(), directory = %options.directory.display(), "cache runs");
@@ -250,11 +266,13 @@ async fn serve(
         closures: Semaphore::new(CLOSURES_AT_ONCE),
         puts: Semaphore::new(CLOSURES_AT_ONCE),
         budget: options.budget,
+        teams: Teams::new(options.limits),
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;
     let writer_ended = context.store.writer_has_ended();
     stop.cancel();
+    served.cancel();
     server.close();
     server.idle().await;
     while tasks.join_next().await.is_some() {}

@@ -1,6 +1,8 @@
 //! From settings to what the services take.
 
-use std::{collections::BTreeMap, env, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap, env, net::SocketAddr, num::NonZeroU64, path::Path, time::Duration,
+};
 
 use anyhow::Context as _;
 use protocol::name::WorkerName;
@@ -43,6 +45,12 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
         hold: Duration::from_secs(file.hold_minutes.get().saturating_mul(60)),
         metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
         salvage: false,
+        limits: cache::server::Limits {
+            connection_rate: file.connection_bytes_per_second_max.map(NonZeroU64::get),
+            team_rate: file.team_bytes_per_second_max.map(NonZeroU64::get),
+            team_in_flight: file.team_bytes_in_flight_max.get(),
+        },
+        congestion: file.congestion,
     }
 }
 

@@ -18,6 +18,7 @@ use protocol::{
     worker::Isolation,
 };
 use serde::{Deserialize, Serialize};
+use transport::Congestion;
 
 /// Where the coordinator listens unless told otherwise: on all interfaces would open a farm to the
 /// network that was meant for one machine.
@@ -126,6 +127,14 @@ pub(crate) struct CacheFile {
     pub(crate) free_bytes_min: u64,
     /// How long a chunk stays after the cache said that it has it.
     pub(crate) hold_minutes: NonZeroU64,
+    /// How many bytes one connection moves in a second.
+    pub(crate) connection_bytes_per_second_max: Option<NonZeroU64>,
+    /// How many bytes all connections of a team move in a second.
+    pub(crate) team_bytes_per_second_max: Option<NonZeroU64>,
+    /// How many bytes may be on their way to readers of one team.
+    pub(crate) team_bytes_in_flight_max: NonZeroU64,
+    /// How it finds out how much it may send.
+    pub(crate) congestion: Congestion,
 }
 
 impl Default for CacheFile {
@@ -140,6 +149,10 @@ impl Default for CacheFile {
             bytes_max: 50 << 30,
             free_bytes_min: 1 << 30,
             hold_minutes: not_zero(120),
+            connection_bytes_per_second_max: None,
+            team_bytes_per_second_max: None,
+            team_bytes_in_flight_max: not_zero(256 << 20),
+            congestion: Congestion::default(),
         }
     }
 }

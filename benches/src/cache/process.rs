@@ -23,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use transport::{Authority, Client, Connection, Credentials, GrantSigner};
+use transport::{Authority, Client, Congestion, Connection, Credentials, GrantSigner};
 
 use super::{eviction, reads};
 use crate::{clock::wall, report::say};
@@ -42,6 +42,16 @@ pub(crate) enum Role {
     Cache(CachePlan),
     /// Serves a cache whose holds are short; says its address.
     ShortHolds { plan: CachePlan, hold_millis: u64 },
+    /// The same as `Cache`, with a congestion controller.
+    FarCache {
+        plan: CachePlan,
+        congestion: Congestion,
+    },
+    /// The same as `Pump`, with a congestion controller.
+    FarPump {
+        farm: PathBuf,
+        congestion: Congestion,
+    },
     /// A client that puts and looks up entries, or holds some; says what came of it.
     Entries(eviction::Load),
     /// Serves bytes from memory; says its address.
@@ -72,13 +82,19 @@ pub(crate) struct CachePlan {
 pub(crate) fn play(role: &str) -> Result<()> {
     allocator::few_arenas();
     match serde_json::from_str(role)? {
-        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD)),
+        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD, Congestion::default())),
+        Role::FarCache { plan, congestion } => {
+            runtime()?.block_on(serve_cache(plan, HOLD, congestion))
+        }
+        Role::FarPump { farm, congestion } => {
+            runtime()?.block_on(reads::serve_pump(&farm, congestion))
+        }
         Role::ShortHolds { plan, hold_millis } => {
             let hold = Duration::from_millis(hold_millis);
-            runtime()?.block_on(serve_cache(plan, hold))
+            runtime()?.block_on(serve_cache(plan, hold, Congestion::default()))
         }
         Role::Entries(load) => runtime()?.block_on(eviction::play(load)),
-        Role::Pump { farm } => runtime()?.block_on(reads::serve_pump(&farm)),
+        Role::Pump { farm } => runtime()?.block_on(reads::serve_pump(&farm, Congestion::default())),
         Role::Load(load) => say(&runtime()?.block_on(reads::load(load))?),
     }
 }
@@ -88,7 +104,7 @@ pub(crate) fn runtime() -> Result<Runtime> {
     Ok(Builder::new_multi_thread().enable_all().build()?)
 }
 
-async fn serve_cache(plan: CachePlan, hold: Duration) -> Result<()> {
+async fn serve_cache(plan: CachePlan, hold: Duration, congestion: Congestion) -> Result<()> {
     let options = server::Options {
         listen: ([127, 0, 0, 1], 0).into(),
         directory: plan.directory,
@@ -97,6 +113,8 @@ async fn serve_cache(plan: CachePlan, hold: Duration) -> Result<()> {
         hold,
         metrics_listen: None,
         salvage: false,
+        limits: server::Limits::default(),
+        congestion,
     };
     let (ready, listens) = oneshot::channel();
     let mut running = JoinSet::new();

@@ -105,7 +105,8 @@ pub(super) async fn report_damage(
 /// What is sent for some chunks, and the room that it takes until then.
 struct Outgoing {
     window: Window,
-    _room: OwnedSemaphorePermit,
+    /// Of the connection, and of the team.
+    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 /// Some chunks with their headers, as they are sent.
@@ -130,12 +131,19 @@ pub(super) async fn read(
     let retired = retired.map_err(|trouble| of_trouble(&trouble))?;
     // While one window is on its way, the next is read.
     let (ready, mut outgoing) = mpsc::channel(1);
+    let share = context.teams.share(&team);
     let look_up = async move {
         let mut first = 0;
         while let Some(asked) = next_window(&mut chunks) {
             let (team, count) = (team.clone(), asked.len());
             let bytes = asked.iter().map(transfer_bytes).sum::<u64>();
-            let room = reserve(&session.read_room, bytes).await;
+            // Who waits here holds nothing yet.
+            session.pace.wait(context.teams.clock(), bytes).await;
+            share.pace.wait(context.teams.clock(), bytes).await;
+            let room = (
+                reserve(&session.read_room, bytes).await,
+                share.reserve(bytes).await,
+            );
             let looking_up = context.reserve_digests(count).await;
             let answers = context
                 .store
@@ -265,11 +273,14 @@ pub(super) async fn write(
 ) -> Result<CacheReply, Refusal> {
     session.access().chunks(team, Clock::wall())?;
     let mut tally = Tally::default();
+    let share = context.teams.share(team);
     let mut keeping = JoinSet::new();
     let mut index = 0_u32;
     while let Some(header) = next_header(receive, index).await? {
         // Only what can hold up nobody but this connection is kept while the client is waited for.
         let bytes = arriving_bytes(&header);
+        session.pace.wait(context.teams.clock(), bytes).await;
+        share.pace.wait(context.teams.clock(), bytes).await;
         let arriving = reserve(&session.arriving_room, bytes).await;
         let value = next_value(receive, &header).await?;
         let bytes = bytes + header.digest.size();

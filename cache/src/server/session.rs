@@ -28,6 +28,7 @@ use super::{
     Context,
     access::Access,
     chunks, entries,
+    rates::{Limits, Pace},
     refusal::{chain, invalid},
 };
 use crate::clock::Clock;
@@ -50,6 +51,9 @@ const DIGESTS_AT_ONCE: usize = 2 * DIGESTS_MAX;
 /// How many bytes of chunks one connection may have in the cache that are on their way to it: who does
 /// not read holds no more than this.
 const READ_ROOM_BYTES: usize = 4 << 20;
+/// How long requests that are under way may go on when the cache stops: what a client needs to send the rest of
+/// some chunks and hear that they are durable.
+const GRACE_TIME: Duration = Duration::from_secs(5);
 
 /// What the streams of one connection share.
 #[derive(Debug)]
@@ -58,17 +62,19 @@ pub(super) struct Session {
     pub(super) arriving_room: Arc<Semaphore>,
     pub(super) write_room: Arc<Semaphore>,
     pub(super) read_room: Arc<Semaphore>,
+    pub(super) pace: Pace,
     receiving: Semaphore,
     digests: Semaphore,
 }
 
 impl Session {
-    fn new(identity: Identity) -> Self {
+    fn new(identity: Identity, limits: &Limits) -> Self {
         Self {
             access: Mutex::new(Access::new(identity)),
             arriving_room: Arc::new(Semaphore::new(ARRIVING_ROOM_BYTES)),
             write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
             read_room: Arc::new(Semaphore::new(READ_ROOM_BYTES)),
+            pace: Pace::of_connection(limits),
             receiving: Semaphore::new(RECEIVED_AT_ONCE),
             digests: Semaphore::new(DIGESTS_AT_ONCE),
         }
@@ -117,7 +123,8 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
         Err(error) => return debug!(error = %chain(&error), "handshake failed"),
     };
     info!(%remote, who = %identity, program, "connected");
-    let session = streams(&connection, Session::new(identity.clone()), context, stop);
+    let session = Session::new(identity.clone(), context.teams.limits());
+    let session = streams(&connection, session, context, stop);
     let is_revoked = |revoked: &Arc<[Revocation]>| {
         let mut revoked = revoked.iter();
         revoked.any(|revocation| revocation.covers(&identity, issued))
@@ -181,6 +188,10 @@ async fn streams(
         let (session, context) = (Arc::clone(&session), Arc::clone(&context));
         streams.spawn(async move { answer(stream, &session, &context).await });
     }
+    let ended = async { while streams.join_next().await.is_some() {} };
+    if stop.is_cancelled() && timeout(GRACE_TIME, ended).await.is_err() {
+        debug!("requests were under way when the cache stopped");
+    }
 }
 
 /// Answers one request.
@@ -206,15 +217,22 @@ async fn answer(mut stream: Stream, session: &Session, context: &Context) {
         stream.receive.stop();
     }
     let answer = match answer {
-        Ok(None) => return stream.send.finish(),
+        Ok(None) => return finish(stream).await,
         Ok(Some(reply)) => Ok(reply),
         Err(refusal) => Err(refusal),
     };
     match timeout(STALL_TIME, stream.send.message(&answer)).await {
-        Ok(Ok(())) => stream.send.finish(),
+        Ok(Ok(())) => finish(stream).await,
         Ok(Err(error)) => debug!(error = %chain(&error), "answer not sent"),
         Err(_elapsed) => stream.send.reset(),
     }
+}
+
+/// Ends an answer, and waits until the client has all of it: a connection that is closed before drops the
+/// rest.
+async fn finish(mut stream: Stream) {
+    stream.send.finish();
+    stream.send.stopped().await;
 }
 
 /// Counts what was refused: forged or expired grants, what somebody may not do, what makes no sense.

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::{Options, RunError, bind, open, run_renewed, serve};
+use super::{Limits, Options, RunError, bind, open, run_renewed, serve};
 use crate::{
     client::{CacheClient, CacheError, ReadChunk, Written},
     clock::Clock,
@@ -75,6 +75,8 @@ impl Farm {
             hold: Duration::from_secs(600),
             metrics_listen: None,
             salvage: false,
+            limits: Limits::default(),
+            congestion: transport::Congestion::default(),
         }
     }
 

@@ -92,6 +92,8 @@ impl TestFarm {
             hold: Duration::from_secs(60),
             metrics_listen: None,
             salvage: false,
+            limits: cache::server::Limits::default(),
+            congestion: transport::Congestion::default(),
         };
         let (told, ready) = oneshot::channel();
         let stop = CancellationToken::new();

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use protocol::access::Role as Member;
 use tokio::task::JoinSet;
-use transport::{Connection, Server, ServerLimits, Stream};
+use transport::{Congestion, Connection, Server, ServerLimits, Stream};
 
 use super::Took;
 use crate::{
@@ -26,10 +26,14 @@ const WARM_BYTES: u64 = 64 << 20;
 /// # Errors
 ///
 /// If the port cannot be had.
-pub(crate) async fn serve_pump(farm: &Path) -> Result<()> {
+pub(crate) async fn serve_pump(farm: &Path, congestion: Congestion) -> Result<()> {
     let credentials = credentials(farm, Member::Cache)?;
     let listen = ([127, 0, 0, 1], 0).into();
-    let server = Server::bind(listen, &credentials, ServerLimits::default())?;
+    let limits = ServerLimits {
+        congestion,
+        ..ServerLimits::default()
+    };
+    let server = Server::bind(listen, &credentials, limits)?;
     say(&server.local_addr())?;
     let mut connections = JoinSet::new();
     while let Some(arriving) = server.accept().await {
@@ -67,7 +71,7 @@ pub(crate) async fn receive(
     datagram: u16,
 ) -> Result<Took> {
     let connection = dial(farm, address, datagram).await?;
-    take(&connection, WARM_BYTES).await?;
+    take(&connection, WARM_BYTES.min(bytes)).await?;
     let watch = Stopwatch::start();
     let pieces = take(&connection, bytes).await?;
     Ok(Took::of(watch.elapsed(), pieces, bytes))

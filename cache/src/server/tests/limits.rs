@@ -1,6 +1,6 @@
 //! What one member may take, so that it holds nothing up for others.
 
-use protocol::message::cache::{CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding};
+use protocol::message::cache::{CacheReply, CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding};
 use tokio::time::timeout;
 
 use super::*;
@@ -63,4 +63,120 @@ async fn members_who_ask_for_much_and_do_not_read_it_hold_up_no_others() {
     let other = farm.client("blue", Role::Developer).await;
     let asked = timeout(PROMPT, missing(&other, b"x")).await;
     assert!(asked.expect("nothing is held up"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_team_over_its_rate_waits_and_another_does_not() {
+    let mut farm = Farm::start().await;
+    farm.end().await;
+    let limits = Limits {
+        team_rate: Some(10_000_000),
+        ..Limits::default()
+    };
+    farm.run_with(Options {
+        limits,
+        ..farm.options()
+    })
+    .await;
+    let chunks: Vec<_> = (0..4).map(|seed| content(seed, 2 << 20)).collect();
+    let digests: Vec<_> = chunks.iter().map(|chunk| Digest::of(chunk)).collect();
+    // Two connections of one team share its rate.
+    let red = [
+        farm.client("red", Role::Developer).await,
+        farm.client("red", Role::Developer).await,
+    ];
+    write(&red[0], &chunks).await.unwrap();
+    let blue = farm.client("blue", Role::Developer).await;
+    let clock = Clock::start();
+    let slow = async {
+        let (one, two) = tokio::join!(read(&red[0], &digests), read(&red[1], &digests));
+        assert_eq!(one.unwrap().len() + two.unwrap().len(), 8);
+        clock.now()
+    };
+    let quick = async {
+        write(&blue, &chunks[..1]).await.unwrap();
+        read(&blue, &digests[..1]).await.unwrap();
+    };
+    let (took, ()) = tokio::join!(slow, quick);
+    // 16 MiB at 10 MB/s, and what may be taken at once.
+    assert!(protocol::time::Time(1_400_000) < took, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_a_team_that_do_not_read_hold_up_no_other_team() {
+    let mut farm = Farm::start().await;
+    farm.end().await;
+    let limits = Limits {
+        team_in_flight: 8 << 20,
+        ..Limits::default()
+    };
+    farm.run_with(Options {
+        limits,
+        ..farm.options()
+    })
+    .await;
+    let there = content(1, 2 << 20);
+    for owner in ["red", "blue"] {
+        let writer = farm.client(owner, Role::Developer).await;
+        write(&writer, std::slice::from_ref(&there)).await.unwrap();
+    }
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let connection = farm.connect("red", Role::Developer).await;
+        let mut stream = connection.open().await.unwrap();
+        let request = CacheRequest::ReadChunks {
+            team: team("red"),
+            chunks: vec![Digest::of(&there); 1_000],
+        };
+        stream.send.message(&request).await.unwrap();
+        stalled.push((connection, stream));
+    }
+    let other = farm.client("blue", Role::Developer).await;
+    let digest = Digest::of(&there);
+    let asked = timeout(PROMPT, read(&other, &[digest])).await;
+    assert_eq!(asked.expect("nothing is held up").unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_stops_takes_the_rest_of_what_is_on_its_way() {
+    let mut farm = Farm::start().await;
+    let connection = farm.connect("red", Role::Developer).await;
+    let bytes = content(1, 100_000);
+    let mut stream = connection.open().await.unwrap();
+    let request = CacheRequest::WriteChunks { team: team("red") };
+    stream.send.message(&request).await.unwrap();
+    let header = ChunkHeader {
+        index: 0,
+        digest: Digest::of(&bytes),
+        encoding: Encoding::Raw,
+        body_bytes: 100_000,
+    };
+    stream.send.message(&header).await.unwrap();
+    stream
+        .send
+        .bytes(bytes[..50_000].to_vec().into())
+        .await
+        .unwrap();
+    // What has an answer came after that.
+    let client = CacheClient::new(connection, team("red"));
+    assert!(missing(&client, &bytes).await);
+    farm.stop.cancel();
+    stream
+        .send
+        .bytes(bytes[50_000..].to_vec().into())
+        .await
+        .unwrap();
+    stream.send.finish();
+    let answer = stream
+        .receive
+        .message::<Result<CacheReply, Refusal>>()
+        .await;
+    assert!(matches!(
+        answer,
+        Ok(Some(Ok(CacheReply::Written { chunks: 1, .. })))
+    ));
+    farm.running.join_next().await.unwrap().unwrap().unwrap();
+    farm.run().await;
+    let client = farm.client("red", Role::Developer).await;
+    assert!(!missing(&client, &bytes).await);
 }
