@@ -8,6 +8,7 @@ mod memory;
 mod presence;
 mod process;
 mod reads;
+mod relay;
 mod trees;
 mod writes;
 
@@ -30,6 +31,8 @@ pub(crate) enum Part {
     Writes,
     /// Which of two million chunks are there
     Presence,
+    /// A long path that loses something: restores beside a pump, and four that share it
+    Relay,
     /// What the server takes with many connections, and after much was stored
     Memory,
 }
@@ -53,6 +56,7 @@ pub(crate) fn measure(part: Option<Part>, pairs: u32, stored: u64) -> Result<Vec
             Part::Trees => trees::measure(pairs)?,
             Part::Writes => writes::measure(pairs)?,
             Part::Presence => presence::measure(pairs)?,
+            Part::Relay => relay::measure(pairs)?,
             Part::Memory => memory::measure(stored)?,
         });
     }

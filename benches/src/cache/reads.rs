@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use self::peers::Peers;
 pub(crate) use self::{
     client::{Load, load},
-    pump::serve_pump,
+    pump::{receive, serve_pump},
 };
 use super::process::{self, CachePlan, Process, Role};
 use crate::{
