@@ -93,7 +93,9 @@ impl Store {
     /// Evicts entries and gets the disk back, until the files take no more than they are to.
     async fn make_room(&self, budget: u64, swept: &mut Swept) -> Result<(), Trouble> {
         let mut room = self.measure(budget).await?;
-        if room.is_short() && self.shared.sizes.blob_file() * 2 < room.used.log {
+        // What the disk is short of may be taken by the log alone.
+        let is_short = room.is_short() || self.is_short_of_room();
+        if is_short && self.shared.sizes.blob_file() * 2 < room.used.log {
             // The log keeps what the files have too.
             self.blocking(|store| Ok(store.shared.rocks()?.flush()?))
                 .await?;

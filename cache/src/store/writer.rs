@@ -15,6 +15,7 @@ use super::{
     change::{Applied, Change, Surroundings},
     error::Trouble,
     gate::Admitted,
+    rocks::Rocks,
     row::Totals,
     staged::Staged,
 };
@@ -32,6 +33,11 @@ const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 /// what waits for it, and goes on waiting with the next try. Half of it is what reads have to end by
 /// themselves: some windows of chunks to clients that take them.
 const RETIRE_TIME: Duration = Duration::from_secs(4);
+
+/// How long the writer waits for a log to go that is not needed any more, and how often it looks: files are
+/// deleted a little later.
+const LINGER_INTERVAL: Duration = Duration::from_millis(5);
+const LINGER_LOOKS: usize = 40;
 
 /// A change, and who waits for it.
 #[derive(Debug)]
@@ -85,7 +91,7 @@ impl Writer {
             Ok(rocks) => rocks,
             Err(trouble) => return refuse(group, &trouble),
         };
-        let room = self.shared.check_room(bytes);
+        let room = self.room(&rocks, bytes);
         let around = Surroundings {
             clock: &self.shared.clock,
             holds: &self.shared.holds,
@@ -144,6 +150,35 @@ impl Writer {
             // Who has gone does not want to know.
             let _gone = reply.send(applied);
         }
+    }
+
+    /// Whether the disk has room for `bytes` more. Much that is in memory only, and the log that has it too,
+    /// goes to its files first if there is none: the log is what takes the room when the disk does not keep
+    /// up.
+    fn room(&self, rocks: &Rocks, bytes: u64) -> Result<(), Trouble> {
+        /// How much is worth a flush, as a divisor of what a blob file has.
+        const WORTH_DIVISOR: u64 = 4;
+        let Err(mut full) = self.shared.check_room(bytes) else {
+            return Ok(());
+        };
+        let flushed = rocks.buffered_bytes();
+        let is_worth_it = self.shared.sizes.blob_file() / WORTH_DIVISOR <= flushed;
+        if !is_worth_it || self.shared.free()? < flushed {
+            return Err(full);
+        }
+        if let Err(error) = rocks.flush() {
+            // Whoever writes next meets it.
+            warn!(%error, "not flushed on a disk that is nearly full");
+            return Err(full);
+        }
+        for _ in 0..LINGER_LOOKS {
+            match self.shared.check_room(bytes) {
+                Ok(()) => return Ok(()),
+                Err(trouble) => full = trouble,
+            }
+            std::thread::sleep(LINGER_INTERVAL);
+        }
+        Err(full)
     }
 
     /// What came of a change, unless rows that it needed are damaged: then that is to be mended first.

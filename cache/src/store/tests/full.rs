@@ -185,6 +185,42 @@ async fn a_disk_that_is_smaller_than_the_budget_makes_room_instead_of_refusing()
     writer.join();
 }
 
+/// What the log takes comes back when what is in memory goes to its files, so nothing is refused for that.
+#[tokio::test]
+async fn a_disk_that_is_filled_by_the_log_is_written_on() {
+    const MARK: u64 = 16 << 20;
+    let Some(mount) = Mount::new(256) else { return };
+    let (store, writer) = open(&mount, MARK);
+    let mut chunks = Vec::new();
+    for seed in 0..48 {
+        let bytes = noise(seed, CHUNK);
+        chunks.push((write(&store, "red", &bytes).await.unwrap().1, bytes));
+    }
+    let rocks = store.shared.rocks().unwrap();
+    let unflushed = rocks.buffered_bytes();
+    assert!(40 << 20 < unflushed, "{unflushed}");
+    drop(rocks);
+    // Enough to flush, and not enough besides.
+    let filler = mount.fill(unflushed + MARK / 2);
+    let bytes = noise(100, CHUNK);
+    let (new, digest) = write(&store, "red", &bytes).await.unwrap();
+    assert!(new);
+    chunks.push((digest, bytes));
+    for (digest, bytes) in &chunks {
+        assert_eq!(read(&store, "red", *digest).as_ref(), Some(bytes));
+    }
+    // What the disk really has no room for is refused all the same, and soon.
+    fs::remove_file(&filler).unwrap();
+    mount.fill(MARK / 2);
+    for seed in 300..310 {
+        let refused = write(&store, "red", &noise(seed, CHUNK)).await.unwrap_err();
+        assert!(matches!(refused, Trouble::Full { .. }), "{refused:?}");
+    }
+    assert_eq!(store.stopped(), None);
+    drop(store);
+    writer.join();
+}
+
 #[tokio::test]
 async fn what_makes_room_gets_through_a_store_that_has_stopped_on_a_full_disk() {
     const MARK: u64 = 16 << 20;
