@@ -21,6 +21,7 @@ mod rebuild;
 mod rocks;
 pub(crate) mod row;
 mod scrub;
+mod settings;
 mod sizes;
 mod slot;
 mod space;

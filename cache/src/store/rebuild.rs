@@ -58,6 +58,18 @@ pub(super) fn mark(directory: &Path, doomed: &str) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
 }
 
+/// Removes the log of a database that does not open with it.
+pub(super) fn remove_log(directory: &Path) {
+    // What cannot be removed stops the next try to open it.
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    for file in files.map(|file| file.path()) {
+        if file.extension().is_some_and(|found| found == "log") {
+            tracing::warn!(file = %file.display(), "what this has is lost: it is damaged, and tables are, too");
+            let _stays = fs::remove_file(&file);
+        }
+    }
+}
+
 /// Notes that mending has ended.
 pub(super) fn unmark(directory: &Path) -> io::Result<()> {
     match fs::remove_file(directory.join(MARKER)) {

@@ -9,13 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
-    DBPinnableSlice, DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, ReadOptions,
-    WriteBatch, WriteOptions,
+    Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBPinnableSlice, Direction,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use self_cell::self_cell;
 
-use super::{rebuild, sizes::Sizes};
+use super::{
+    rebuild,
+    settings::{LeftOut, column_options, database_options},
+    sizes::Sizes,
+};
 
 /// A table of the database.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -90,27 +93,18 @@ pub(crate) enum Care {
     Usual,
     /// To be mended: nothing is compacted meanwhile, which would meet what is damaged.
     Mending,
-    /// The same, and what is damaged so far that it would keep the database from opening is left out: in
-    /// the log all behind the first such byte.
+    /// The same, and what is damaged so far that it would keep the database from opening is left out, as
+    /// little as does.
     Salvage,
 }
 
 /// What blocks of rows may take in memory, in bytes, for all columns together: who may know of two million
 /// chunks.
 const BLOCK_CACHE_BYTES: usize = 128 << 20;
-/// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
-/// pointer to them would be.
-const BLOB_BYTES_MIN: u64 = 512;
 const ALL_BUFFERS: &str = "rocksdb.cur-size-all-mem-tables";
 const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
 const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
-/// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
-/// with 64 MiB to a file, what is read often stays open.
-const OPEN_FILES_MAX: i32 = 512;
-/// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
-const MESSAGES_BYTES_MAX: usize = 1 << 20;
-const MESSAGES_FILES_MAX: usize = 4;
 
 /// A key and its value.
 pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
@@ -138,8 +132,28 @@ impl fmt::Debug for Rocks {
 impl Rocks {
     /// Opens the database in `directory`, or makes one, with files and buffers of these sizes.
     pub(crate) fn open(directory: &Path, sizes: Sizes, care: Care) -> Result<Self, rocksdb::Error> {
+        if care == Care::Salvage {
+            for left_out in [LeftOut::LogBehindDamage, LeftOut::Tables] {
+                match Self::open_without((directory, sizes), care, left_out) {
+                    Err(error) if is_damage(&error) => {
+                        tracing::warn!(%error, ?left_out, "the database does not open without this");
+                    }
+                    opened => return opened,
+                }
+            }
+            rebuild::remove_log(directory);
+            return Self::open_without((directory, sizes), care, LeftOut::Log);
+        }
+        Self::open_without((directory, sizes), care, LeftOut::Nothing)
+    }
+
+    fn open_without(
+        (directory, sizes): (&Path, Sizes),
+        care: Care,
+        left_out: LeftOut,
+    ) -> Result<Self, rocksdb::Error> {
         let blocks = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let options = database_options(sizes, care);
+        let options = database_options(sizes, left_out);
         let there = match directory.join("CURRENT").exists() {
             true => DB::list_cf(&options, directory)?,
             false => Vec::new(),
@@ -419,58 +433,4 @@ pub(crate) fn is_damage_of_blob(error: &rocksdb::Error) -> bool {
     // The kind is the same for both; these are the words that the library has for its blob files.
     let said = error.as_ref();
     is_damage(error) && !said.contains(".sst") && (said.contains("blob") || said.contains("Blob"))
-}
-
-fn database_options(sizes: Sizes, care: Care) -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    // After a crash the log may end in the middle of a record that nobody was told of: that is cut.
-    // Anything else that is wrong with it stops the start. `PointInTime`, the default, would silently
-    // drop everything behind the first damaged byte, acknowledged or not; `AbsoluteConsistency` would
-    // not start after any crash.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    // A log file that is gone or too short as a whole is damage, too.
-    options.set_track_and_verify_wals_in_manifest(true);
-    if care == Care::Salvage {
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_track_and_verify_wals_in_manifest(false);
-        options.set_paranoid_checks(false);
-    }
-    options.set_max_open_files(OPEN_FILES_MAX);
-    options.set_max_total_wal_size(sizes.log());
-    options.set_db_write_buffer_size(sizes.buffers());
-    // A flush and a compaction.
-    options.set_max_background_jobs(2);
-    // What is written in the background goes to the disk little by little, so that the syncs of the log
-    // do not wait behind it.
-    options.set_bytes_per_sync(1 << 20);
-    options.set_log_level(LogLevel::Warn);
-    options.set_max_log_file_size(MESSAGES_BYTES_MAX);
-    options.set_keep_log_file_num(MESSAGES_FILES_MAX);
-    options
-}
-
-fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(cache);
-    // Ten bits: one lookup in a hundred of a key that is not there reads a block in vain.
-    blocks.set_bloom_filter(10.0, false);
-    blocks.set_format_version(6);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&blocks);
-    options.set_write_buffer_size(sizes.rows_buffer());
-    if column == Column::Chunks {
-        options.set_write_buffer_size(sizes.chunks_buffer());
-        options.set_enable_blob_files(true);
-        options.set_min_blob_size(BLOB_BYTES_MIN);
-        options.set_blob_file_size(sizes.blob_file());
-        // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
-        // garbage collection each would write a part of all chunks anew. See `reclaim`.
-        options.set_enable_blob_gc(false);
-        // Only keys and pointers are here: a fraction of what the default expects.
-        options.set_target_file_size_base(4 << 20);
-        options.set_max_bytes_for_level_base(32 << 20);
-    }
-    options
 }

@@ -50,6 +50,17 @@ async fn filled(is_compacted: bool) -> Fixture {
     fixture
 }
 
+/// The same store once more.
+fn copied(fixture: &Fixture) -> Fixture {
+    let directory = fixture.crash_image();
+    let (store, writer) = open(directory.path());
+    Fixture {
+        store,
+        writer,
+        directory,
+    }
+}
+
 fn compact(store: &Store) {
     let rocks = store.shared.rocks().unwrap();
     let mut options = CompactOptions::default();
@@ -101,6 +112,25 @@ fn flipped(fixture: Fixture, path: &Path, place: impl Fn(usize) -> usize) -> Fix
         store,
         writer,
         directory,
+    }
+}
+
+/// Opens what is so damaged that it does not open by itself.
+fn salvaged(image: TempDir) -> Fixture {
+    let options = |salvage| StoreOptions {
+        directory: image.path().to_owned(),
+        budget: UNLIMITED,
+        free_low_water: 0,
+        hold: HOLD,
+        salvage,
+    };
+    let refused = Store::open(options(false)).unwrap_err();
+    assert!(refused.is_damage(), "{refused}");
+    let (store, writer) = Store::open(options(true)).unwrap();
+    Fixture {
+        store,
+        writer,
+        directory: image,
     }
 }
 
@@ -202,10 +232,11 @@ async fn a_flipped_bit_in_a_table_costs_what_was_beside_it_and_nothing_else() {
         Column::Closures,
     ];
     for is_compacted in [false, true] {
+        let whole = filled(is_compacted).await;
         for finder in [Finder::Read, Finder::Scrub, Finder::Compaction] {
             for column in columns {
                 let what = format!("{column:?} {finder:?} {is_compacted}");
-                let fixture = filled(is_compacted).await;
+                let fixture = copied(&whole);
                 let table = table_of(&fixture, column);
                 let fixture = flipped(fixture, &table, |length| length / 3);
                 meet(&fixture.store, finder).await;
@@ -224,8 +255,9 @@ async fn a_flipped_bit_in_a_table_costs_what_was_beside_it_and_nothing_else() {
 
 #[tokio::test]
 async fn a_flipped_bit_in_a_blob_file_costs_one_chunk_whoever_meets_it() {
+    let whole = filled(true).await;
     for finder in [Finder::Read, Finder::Scrub, Finder::Compaction] {
-        let fixture = filled(true).await;
+        let fixture = copied(&whole);
         let blob = with_ending(&fixture, "blob").remove(0);
         let fixture = flipped(fixture, &blob, |length| length / 3);
         let store = &fixture.store;
@@ -256,27 +288,14 @@ async fn a_flipped_bit_in_a_blob_file_costs_one_chunk_whoever_meets_it() {
 
 #[tokio::test]
 async fn a_table_whose_end_is_damaged_stops_the_start_and_is_salvaged() {
+    let whole = filled(true).await;
     for column in [Column::Facts, Column::Chunks, Column::Owners] {
-        let fixture = filled(true).await;
+        let fixture = copied(&whole);
         let table = table_of(&fixture, column);
         let image = fixture.crash_image();
         let table = image.path().join("store").join(table.file_name().unwrap());
         flip(&table, |length| length - 30);
-        let options = |salvage| StoreOptions {
-            directory: image.path().to_owned(),
-            budget: UNLIMITED,
-            free_low_water: 0,
-            hold: HOLD,
-            salvage,
-        };
-        let refused = Store::open(options(false)).unwrap_err();
-        assert!(refused.is_damage(), "{refused}");
-        let (store, writer) = Store::open(options(true)).unwrap();
-        let fixture = Fixture {
-            store,
-            writer,
-            directory: image,
-        };
+        let fixture = salvaged(image);
         check_for_good(fixture).await;
     }
 }
@@ -291,24 +310,58 @@ async fn a_flipped_bit_in_the_log_stops_the_start_and_what_is_before_it_is_salva
     let path = image.path().join("store");
     let log = with_ending(&fixture, "log").pop().unwrap();
     flip(&path.join(log.file_name().unwrap()), |length| length / 2);
-    let options = |salvage| StoreOptions {
-        directory: image.path().to_owned(),
-        budget: UNLIMITED,
-        free_low_water: 0,
-        hold: HOLD,
-        salvage,
-    };
-    let refused = Store::open(options(false)).unwrap_err();
-    assert!(refused.is_damage(), "{refused}");
-    let (store, writer) = Store::open(options(true)).unwrap();
-    let lost = check(&store).await;
+    let fixture = salvaged(image);
+    let lost = check(&fixture.store).await;
     assert!((1..all().len()).contains(&lost), "{lost} lost");
-    let fixture = Fixture {
-        store,
-        writer,
-        directory: image,
-    };
     check_for_good(fixture).await;
+}
+
+/// Records that go on over many blocks of the log: what is left of one is no batch of changes.
+#[tokio::test]
+async fn a_log_of_large_chunks_is_salvaged_wherever_it_is_damaged() {
+    let whole = Fixture::new();
+    let contents: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed, 300_000)).collect();
+    for bytes in &contents {
+        whole.write("red", bytes).await;
+    }
+    let log = with_ending(&whole, "log").pop().unwrap();
+    let log = log.file_name().unwrap();
+    for place in [100_000, 1_234_567, 6_000_000, 11_000_000] {
+        let image = whole.crash_image();
+        flip(&image.path().join("store").join(log), |_| place);
+        let fixture = salvaged(image);
+        let mut found = 0;
+        for bytes in &contents {
+            let digest = Digest::of(bytes);
+            let present = fixture.store.present(&team("red"), &[digest]).unwrap();
+            let read = read(&fixture.store, "red", digest);
+            assert_eq!(present[0], read.is_some(), "{place}");
+            assert!(read.is_none_or(|read| read == *bytes), "{place}");
+            found += usize::from(present[0]);
+        }
+        // What was synced before the damage is there.
+        assert!(place / 310_000 <= found, "{place}: {found}");
+        write_again(&fixture.store).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_log_and_tables_are_both_damaged_is_salvaged() {
+    let whole = filled(true).await;
+    for seed in 0..20 {
+        whole.write("red", &noise(seed, 300_000)).await;
+    }
+    let table = table_of(&whole, Column::Facts);
+    let log = with_ending(&whole, "log").pop().unwrap();
+    let image = whole.crash_image();
+    let place = |path: &Path| image.path().join("store").join(path.file_name().unwrap());
+    flip(&place(&table), |length| length - 30);
+    flip(&place(&log), |_| 3_000_000);
+    let fixture = salvaged(image);
+    write_again(&fixture.store).await;
+    let kept = noise(1, 3_000);
+    let (_, digest) = write(&fixture.store, "red", &kept).await.unwrap();
+    assert_eq!(read(&fixture.store, "red", digest).unwrap(), kept);
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! How RocksDB is set up.
+
+use rocksdb::{BlockBasedOptions, Cache, DBRecoveryMode, LogLevel, Options};
+
+use super::{rocks::Column, sizes::Sizes};
+
+/// What of a damaged database is left out, so that it opens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LeftOut {
+    /// Nothing: damage stops the start. Only a log that ends in the middle of a record is none.
+    Nothing,
+    /// All that is in the log behind the first damaged byte.
+    LogBehindDamage,
+    /// The same, and tables that cannot be opened. The database reads over what is damaged in the log then,
+    /// and takes what is behind it for whole, which where a change goes on over many blocks it does not
+    /// survive: that stops the start again.
+    Tables,
+    /// Such tables, and all of the log: what is in no file yet.
+    Log,
+}
+
+/// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
+/// pointer to them would be.
+const BLOB_BYTES_MIN: u64 = 512;
+/// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
+/// with 64 MiB to a file, what is read often stays open.
+const OPEN_FILES_MAX: i32 = 512;
+/// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
+const MESSAGES_BYTES_MAX: usize = 1 << 20;
+const MESSAGES_FILES_MAX: usize = 4;
+
+/// The settings of the database.
+pub(super) fn database_options(sizes: Sizes, left_out: LeftOut) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // After a crash the log may end in the middle of a record that nobody was told of: that is cut.
+    // Anything else that is wrong with it stops the start. `PointInTime`, the default, would silently
+    // drop everything behind the first damaged byte, acknowledged or not; `AbsoluteConsistency` would
+    // not start after any crash.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    match left_out {
+        LeftOut::Nothing => {}
+        LeftOut::LogBehindDamage => options.set_wal_recovery_mode(DBRecoveryMode::PointInTime),
+        LeftOut::Tables | LeftOut::Log => {
+            options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+            options.set_paranoid_checks(false);
+        }
+    }
+    // A log file that is gone or too short as a whole is damage, too.
+    options.set_track_and_verify_wals_in_manifest(left_out == LeftOut::Nothing);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_total_wal_size(sizes.log());
+    options.set_db_write_buffer_size(sizes.buffers());
+    // A flush and a compaction.
+    options.set_max_background_jobs(2);
+    // What is written in the background goes to the disk little by little, so that the syncs of the log
+    // do not wait behind it.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(MESSAGES_BYTES_MAX);
+    options.set_keep_log_file_num(MESSAGES_FILES_MAX);
+    options
+}
+
+/// The settings of a column.
+pub(super) fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    // Ten bits: one lookup in a hundred of a key that is not there reads a block in vain.
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(sizes.rows_buffer());
+    if column == Column::Chunks {
+        options.set_write_buffer_size(sizes.chunks_buffer());
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(BLOB_BYTES_MIN);
+        options.set_blob_file_size(sizes.blob_file());
+        // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
+        // garbage collection each would write a part of all chunks anew. See `reclaim`.
+        options.set_enable_blob_gc(false);
+        // Only keys and pointers are here: a fraction of what the default expects.
+        options.set_target_file_size_base(4 << 20);
+        options.set_max_bytes_for_level_base(32 << 20);
+    }
+    options
+}
