@@ -30,7 +30,15 @@ pub(crate) struct UpArgs {
 /// `grange coordinator`.
 #[derive(Args, Debug)]
 pub(crate) struct CoordinatorArgs {
-    /// Where to keep builds, logs and the farm's authority.
+    /// Where it keeps what it has, and is reached.
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+/// Where a service that others reach keeps what it has, and listens.
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    /// Where to keep what it has.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
     /// Where to listen.
@@ -92,18 +100,9 @@ pub(crate) struct CacheServeArgs {
     /// Which farm to join.
     #[command(flatten)]
     pub(crate) join: JoinArgs,
-    /// Where to keep the store.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) data: Option<PathBuf>,
-    /// Where to listen.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) listen: Option<SocketAddr>,
-    /// The address that workers and clients reach it at, where that is not the one it listens on.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) advertise: Option<SocketAddr>,
-    /// Where to serve `/metrics` and `/healthz`.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) metrics: Option<SocketAddr>,
+    /// Where it keeps its store, and is reached.
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Open a store that is too damaged to open, without what is damaged: builds make that again.
     #[arg(long)]
     pub(crate) salvage: bool,

@@ -35,11 +35,11 @@ pub(crate) async fn coordinator(
     context: &Context,
 ) -> Result<(), CommandError> {
     let settings = &context.settings;
-    let mut plan = FarmPlan::on(args.data.as_deref(), settings, &context.places);
-    plan.listen = args.listen.unwrap_or(plan.listen);
-    plan.advertise = args.advertise.or(plan.advertise);
+    let mut plan = FarmPlan::on(args.place.data.as_deref(), settings, &context.places);
+    plan.listen = args.place.listen.unwrap_or(plan.listen);
+    plan.advertise = args.place.advertise.or(plan.advertise);
     let mut options = options::coordinator(settings, &plan);
-    options.metrics_listen = args.metrics.or(options.metrics_listen);
+    options.metrics_listen = args.place.metrics.or(options.metrics_listen);
     let wanted = context.signals.stop_first();
     let (ready, started) = oneshot::channel();
     let stop = CancellationToken::new();
@@ -93,13 +93,13 @@ async fn announce(ready: &Ready, context: &Context) -> Result<(), CommandError> 
 pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(), CommandError> {
     let settings = &context.settings;
     let mut plan = FarmPlan::on(None, settings, &context.places);
-    plan.cache_directory = args.data.unwrap_or(plan.cache_directory);
-    plan.cache_listen = args.listen.unwrap_or(plan.cache_listen);
+    plan.cache_directory = args.place.data.unwrap_or(plan.cache_directory);
+    plan.cache_listen = args.place.listen.unwrap_or(plan.cache_listen);
     let name = host_name();
     let membership = join(&args.join, &plan.cache_directory, (Role::Cache, &name)).await?;
     let credentials = membership.credentials(args.join.token.as_deref()).await?;
     let mut options = options::cache(settings, &plan);
-    options.metrics_listen = args.metrics.or(options.metrics_listen);
+    options.metrics_listen = args.place.metrics.or(options.metrics_listen);
     options.salvage = args.salvage;
     let wanted = context.signals.stop_first();
     let (ready, started) = oneshot::channel();
@@ -112,7 +112,7 @@ pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(),
         ended = &mut run => return ended.map_err(cache_failed),
         Ok(listens) = started => listens,
     };
-    let advertised = args.advertise.or(settings.cache.advertise);
+    let advertised = args.place.advertise.or(settings.cache.advertise);
     let advertised = address::from_elsewhere(listens, advertised);
     render::note(&format!(
         "the cache listens on {listens}, and is reached at {advertised}"
