@@ -14,7 +14,7 @@ use protocol::{
     message::{
         Refusal, RefusalCode,
         client::{ClientReply, ClientRequest, LogPosition, WatchEvent},
-        work::{CoordinatorMessage, LogAck, LogStart, WorkRequest},
+        work::{CoordinatorMessage, LOG_BYTES_MAX, LogAck, LogStart, WorkRequest},
     },
 };
 
@@ -248,7 +248,7 @@ async fn what_is_submitted_again_under_its_id_is_the_same_build_also_after_a_res
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_result_whose_log_is_not_all_here_is_refused_and_the_worker_sent_away() {
+async fn a_result_that_cannot_be_is_a_fault_and_the_phase_is_tried_again() {
     let farm = TestFarm::start().await;
     let worker = farm.enrol(Role::Worker, "w1").await;
     let client = farm.enrol(Role::Developer, "anna").await;
@@ -257,14 +257,21 @@ async fn a_result_whose_log_is_not_all_here_is_refused_and_the_worker_sent_away(
     let mut session = TestWorker::join(&worker, farm.address()).await;
     let assignment = session.assigned().await;
     session.log(&assignment, 0, "half").await;
-    session.report(&assignment, Outcome::Succeeded, 5).await;
-    assert_eq!(session.told().await, None, "it is sent away");
-    let mut session = TestWorker::rejoin(&worker, farm.address(), &[&assignment]).await;
-    session.log(&assignment, 4, "!").await;
-    session.report(&assignment, Outcome::Succeeded, 5).await;
-    let taken = session.told().await;
-    let lease = assignment.lease;
-    assert_eq!(taken, Some(CoordinatorMessage::Acknowledged { lease }));
+    session
+        .finish_with(&assignment, Outcome::Succeeded, 5)
+        .await;
+    let second = session.assigned().await;
+    assert_eq!((second.job, second.attempt), (assignment.job, 2));
+    session.log(&second, 0, "all").await;
+    let most = LOG_BYTES_MAX + 1;
+    session.finish_with(&second, Outcome::Succeeded, most).await;
+    let third = session.assigned().await;
+    assert_eq!((third.job, third.attempt), (assignment.job, 3));
+    session.log(&third, 0, "all").await;
+    session.finish_with(&third, Outcome::Succeeded, 3).await;
+    // It goes on, and nothing comes any more to the log that is stored.
+    assert_ne!(session.assigned().await.job, assignment.job);
+    session.log_is_over(&third, 3, "more").await;
     farm.stop().await;
 }
 
@@ -306,6 +313,35 @@ async fn a_build_is_stopped_retried_and_deleted_with_all_that_belongs_to_it() {
         farm.source_keys().await,
         [format!("source/{}", second.build)]
     );
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_result_is_acknowledged_and_changes_nothing() {
+    let farm = TestFarm::start().await;
+    let worker = farm.enrol(Role::Worker, "w1").await;
+    let other = farm.enrol(Role::Worker, "w2").await;
+    let developer = farm.enrol(Role::Developer, "anna").await;
+    let client = developer.connect(farm.address()).await;
+    let id = client.submit(BUILDSPEC).await.unwrap().build.to_string();
+    let mut late = TestWorker::join(&worker, farm.address()).await;
+    let first = late.assigned().await;
+    late.log(&first, 0, "first\n").await;
+    late.lose(&first).await;
+    let mut session = TestWorker::join(&other, farm.address()).await;
+    let second = session.assigned().await;
+    assert_eq!((second.job, second.attempt), (first.job, 2));
+    session.log(&second, 0, "second\n").await;
+    // It says that the phase has failed: while it runs elsewhere, and when it is over.
+    late.finish_with(&first, Outcome::Failed, 6).await;
+    session.finish_with(&second, Outcome::Succeeded, 7).await;
+    late.finish_with(&first, Outcome::Failed, 6).await;
+    for _ in 0..5 {
+        session.run_one("").await;
+    }
+    let watched = client.watch(&id, Vec::new(), true).await;
+    assert_eq!(watched.ended(), Some(Status::Ended(Outcome::Succeeded)));
+    assert_eq!(watched.logs()[&(0, 2)], "second\n");
     farm.stop().await;
 }
 

@@ -58,6 +58,8 @@ pub struct AttemptRecord {
     pub started: WallTime,
     /// Whether its lease is still out.
     pub is_live: bool,
+    /// Whether it decided its job: all that it wrote was here then.
+    pub is_stored: bool,
 }
 
 /// How much there is, for metrics.
@@ -123,6 +125,7 @@ pub fn attempt(state: &State, job: JobId, attempt: u32) -> Option<AttemptRecord>
         worker: tried.worker.clone(),
         started: tried.started,
         is_live: known.state == JobState::Running(tried.lease),
+        is_stored: known.result.is_some() && index + 1 == known.tries.len(),
     })
 }
 

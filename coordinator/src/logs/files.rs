@@ -89,6 +89,15 @@ impl LogFiles {
         free.map_or(true, |free| self.free_bytes_min <= free)
     }
 
+    /// Whether a piece makes its log longer, so that it needs room.
+    pub(crate) fn grows(&self, key: LogKey, offset: u64, bytes: &[u8]) -> bool {
+        let known = self.open.get(&key).map(|log| log.length);
+        let known = known.or_else(|| self.logs.lock().get(&key).copied());
+        let path = self.logs.path(key);
+        let length = known.or_else(|| Some(path.metadata().ok()?.len()));
+        new_part(length.unwrap_or(0), offset, bytes).is_some_and(|new| !new.is_empty())
+    }
+
     /// Writes a piece; what is there already is left as it is. Nothing is durable before
     /// [`sync`](Self::sync).
     ///
@@ -110,6 +119,10 @@ impl LogFiles {
             return Err(AppendLogError::TooLong { end });
         }
         let path = self.logs.path(key);
+        if 0 < offset && !self.open.contains_key(&key) && !path.exists() {
+            // It went with its build, and is not to come back for what is still on its way.
+            return Err(AppendLogError::Gap { offset, length: 0 });
+        }
         let failed = |source| AppendLogError::Io {
             path: path.clone(),
             source,

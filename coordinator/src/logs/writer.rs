@@ -198,7 +198,9 @@ fn write(files: &mut LogFiles, batch: Vec<Order>) -> BTreeSet<LogKey> {
     let has_room = files.has_room();
     for order in batch {
         match order {
-            Order::Append(append) if !has_room && !append.bytes.is_empty() => {
+            Order::Append(append)
+                if !has_room && files.grows(append.key, append.offset, &append.bytes) =>
+            {
                 // As if the disk had none: who sends it waits.
                 let refused = append.refused(io::ErrorKind::StorageFull.into());
                 let _told = append.done.send(Err(refused));
@@ -325,8 +327,11 @@ mod tests {
                 if source.kind() == io::ErrorKind::StorageFull),
             "{refused:?}"
         );
-        // How much there is can still be asked.
+        // How much there is can still be asked, and what comes again needs no room.
         assert_eq!(append(&mut files, 0, "").unwrap(), 2);
+        assert_eq!(append(&mut files, 0, "ab").unwrap(), 2);
+        assert_eq!(append(&mut files, 1, "b").unwrap(), 2);
+        append(&mut files, 1, "bc").unwrap_err();
     }
 
     #[tokio::test]

@@ -23,6 +23,10 @@ use crate::{
 /// waits, and so does what it runs.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
+/// How many bytes of a log are taken before it is asked again whether the attempt goes on: so much at most comes to
+/// the log of a phase that is stored.
+const CHECKED_BYTES: u64 = 1024 * 1024;
+
 /// The longest message before the bytes of a piece, in bytes: two numbers.
 const PIECE_HEADER_BYTES_MAX: usize = 1024;
 
@@ -43,6 +47,12 @@ enum LogSessionError {
         start: LogStart,
         /// Who says it.
         worker: WorkerName,
+    },
+    /// The attempt is stored with the log that it had, or its build is deleted.
+    #[error("attempt {} at job {} is over, and its log is kept as it is", key.attempt, key.job)]
+    Over {
+        /// Whose log it is.
+        key: LogKey,
     },
     /// A piece is larger than any may be, or cannot be appended.
     #[error("log piece cannot be taken")]
@@ -100,6 +110,19 @@ async fn check(start: LogStart, worker: &WorkerName, farm: &Farm) -> Result<(), 
     }
 }
 
+/// Whether what an attempt writes is still to be kept: it runs, or was lost.
+async fn goes_on(key: LogKey, farm: &Farm) -> Result<(), LogSessionError> {
+    let record = farm
+        .dispatcher
+        .ask(move |state| scheduler::attempt(state, key.job, key.attempt))
+        .await
+        .map_err(|_| LogSessionError::Stopped)?;
+    match record {
+        Some(record) if !record.is_stored => Ok(()),
+        _ => Err(LogSessionError::Over { key }),
+    }
+}
+
 async fn take(
     stream: &mut Stream,
     (key, lease): (LogKey, LeaseId),
@@ -112,6 +135,7 @@ async fn take(
     if is_heard {
         tell_heard(farm, lease).await?;
     }
+    let mut unchecked = CHECKED_BYTES;
     while let Some(piece) = receive_piece(stream).await? {
         let length = usize::try_from(piece.bytes).unwrap_or(usize::MAX);
         if LOG_PIECE_BYTES_MAX < piece.bytes {
@@ -119,6 +143,11 @@ async fn take(
             return Err(AppendLogError::PieceTooLarge { bytes }.into());
         }
         let bytes = stream.receive.bytes(length).await?;
+        unchecked += u64::from(piece.bytes);
+        if CHECKED_BYTES <= unchecked {
+            goes_on(key, farm).await?;
+            unchecked = 0;
+        }
         if !is_heard && 0 < length {
             tell_heard(farm, lease).await?;
             is_heard = true;
@@ -130,8 +159,8 @@ async fn take(
     Ok(())
 }
 
-/// Appends, and waits while the disk has no room for it: that is not the worker's doing, so it counts as
-/// heard.
+/// Appends, and waits while the disk has no room for it. What the disk refuses is not the worker's doing, so it
+/// counts as heard.
 async fn append(
     farm: &Farm,
     (key, lease): (LogKey, LeaseId),
@@ -140,9 +169,12 @@ async fn append(
     loop {
         match farm.log_writer.append(key, offset, bytes.clone()).await {
             Ok(durable) => return Ok(durable),
-            Err(AppendLogError::Io { path, source }) if is_full(&source) => {
-                warn!(path = %path.display(), error = %source, "log waits for room on the disk");
+            Err(AppendLogError::Io { path, source }) => {
                 tell_heard(farm, lease).await?;
+                if !is_full(&source) {
+                    return Err(AppendLogError::Io { path, source }.into());
+                }
+                warn!(path = %path.display(), error = %source, "log waits for room on the disk");
                 sleep(FULL_PAUSE).await;
             }
             Err(error) => return Err(error.into()),

@@ -1,7 +1,10 @@
 //! Results of attempts, cut to what is kept of them: workers say what commands have printed, and the journal,
 //! the memory and every answer hold it for as long as the build is known.
 
+use std::collections::BTreeMap;
+
 use protocol::{
+    build::{Outcome, PhaseContext},
     job::{AttemptResult, EXPORTED_BYTES_MAX, SECONDARY_ARTIFACTS_MAX},
     message::work::LOG_BYTES_MAX,
     report_group::REPORTS_MAX,
@@ -16,7 +19,6 @@ const CACHE_USES_MAX: usize = 16;
 /// How many chunks each of the few blobs of a result may have: they describe trees, and the largest that a
 /// cache takes has a fraction of this.
 const CHUNKS_MAX: usize = 8 * 1024;
-
 /// How large an artifact may say it is, in bytes: more than any disk of a worker holds.
 const ARTIFACT_BYTES_MAX: u64 = 1 << 40;
 /// How large what a report says may be, in bytes: the chunks that it may have, each of the largest size.
@@ -96,6 +98,32 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResu
     Ok(result)
 }
 
+/// What is left of a result that cannot be taken: a fault of the worker's, with the reason. So the phase runs
+/// again elsewhere, and the worker is told that it has said it; if it was sent away, it would come back and say the
+/// same.
+pub(super) fn fault(result: AttemptResult, why: String) -> AttemptResult {
+    let context = match result.outcome {
+        Outcome::Fault => result.context,
+        _ => PhaseContext {
+            status_code: "WORKER_FAULT".to_owned(),
+            message: why,
+        },
+    };
+    AttemptResult {
+        outcome: Outcome::Fault,
+        context,
+        snapshot: None,
+        artifact: None,
+        secondary_artifacts: BTreeMap::new(),
+        exported: None,
+        reports: Vec::new(),
+        cache_uses: Vec::new(),
+        log_bytes: 0,
+        fetched: None,
+        ..result
+    }
+}
+
 /// Cuts a text to `max` bytes at most, the mark included.
 fn cut(text: &mut String, max: usize) {
     const MARK: char = '…';
@@ -112,7 +140,6 @@ fn cut(text: &mut String, max: usize) {
 mod tests {
     use protocol::{
         blob::{Blob, TreeRef},
-        build::{Outcome, PhaseContext},
         digest::Digest,
         job::{Artifact, CacheUse, CacheUseKind},
         time::WallTime,

@@ -257,11 +257,13 @@ async fn receive(
             restoring(farm, worker, lease, progress).await;
             continue;
         }
-        if let WorkerMessage::Finished { lease, result } = &message
-            && !has_brought(farm, *lease, result.log_bytes).await
-        {
-            return refused("a phase is said to have ended whose log is not all here");
-        }
+        let message = match message {
+            WorkerMessage::Finished { lease, result } => {
+                let result = taken(farm, worker, (lease, result)).await;
+                WorkerMessage::Finished { lease, result }
+            }
+            other => other,
+        };
         let event = match event(message, session) {
             Ok(event) => event,
             Err(why) => return refused(why),
@@ -285,19 +287,41 @@ async fn receive(
     }
 }
 
-/// Whether so much of an attempt's log is durable as its result says; what a stored phase left is there. Of
-/// a lease that is not out any more the result changes nothing.
-async fn has_brought(farm: &Farm, lease: LeaseId, bytes: u64) -> bool {
+/// What is taken of a result: one that says what cannot be is a fault of its worker's.
+async fn taken(
+    farm: &Farm,
+    worker: &WorkerName,
+    (lease, result): (LeaseId, Box<AttemptResult>),
+) -> Box<AttemptResult> {
+    let said = result.clone();
+    let why = match result::bounded(*result) {
+        Ok(result) => match lacks(farm, lease, result.log_bytes).await {
+            Some(why) => why,
+            None => return Box::new(result),
+        },
+        Err(error) => error.to_string(),
+    };
+    warn!(%worker, %lease, reason = why, "a result cannot be taken");
+    metrics::counter!("grange_messages_refused_total").increment(1);
+    let fault = result::bounded(result::fault(*said, why));
+    Box::new(fault.expect("a fault names nothing"))
+}
+
+/// What is missing of an attempt's log, if less of it is durable than its result says; what a stored phase left
+/// is there. Of a lease that is not out any more the result changes nothing.
+async fn lacks(farm: &Farm, lease: LeaseId, bytes: u64) -> Option<String> {
     let asked = farm
         .dispatcher
         .ask(move |state| scheduler::live_attempt(state, lease));
-    let Ok(Some((job, attempt))) = asked.await else {
-        return true;
-    };
+    let (job, attempt) = asked.await.ok().flatten()?;
     let logs = Arc::clone(&farm.logs);
     let length = spawn_blocking(move || logs.length(LogKey { job, attempt }));
     // A disk that does not say is not the worker's doing.
-    !matches!(length.await, Ok(Ok(length)) if length < bytes)
+    let length = length.await.ok()?.ok()?;
+    let lacks = || {
+        format!("The phase's log is said to have {bytes} bytes, and {length} of them were kept.")
+    };
+    (length < bytes).then(lacks)
 }
 
 /// Plans a build whose sources were fetched, and tells the scheduler.
@@ -351,7 +375,7 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
         WorkerMessage::Finished { lease, result } => Event::Finished {
             session,
             lease,
-            result: Box::new(result::bounded(*result).map_err(|_| NO_RESULT)?),
+            result,
         },
         WorkerMessage::Began { lease } => Event::Began { session, lease },
         WorkerMessage::Declined { lease } => Event::Declined { session, lease },
@@ -362,8 +386,6 @@ fn event(message: WorkerMessage, session: SessionId) -> Result<Event, &'static s
         WorkerMessage::Leaving => Event::Leaving { session },
     })
 }
-
-const NO_RESULT: &str = "the worker's result is larger than any can be";
 
 fn few(leases: Vec<LeaseId>) -> Result<Vec<LeaseId>, &'static str> {
     if LEASES_MAX < leases.len() {

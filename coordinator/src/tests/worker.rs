@@ -123,6 +123,27 @@ impl TestWorker {
         before
     }
 
+    /// Sends log of an attempt that is stored: it is not taken.
+    pub(super) async fn log_is_over(&self, assignment: &Assignment, offset: u64, text: &str) {
+        let start = LogStart {
+            lease: assignment.lease,
+            job: assignment.job,
+            attempt: assignment.attempt,
+        };
+        let mut stream = self.connection.open().await.unwrap();
+        stream.send.message(&WorkRequest::Log(start)).await.unwrap();
+        assert_eq!(acknowledged(&mut stream).await, offset);
+        let piece = LogPiece {
+            offset,
+            bytes: u32::try_from(text.len()).unwrap(),
+        };
+        stream.send.message(&piece).await.unwrap();
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        stream.send.bytes(bytes).await.unwrap();
+        let ack = timeout(PATIENCE, stream.receive.message::<LogAck>()).await;
+        assert!(ack.unwrap().is_err(), "the stream is reset");
+    }
+
     /// Says how far it is with restoring what an attempt starts from, and waits until that was heard.
     pub(super) async fn restoring(&mut self, lease: LeaseId, progress: RestoreProgress) {
         let said = WorkerMessage::Restoring { lease, progress };
@@ -138,9 +159,31 @@ impl TestWorker {
         assert!(is_answer, "{answer:?}");
     }
 
+    /// Says that it has killed an attempt, which is lost with that.
+    pub(super) async fn lose(&mut self, assignment: &Assignment) {
+        let lease = assignment.lease;
+        let killed = WorkerMessage::HandOver {
+            leases: vec![lease],
+        };
+        self.session.send.message(&killed).await.unwrap();
+        let reason = RevokeReason::Lost;
+        let expected = CoordinatorMessage::Revoke { lease, reason };
+        assert_eq!(self.told().await, Some(expected));
+    }
+
     /// Reports an attempt, and waits until that is kept.
     pub(super) async fn finish(&mut self, assignment: &Assignment, outcome: Outcome) {
-        self.report(assignment, outcome, 0).await;
+        self.finish_with(assignment, outcome, 0).await;
+    }
+
+    /// Reports an attempt whose log has so many bytes, and waits until that is kept.
+    pub(super) async fn finish_with(
+        &mut self,
+        assignment: &Assignment,
+        outcome: Outcome,
+        log_bytes: u64,
+    ) {
+        self.report(assignment, outcome, log_bytes).await;
         let expected = CoordinatorMessage::Acknowledged {
             lease: assignment.lease,
         };
