@@ -142,7 +142,7 @@ fn check_version(directory: &Path) -> Result<(), DirectoryError> {
 /// Says from here on that programs of older versions may not understand what is kept.
 fn write_version(path: &Path) -> Result<(), DirectoryError> {
     let text = format!("{VERSION}\n");
-    replace(path, text.as_bytes()).map_err(|source| failed("write", path, source))
+    replace(path, &[text.as_bytes()]).map_err(|source| failed("write", path, source))
 }
 
 /// Makes the directory at `path`, and those above it, for this user only and durably.
@@ -163,16 +163,18 @@ pub(crate) fn create(path: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Puts `bytes` in place of the file at `path`, so that a reader, and a start after a power cut, finds
+/// Puts `parts`, one after the other, in place of the file at `path`, so that a reader, and a start after a power cut, finds
 /// either the old bytes or the new ones.
 ///
 /// # Errors
 ///
 /// If the system refuses; the old file is there still.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file = private().create(true).truncate(true).open(&temporary)?;
-    file.write_all(bytes)?;
+    for part in parts {
+        file.write_all(part)?;
+    }
     disk::sync_all(&file)?;
     fs::rename(&temporary, path)?;
     sync_parent(path)
@@ -246,8 +248,8 @@ mod tests {
     fn a_replaced_file_is_whole_and_nothing_is_left_beside_it() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("members");
-        replace(&path, b"one").unwrap();
-        replace(&path, b"two").unwrap();
+        replace(&path, &[b"o", b"ne"]).unwrap();
+        replace(&path, &[b"two"]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
     }

@@ -22,6 +22,15 @@ use crate::{directory::DirectoryError, record::ReplayError};
 
 /// How long a file of facts may get, in bytes, before the next one is begun: a start reads a file whole.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long it may get if no next one can be begun, because the disk is full.
+const FILE_BYTES_LIMIT: u64 = 2 * FILE_BYTES_MAX;
+/// How much room at least is set aside behind what is written, in bytes: on a disk that is full what runs ends all
+/// the same, and each phase leaves some hundred bytes of facts, or a few thousand.
+const ROOM_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// How much is set aside at once.
+const ROOM_BYTES: u64 = 2 * ROOM_BYTES_MIN;
+/// How many bytes the disk has to have free beside a state that is put: as many as for logs to grow.
+const STATE_FREE_BYTES_MIN: u64 = crate::session::submit::FREE_BYTES_MIN / 2;
 /// After how many records the state is put beside them. Folding so many takes well under a second.
 const RECORDS_PER_STATE: u64 = 20_000;
 /// After how many bytes it is, if the records are large, as those of submissions are.
@@ -35,6 +44,8 @@ pub struct Journal {
     file: String,
     /// How much of it is synced.
     length: u64,
+    /// Up to where in it room is set aside, as far as that is known.
+    set_aside: u64,
     /// The number of the next record.
     next: u64,
     /// Records and bytes since the last state.
@@ -206,20 +217,22 @@ impl Journal {
         if records.is_empty() {
             return Ok(());
         }
-        if FILE_BYTES_MAX <= self.length {
-            self.begin_file()
-                .map_err(|source| AppendError::NotWritten {
-                    path: self.path(),
-                    source,
-                })?;
+        if FILE_BYTES_MAX <= self.length
+            && let Err(source) = self.begin_file()
+            && FILE_BYTES_LIMIT <= self.length
+        {
+            let path = self.path();
+            return Err(AppendError::NotWritten { path, source });
         }
         let mut lines = records.join(&b'\n');
         lines.push(b'\n');
         let count = u32::try_from(records.len()).expect("the dispatcher's groups are bounded");
         let bytes = frame::group(self.next, count, &lines);
+        self.set_room_aside(bytes.len() as u64);
         let written = self.storage.write_at(&self.file, &bytes, self.length);
         if let Err(source) = written {
             let path = self.path();
+            self.set_aside = self.length;
             // What was written of it must not stand before the next group. The cut is not synced: if a power
             // cut brings a part back, that is the tail, and torn.
             return Err(match self.storage.cut(&self.file, self.length) {
@@ -237,6 +250,20 @@ impl Journal {
         self.since_state.0 += u64::from(count);
         self.since_state.1 += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Sets room aside for `more` bytes and for those that come after: logs and other programs may take the last
+    /// of the disk, and nothing is decided without a journal. A disk that has no room for that has it for
+    /// what was set aside before.
+    fn set_room_aside(&mut self, more: u64) {
+        let end = self.length + more;
+        if end + ROOM_BYTES_MIN <= self.set_aside {
+            return;
+        }
+        let room = end + ROOM_BYTES;
+        if self.storage.set_aside(&self.file, room).is_ok() {
+            self.set_aside = room;
+        }
     }
 
     /// Whether so much was appended that [`put_state`](Self::put_state) is worth its time.
@@ -296,8 +323,11 @@ impl Journal {
             let _gone = self.storage.remove(&name);
             return Err(error);
         }
-        self.file = name;
+        let before = std::mem::replace(&mut self.file, name);
+        // The next file needs it more; that it fails is no harm, for the file goes with the next state.
+        let _released = self.storage.release(&before, self.length);
         self.length = frame::HEADER_BYTES as u64;
+        self.set_aside = self.length;
         Ok(())
     }
 
@@ -320,20 +350,25 @@ impl StatePlace {
     ///
     /// # Errors
     ///
-    /// If the system refuses; the journal is as good as before, only longer.
+    /// If the system refuses, or the disk is nearly full: the last of it is for facts. The journal is as good as
+    /// before, only longer.
     pub(crate) fn put(mut self, state: &[u8]) -> io::Result<u64> {
+        let needs = STATE_FREE_BYTES_MIN.saturating_add(state.len() as u64);
+        if self.storage.free_bytes().is_some_and(|free| free < needs) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         put(self.storage.as_mut(), self.next, state)
     }
 }
 
 fn put(storage: &mut dyn Storage, next: u64, state: &[u8]) -> io::Result<u64> {
-    let mut bytes = frame::file_header(frame::MAGIC_STATE, next).to_vec();
-    bytes.reserve_exact(blake3::OUT_LEN + state.len());
-    bytes.extend_from_slice(blake3::hash(state).as_bytes());
-    bytes.extend_from_slice(state);
-    storage.replace(&replay::state_name(next), &bytes)?;
+    let header = frame::file_header(frame::MAGIC_STATE, next);
+    let hash = blake3::hash(state);
+    // In parts: the state may take a good deal of the memory, and need not do so twice.
+    let parts: [&[u8]; 3] = [&header, hash.as_bytes(), state];
+    storage.replace(&replay::state_name(next), &parts)?;
     replay::remove_before(storage, next)?;
-    Ok(bytes.len() as u64)
+    Ok(parts.iter().map(|part| part.len() as u64).sum())
 }
 
 /// Makes a file of facts without records, durably.

@@ -230,6 +230,7 @@ impl Reader<'_> {
             storage: self.storage,
             file,
             length,
+            set_aside: length,
             next: self.next,
             since_state: self.since_state,
             state_bytes: self.state_bytes,

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::{
     directory::{self, DirectoryError},
     disk,
@@ -81,13 +83,37 @@ pub trait Storage: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Puts `bytes` in place of a file, durably, or makes it: a start finds the old or the new one whole,
+    /// Sets room aside for the first `bytes` bytes of a file, so that writing them does not fail for want of it;
+    /// the file is as long as before. Nothing to do for storage that has no such thing.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room, or the system refuses.
+    fn set_aside(&mut self, _name: &str, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Gives back the room that is set aside behind the `length` bytes that a file has.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    fn release(&mut self, _name: &str, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// How many bytes are free; `None`: nobody knows.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Puts `parts` in place of a file, one after the other, durably, or makes it: a start finds the old or the new one whole,
     /// and maybe half of the new one under the name with the extension `new`.
     ///
     /// # Errors
     ///
     /// If the system refuses; the old file is there still.
-    fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn replace(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()>;
 
     /// Removes a file.
     ///
@@ -181,8 +207,21 @@ impl Storage for Files {
         disk::sync_all(&File::open(&self.directory)?)
     }
 
-    fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        directory::replace(&self.path(name), bytes)
+    fn set_aside(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)?)
+    }
+
+    fn release(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.file(name)?.set_len(length)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        directory::free_bytes(&self.directory).ok()
+    }
+
+    fn replace(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        directory::replace(&self.path(name), parts)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

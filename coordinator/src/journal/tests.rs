@@ -1,6 +1,14 @@
 //! The journal as a whole: what was appended comes back, whatever happens to the files' end.
 
-use std::fs::{self, File};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::*;
 use crate::disk;
@@ -302,8 +310,8 @@ impl Storage for Forbidden {
         self.0.sync(name)
     }
 
-    fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.0.replace(name, bytes)
+    fn replace(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        self.0.replace(name, parts)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
@@ -345,6 +353,127 @@ fn a_full_disk_refuses_the_records_and_leaves_the_journal_whole() {
     fs::remove_file(home.path().join("full")).unwrap();
     append(&mut journal, &[6]);
     assert_eq!(open(home.path()).unwrap().1, records(0..7));
+}
+
+#[test]
+fn room_for_facts_is_set_aside_and_given_back_when_a_file_is_done() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(home.path()).unwrap();
+    append(&mut journal, &[0]);
+    let first = home.path().join(&journal.file);
+    let taken = |path: &Path| path.metadata().unwrap().blocks() * 512;
+    assert!(ROOM_BYTES_MIN <= taken(&first), "{}", taken(&first));
+    assert_eq!(first.metadata().unwrap().len(), journal.length);
+    let place = journal.begin_state().unwrap();
+    append(&mut journal, &[1]);
+    assert!(taken(&first) < ROOM_BYTES_MIN, "{}", taken(&first));
+    assert!(ROOM_BYTES_MIN <= taken(&home.path().join(&journal.file)));
+    drop(place);
+    drop(journal);
+    let (mut journal, known) = open(home.path()).unwrap();
+    assert_eq!(known, records(0..2));
+    append(&mut journal, &[2]);
+    assert_eq!(open(home.path()).unwrap().1, records(0..3));
+}
+
+#[test]
+fn a_full_disk_takes_facts_for_as_long_as_room_was_set_aside() {
+    let home = tempfile::tempdir().unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let storage = Cramped {
+        files: Files::open(home.path()).unwrap(),
+        room: BTreeMap::new(),
+        is_full: Arc::clone(&is_full),
+    };
+    let mut journal = Journal::open_on(Box::new(storage), &mut |_| Ok(())).unwrap();
+    append(&mut journal, &[0]);
+    is_full.store(true, Ordering::Relaxed);
+    // No next file can be begun, and no state be put; what is there goes on.
+    journal.begin_state().unwrap_err();
+    let record = format!("{:?}", "7".repeat(64 * 1024)).into_bytes();
+    let mut taken = 0;
+    let refused = loop {
+        match journal.append(std::slice::from_ref(&record)) {
+            Ok(()) => taken += record.len() as u64,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(ROOM_BYTES_MIN <= taken, "{taken} bytes");
+    assert!(taken <= ROOM_BYTES, "{taken} bytes");
+    assert!(
+        matches!(refused, AppendError::NotWritten { .. }),
+        "{refused}"
+    );
+    is_full.store(false, Ordering::Relaxed);
+    append(&mut journal, &[1]);
+    let (_, known) = open(home.path()).unwrap();
+    assert_eq!(known.len() as u64, 2 + taken / record.len() as u64);
+}
+
+/// Files on a disk that can be full: then nothing is written but where room was set aside.
+#[derive(Debug)]
+struct Cramped {
+    files: Files,
+    room: BTreeMap<String, u64>,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Cramped {
+    fn check(&self, fits: bool) -> io::Result<()> {
+        match fits || !self.is_full.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+}
+
+impl Storage for Cramped {
+    fn path(&self, name: &str) -> PathBuf {
+        self.files.path(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.files.list()
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.files.read(name)
+    }
+
+    fn create(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.check(false)?;
+        self.files.create(name, bytes)
+    }
+
+    fn write_at(&mut self, name: &str, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let room = self.room.get(name).copied().unwrap_or(0);
+        self.check(offset + bytes.len() as u64 <= room)?;
+        self.files.write_at(name, bytes, offset)
+    }
+
+    fn cut(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.room.insert(name.to_owned(), length);
+        self.files.cut(name, length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.files.sync(name)
+    }
+
+    fn set_aside(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        self.check(false)?;
+        self.room.insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
+    fn replace(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        self.check(false)?;
+        self.files.replace(name, parts)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.files.remove(name)
+    }
 }
 
 #[test]

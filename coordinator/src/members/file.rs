@@ -91,7 +91,7 @@ impl Kept {
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        directory::replace(path, &text)
+        directory::replace(path, &[&text])
     }
 }
 

@@ -150,7 +150,7 @@ impl KeyInUse {
             directory::create(parent)?;
         }
         let sealed = self.seal.seal(context, plain);
-        directory::replace(path, &sealed).map_err(|source| VaultError::Io {
+        directory::replace(path, &[&sealed]).map_err(|source| VaultError::Io {
             action: "write",
             path: path.to_owned(),
             source,

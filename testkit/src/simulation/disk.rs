@@ -257,7 +257,8 @@ impl Storage for Disk {
         Ok(())
     }
 
-    fn replace(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&mut self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        let bytes = &parts.concat();
         let mut disk = self.lock();
         if !disk.change()? {
             if bytes.len().is_multiple_of(2) {
