@@ -361,11 +361,12 @@ async fn until_lost(interrupts: &mut watch::Receiver<Option<Interrupt>>) {
     let _lost_or_gone = interrupts.wait_for(lost).await;
 }
 
-/// Removes the directory of an attempt, once nobody writes into it any more, or seems to.
+/// Removes the directory of an attempt, once nobody writes into it any more. That is in the background, so it
+/// may take as long as a disk holds a thread up: what the thread does last may be to name a layer.
 pub(crate) async fn clean_up(remains: Remains) {
     let Remains { directory, ongoing } = remains;
     ongoing.give_up();
-    let _ended = timeout(THREADS_PATIENCE, ongoing.ended()).await;
+    ongoing.ended().await;
     for left in (0..REMOVALS).rev() {
         let removing = directory.clone();
         let removed = blocking("remove the directory of an attempt", move || {

@@ -83,6 +83,18 @@ where
     }
 }
 
+/// Changes something below the attempt's directory, where that may block: not any more if the attempt is given up,
+/// for then the directory is on its way out; and otherwise that waits for it.
+pub(crate) async fn changing<T: Send + 'static>(
+    change: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let changed = ongoing::spawn_blocking(|| match ongoing::is_given_up() {
+        true => Err(io::Error::other("nobody wants it any more")),
+        false => change(),
+    });
+    changed.await.unwrap_or_else(|ended| Err(ended.into()))
+}
+
 #[cfg(test)]
 mod tests {
     use protocol::{

@@ -62,7 +62,7 @@ use crate::{
     attempt::Verdict,
     begin::Begin,
     cache_link::AttemptCache,
-    fault::{Fault, OrFault as _},
+    fault::{Fault, OrFault as _, changing},
     ground::{Ground, SOURCE},
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
@@ -389,11 +389,9 @@ impl Work<'_> {
             let fresh = to.with_extension(number.to_string());
             let target = at.map_or_else(|| fresh.clone(), |at| fresh.join(at));
             if let Some(parent) = target.parent() {
-                let made = tokio::fs::create_dir_all(parent).await;
-                made.map_err(|source| MaterializeError::Aside {
-                    directory: parent.to_owned(),
-                    source,
-                })?;
+                let (directory, making) = (parent.to_owned(), parent.to_owned());
+                let made = changing(move || std::fs::create_dir_all(making)).await;
+                made.map_err(|source| MaterializeError::Aside { directory, source })?;
             }
             let transfer =
                 materialize_contents(&client, contents, &target, options.clone()).await?;
@@ -403,7 +401,8 @@ impl Work<'_> {
         let unpacked = Box::pin(self.cache.with("unpack a layer", request));
         let unpacked = self.restoring.tell(&options.progress, unpacked).await;
         let (transfer, facts, fresh) = unpacked?;
-        let named = tokio::fs::rename(fresh, to).await;
+        let named = to.to_owned();
+        let named = changing(move || std::fs::rename(fresh, named)).await;
         named.or_fault("name an unpacked layer")?;
         Ok((transfer, facts))
     }

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use cache::ongoing;
 use protocol::{lease::LeaseId, time::WallTime};
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -62,6 +63,10 @@ impl Units {
 /// If it cannot be made.
 pub(crate) fn make(unit: &Path, expires: WallTime) -> io::Result<()> {
     remove(unit)?;
+    if ongoing::is_given_up() {
+        // Its place may be another's by now.
+        return Err(io::Error::other("nobody wants the unit any more"));
+    }
     for directory in [HOME, TEMPORARY] {
         fs::create_dir_all(unit.join(directory))?;
     }

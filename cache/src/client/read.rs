@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use transport::ReceiveHalf;
 
 use super::{CacheClient, CacheError};
-use crate::compression;
+use crate::{compression, ongoing};
 
 const WHAT: &str = "read chunks";
 
@@ -122,7 +122,7 @@ impl CacheClient {
             if DECODES_MAX <= decoding.len() && !deliver_next(&mut decoding, out).await? {
                 return Ok(());
             }
-            decoding.spawn_blocking(decode);
+            decoding.spawn_blocking(ongoing::owned(decode));
         }
         while !decoding.is_empty() {
             if !deliver_next(&mut decoding, out).await? {

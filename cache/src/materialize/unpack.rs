@@ -333,7 +333,9 @@ impl Unpacking {
             Ok::<(), MaterializeError>(())
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(finish_some)).collect();
+            let threads: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(ongoing::owned(finish_some)))
+                .collect();
             let mut ended = threads.into_iter().map(thread::ScopedJoinHandle::join);
             ended.try_for_each(|ended| ended.expect("restoring does not panic"))
         })?;
@@ -345,6 +347,7 @@ impl Unpacking {
     fn finish_directory(&self, root: &Root, index: usize) -> Result<(), MaterializeError> {
         let entry = self.plan.entry(index);
         let finish = || {
+            ongoing::check()?;
             let directory = root.directory(Some(&entry.path))?;
             if matches!(entry.kind, EntryKind::Directory { opaque: true }) {
                 fsetxattr(&directory, OPAQUE, b"y", XattrFlags::empty())?;
@@ -381,6 +384,7 @@ fn hash(file: &OwnedFd) -> io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut at = 0;
     loop {
+        ongoing::check()?;
         let length = pread(file, &mut *buffer, at)?;
         if length == 0 {
             return Ok(hasher.finish());

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use protocol::{time::Time, worker::Isolation};
+use protocol::worker::Isolation;
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::wait::until_true;
 use tokio::io::AsyncReadExt;
@@ -249,30 +249,5 @@ fn what_cannot_be_set_up_is_said_by_name() {
             source.to_string().contains("no-such-layer/upper"),
             "{source}"
         );
-    });
-}
-
-#[test]
-fn what_was_asked_for_before_the_fence_is_not_begun_behind_it() {
-    let runtime = runtime();
-    runtime.block_on(async {
-        for level in levels().await {
-            let ground = Ground::new(level);
-            let mut spec = ground.spec("phase", &[]);
-            spec.until = Some(Time(1));
-            let effect = match level {
-                Isolation::Host => ground.path("effect"),
-                Isolation::Namespace => spec.upper.join("effect"),
-            };
-            let text = match level {
-                Isolation::Host => format!("touch {}", effect.display()),
-                Isolation::Namespace => "touch /effect".to_owned(),
-            };
-            // What is asked for is in the socket before the keeper looks at it, as after a long sleep.
-            if let Ok(mut sandbox) = Sandbox::start(spec).await {
-                assert!(sandbox.run(&command(&text)).await.is_err());
-            }
-            assert!(!exists(&effect), "it ran at level {level}");
-        }
     });
 }

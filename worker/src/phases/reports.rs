@@ -18,6 +18,7 @@ use cache::{
     client::CacheClient,
     file::read_file,
     globs::{GlobError, View, find_artifacts},
+    ongoing,
     upload::upload_blob,
 };
 use protocol::{
@@ -219,6 +220,9 @@ impl Reading {
         }
         let (mut files, mut reports, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         for path in found {
+            if ongoing::is_given_up() {
+                break;
+            }
             let name = shown(&path);
             match self.read(&path, format) {
                 Ok(report) => {
@@ -281,6 +285,9 @@ impl Reading {
     fn discover(&mut self) {
         let mut by_format = BTreeMap::<Format, (Vec<String>, Vec<Report>)>::new();
         for path in self.candidates() {
+            if ongoing::is_given_up() {
+                break;
+            }
             let head = read_head(&self.root, &path);
             let Some(format) = head.and_then(|head| detect(&shown(&path), &head)) else {
                 continue;

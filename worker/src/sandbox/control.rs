@@ -50,7 +50,7 @@ pub(super) enum ControlError {
     },
 }
 
-fn framed<T: Serialize>(message: &T) -> Result<BytesMut, CodecError> {
+pub(super) fn framed<T: Serialize>(message: &T) -> Result<BytesMut, CodecError> {
     let message = codec::encode(message)?;
     let mut bytes = BytesMut::with_capacity(FRAME_HEADER_BYTES + message.len());
     bytes.extend_from_slice(&frame::header(&message));

@@ -141,17 +141,23 @@ impl Loop {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             self.reaped(pid, status);
         }
+        let goes_on = self.carry_out_all();
+        goes_on && !asked_to_end && !self.is_unheard && !self.fence.is_over()
+    }
+
+    /// Carries out what the worker has asked for. Whether to go on: nothing begins behind the fence, because the
+    /// machine may have slept since it was asked for.
+    fn carry_out_all(&mut self) -> bool {
         let Some(requests) = self.parts.control.requests(&mut self.fence) else {
             return false;
         };
         for request in requests {
-            // Nothing begins behind the fence: the machine may have slept since it was asked for.
             if self.fence.is_over() {
                 return false;
             }
             self.carry_out(request);
         }
-        !asked_to_end && !self.is_unheard && !self.fence.is_over()
+        true
     }
 
     fn wait(&self) {
@@ -208,14 +214,10 @@ impl Loop {
                 let gone = self.kill_all();
                 // The last that holds the pipe: its reader sees the end.
                 self.parts.log = None;
-                let left = || Trouble::new("kill what is left of", "commands", Errno::BUSY);
-                self.reply(&if gone {
-                    Reply::Quiesced { id }
-                } else {
-                    Reply::Refused {
-                        id,
-                        trouble: left(),
-                    }
+                let trouble = Trouble::new("kill what is left of", "commands", Errno::BUSY);
+                self.reply(&match gone {
+                    true => Reply::Quiesced { id },
+                    false => Reply::Refused { id, trouble },
                 });
             }
             Request::Start(_) => {
@@ -255,11 +257,8 @@ impl Loop {
     /// Starts the shell on the script that was written, if it was.
     fn start(&mut self, id: u64, written: Result<(), Trouble>, bytes_max: Option<u32>) {
         let busy = || Trouble::new("run two commands at once in", "sandbox", Errno::BUSY);
-        let idle = if self.running.is_none() {
-            Ok(())
-        } else {
-            Err(busy())
-        };
+        let is_idle = self.running.is_none();
+        let idle = is_idle.then_some(()).ok_or_else(busy);
         let expansion = bytes_max.map(|bytes_max| usize::try_from(bytes_max).unwrap_or(usize::MAX));
         let started = written.and(idle).and_then(|()| {
             let shell = shell_program(self.parts.spec.shell);
@@ -497,3 +496,6 @@ const fn exited(code: i32) -> CommandExit {
 fn os_str(bytes: &[u8]) -> &OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;
