@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use testkit::{
@@ -116,6 +116,12 @@ fn check_nothing_left(farm: &Farm, mark: &str) {
         !journal.iter().any(|name| name.ends_with(".new")),
         "{journal:?}"
     );
+    // Each log that is kept is of a build that is known.
+    let logs = entries(&logs(farm));
+    assert!(!logs.is_empty(), "this is where logs are");
+    for build in logs {
+        farm.status(&build);
+    }
     for index in 0..2 {
         let keepers = farm.worker_directory(index).join("keepers");
         wait::until_true("no keeper is left", || is_unlocked(&keepers));
@@ -131,6 +137,11 @@ fn check_nothing_left(farm: &Farm, mark: &str) {
             });
         }
     }
+}
+
+/// Where the coordinator keeps logs.
+fn logs(farm: &Farm) -> PathBuf {
+    farm.directory().join("farm/coordinator/logs")
 }
 
 /// Whether nobody holds the lock that keepers hold as long as they live.
@@ -232,4 +243,15 @@ artifacts:
             "{name} has children left"
         );
     }
+    for build in entries(&logs(&farm)) {
+        assert!(
+            farm.client(&["builds", "delete", &build])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    wait::until_true("logs go with their builds", || {
+        entries(&logs(&farm)).is_empty()
+    });
 }

@@ -177,7 +177,8 @@ fn a_worker_that_is_cut_off_has_ended_its_attempt_before_another_one_starts() {
     assert_eq!(lookout.hosts(), [cut_off.as_str(), elsewhere]);
     assert_ne!(elsewhere, cut_off);
     farm.wait_for_workers(4);
-    // The attempt was killed and has no result; the simulation says late results that are forged or real.
+    // The attempt was killed and has no result: one is said only when all of its log has come. Late ones are in
+    // the coordinator's tests, and in the simulation.
     assert_eq!(farm.status(&build), ended, "nothing late changes it");
 }
 
