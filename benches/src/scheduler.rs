@@ -169,8 +169,8 @@ fn measure_state() -> Result<[Row; 2]> {
     ])
 }
 
-/// Queues all jobs, in units of so many phases, lets all workers join, and lets each assignment end as soon as it was made. Gives
-/// assignments per second, and the slowest decision in milliseconds.
+/// Queues all jobs, in units of so many phases, lets all workers join, and lets each assignment end as soon as it
+/// was made. Gives assignments per second, and the slowest decision in milliseconds.
 fn drain_queue(phases: u32) -> Result<(f64, f64)> {
     let mut scheduler = Scheduler::new(Config::default());
     let mut clock = Clock::default();

@@ -163,8 +163,8 @@ pub(crate) fn create(path: &Path) -> Result<(), DirectoryError> {
     Ok(())
 }
 
-/// Puts `parts`, one after the other, in place of the file at `path`, so that a reader, and a start after a power cut, finds
-/// either the old bytes or the new ones.
+/// Puts `parts`, one after the other, in place of the file at `path`, so that a reader, and a start after a
+/// power cut, finds either the old bytes or the new ones.
 ///
 /// # Errors
 ///

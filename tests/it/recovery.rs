@@ -87,6 +87,41 @@ phases:
 }
 
 #[test]
+fn a_build_that_says_nothing_any_more_is_not_lost_after_a_new_start_of_the_coordinator() {
+    if !testkit::slow_tests() {
+        return;
+    }
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    // Longer than an attempt has to be heard of, and than a lease that is not renewed then.
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  build:
+    commands: [echo started, sleep 95, echo ended]
+",
+    );
+    let build = farm.submit(source.path(), &["--project", "sample"]);
+    testkit::wait::until_true("the build runs", || {
+        farm.log(&build).contains("\nstarted\n")
+    });
+    farm.kill_coordinator();
+    farm.start_coordinator();
+    let ended = farm.wait_for_end(&build);
+    assert_eq!(
+        ended["summary"]["status"]["ENDED"], "SUCCEEDED",
+        "{ended:#}"
+    );
+    let phases = ended["units"][0]["phases"].as_array().unwrap();
+    let again = phases
+        .iter()
+        .filter(|phase| phase["attempts"].as_u64() > Some(1));
+    assert_eq!(again.count(), 0, "{ended:#}");
+}
+
+#[test]
 fn a_unit_whose_worker_is_lost_goes_on_elsewhere() {
     if !has_namespaces() {
         return;

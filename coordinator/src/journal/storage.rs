@@ -107,8 +107,8 @@ pub trait Storage: Debug + Send + Sync {
         None
     }
 
-    /// Puts `parts` in place of a file, one after the other, durably, or makes it: a start finds the old or the new one whole,
-    /// and maybe half of the new one under the name with the extension `new`.
+    /// Puts `parts` in place of a file, one after the other, durably, or makes it: a start finds the old or the
+    /// new one whole, and maybe half of the new one under the name with the extension `new`.
     ///
     /// # Errors
     ///
