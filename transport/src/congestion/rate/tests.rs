@@ -229,17 +229,6 @@ fn a_queue_that_is_too_short_for_all_is_not_overrun_for_long() {
 }
 
 #[test]
-fn a_path_that_loses_much_is_still_used() {
-    let poor = Path {
-        lost_one_of: 12,
-        ..LONG
-    };
-    let outcome = Simulation::run(poor, 1, 20);
-    let share = percent(outcome.arrived[0], 20 * poor.bytes_per_second);
-    assert!(40 <= share, "{share} %");
-}
-
-#[test]
 fn slow_and_quick_paths_are_used() {
     for (bytes_per_second, round_trip) in [(1_000_000, 100_000), (125_000_000, 10_000)] {
         let path = Path {
