@@ -17,6 +17,7 @@ mod cli;
 mod conformance;
 mod corpus;
 mod directories;
+mod full;
 mod fuzzed;
 mod home;
 mod hostile;
