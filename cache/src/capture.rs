@@ -32,11 +32,7 @@ pub(crate) use self::{
     sources::{Source, Sources},
     walk::{Found, FoundKind},
 };
-use crate::{
-    beneath::Root,
-    index::IndexedFiles,
-    selection::{self, Selection},
-};
+use crate::{beneath::Root, index::IndexedFiles, selection::Selection};
 
 /// What special entries mean.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,45 +66,6 @@ impl Captured {
     /// If it is not there any more, or cannot be read.
     pub fn open(&self, file: &Digest) -> io::Result<Box<dyn io::Read>> {
         self.sources.open(file)
-    }
-
-    /// The same without these entries and what lies below them.
-    ///
-    /// # Errors
-    ///
-    /// Never: what is left of a tree is one.
-    pub fn without(mut self, left_out: &BTreeSet<TreePath>) -> Result<Self, TreeError> {
-        if left_out.is_empty() {
-            return Ok(self);
-        }
-        let is_kept = |path: &TreePath| !selection::is_below_any(path, left_out);
-        let mut entries = Vec::new();
-        let mut attributes = Vec::new();
-        // By the first name that a file has in the whole, the first that it has in what is left.
-        let mut firsts = BTreeMap::new();
-        for (index, entry) in (0..).zip(self.tree.entries()) {
-            if !is_kept(&entry.path) {
-                continue;
-            }
-            let place = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-            entries.push(entry.clone());
-            let of = self.attributes.get(index as usize);
-            let first: u32 = of.and_then(|of| of.hard_link_to).unwrap_or(index);
-            let of = match firsts.get(&first) {
-                Some(&first) => Some(EntryAttributes {
-                    hard_link_to: Some(first),
-                    ..EntryAttributes::default()
-                }),
-                None => {
-                    firsts.insert(first, place);
-                    self.attributes.get(first as usize).cloned()
-                }
-            };
-            attributes.extend(of.map(|of| (place, of)));
-        }
-        self.tree = Tree::new(entries)?;
-        self.attributes = Attributes::new(attributes);
-        Ok(self)
     }
 }
 

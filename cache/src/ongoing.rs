@@ -61,7 +61,7 @@ pub fn spawn_blocking<T: Send + 'static>(
 }
 
 /// The same work, on behalf of whoever this is done for, for a thread that is started otherwise.
-pub(crate) fn owned<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+pub fn owned<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let of = FOR.try_with(|of| (of.clone(), of.threads.token())).ok();
     move || match of {
         Some((of, _token)) => FOR.sync_scope(of, work),

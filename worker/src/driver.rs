@@ -5,6 +5,7 @@
 //! attempt has ended.
 
 use std::{
+    collections::BTreeMap,
     future::poll_fn,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,7 +18,7 @@ use std::{
 use cache::ongoing::Ongoing;
 use protocol::{
     build::Outcome,
-    job::{AttemptResult, Task},
+    job::{AttemptResult, FetchedSources, Task},
     lease::LeaseId,
     message::work::{Assignment, LogStart},
     time::{Time, WallTime},
@@ -387,14 +388,42 @@ pub(crate) async fn clean_up(remains: Remains) {
 /// What is reported is kept and shown as logs are, so nothing may be in it that may not be in the log.
 fn masked(mut end: PhaseEnd, log: &Log) -> PhaseEnd {
     let mask = |text: &mut String| *text = log.masked(text);
-    mask(&mut end.verdict.context.message);
-    end.cache_uses.iter_mut().for_each(|of| mask(&mut of.key));
-    if let Some(artifact) = &mut end.artifact {
+    // All fields are named, so that a new one is thought of here.
+    let PhaseEnd {
+        verdict,
+        snapshot: _,
+        artifact,
+        secondary_artifacts,
+        exported,
+        reports,
+        cache_uses,
+        ended: _,
+        state_lost: _,
+        fetched,
+    } = &mut end;
+    let Verdict {
+        outcome: _,
+        context,
+    } = verdict;
+    mask(&mut context.message);
+    for of in cache_uses {
+        mask(&mut of.key);
+    }
+    for artifact in artifact.iter_mut().chain(secondary_artifacts.values_mut()) {
         mask(&mut artifact.name);
     }
-    for report in &mut end.reports {
+    for value in exported.iter_mut().flat_map(BTreeMap::values_mut) {
+        mask(value);
+    }
+    for report in reports {
         mask(&mut report.group);
         mask(&mut report.summary);
+    }
+    if let Some(fetched) = fetched {
+        let FetchedSources { primary, secondary } = &mut **fetched;
+        for source in primary.iter_mut().chain(secondary.values_mut()) {
+            mask(&mut source.commit);
+        }
     }
     end
 }
@@ -419,7 +448,47 @@ fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -
 
 #[cfg(test)]
 mod tests {
+    use protocol::{
+        blob::{Blob, TreeRef},
+        digest::Digest,
+        job::Artifact,
+    };
+
     use super::*;
+    use crate::secrets::Patterns;
+
+    #[tokio::test]
+    async fn what_is_reported_is_masked_whatever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Log::create(&folder.path().join("log")).await.unwrap();
+        let secrets = [("TOKEN", &b"hunter2"[..])].into_iter();
+        log.mask(&Arc::new(Patterns::new(secrets, 4).unwrap()))
+            .await;
+        let text = || "a hunter2".to_owned();
+        let blob = || Blob {
+            digest: Digest::of(b""),
+            chunks: Vec::new(),
+        };
+        let artifact = || Artifact {
+            name: text(),
+            tree: TreeRef {
+                tree: blob(),
+                attributes: blob(),
+                layout: blob(),
+            },
+            files: 1,
+            bytes: 1,
+        };
+        let end = PhaseEnd {
+            artifact: Some(artifact()),
+            secondary_artifacts: [("other".to_owned(), artifact())].into(),
+            exported: Some([("URL".to_owned(), text())].into()),
+            ..PhaseEnd::new(Verdict::client_error(text()))
+        };
+        let shown = format!("{:?}", masked(end, &log));
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert_eq!(shown.matches("a ***").count(), 4, "{shown}");
+    }
 
     #[tokio::test]
     async fn a_phase_that_panics_is_a_fault() {

@@ -62,14 +62,14 @@ use crate::{
     attempt::Verdict,
     begin::Begin,
     cache_link::AttemptCache,
-    fault::{Fault, OrFault as _, changing},
+    fault::{Fault, OrFault as _, blocking, changing},
     ground::{Ground, SOURCE},
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
     report::Chain,
     restoring::Restoring,
     scene::Scene,
-    secrets::{self, UnitSecrets},
+    secrets::{self, PatternsError, UnitSecrets},
     site::Site,
 };
 
@@ -269,7 +269,19 @@ impl Work<'_> {
                 context,
             })),
             SecretsReply::Delivered(delivery) => {
-                let secrets = UnitSecrets::new(delivery)?;
+                let tried = "make ready to look for secrets";
+                let ready = move || {
+                    Ok::<_, PatternsError>(match UnitSecrets::new(delivery) {
+                        Err(too_large @ PatternsError::TooLarge { .. }) => Err(too_large),
+                        made => Ok(made?),
+                    })
+                };
+                let secrets = match blocking(tried, ready).await? {
+                    Ok(secrets) => secrets,
+                    Err(too_large) => {
+                        return Ok(Some(Verdict::client_error(too_large.to_string())));
+                    }
+                };
                 self.log.mask(secrets.patterns()).await;
                 self.secrets = Some(Arc::new(secrets));
                 Ok(None)
@@ -279,8 +291,13 @@ impl Work<'_> {
 
     /// Whether a form of a secret is in a text that is to be kept.
     fn holds_secret(&self, text: &str) -> bool {
-        let secrets = self.secrets.as_ref();
-        secrets.is_some_and(|secrets| secrets.patterns().find(text.as_bytes()).is_some())
+        self.secret_in(text).is_some()
+    }
+
+    /// The variable whose secret is in a text that is to be kept; `None`: none is.
+    fn secret_in(&self, text: &str) -> Option<&str> {
+        let secrets = self.secrets.as_ref()?;
+        secrets.patterns().find(text.as_bytes())
     }
 
     /// Writes a line of the farm's own into the log.

@@ -8,7 +8,11 @@ mod forms;
 mod mask;
 mod references;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use protocol::{
     secret::{DeliveredSecret, SecretDelivery, SecretValue},
@@ -17,46 +21,63 @@ use protocol::{
 use transport::{OpenSealError, Seal};
 use zeroize::Zeroizing;
 
-use self::references::{References, UnknownReference};
 pub(crate) use self::{
     asking::ask,
-    mask::{Masker, Patterns},
+    mask::{Masker, Patterns, PatternsError},
 };
-use crate::fault::{Fault, OrFault as _};
+use self::{
+    forms::FORM_BYTES_MIN,
+    references::{References, UnknownReference},
+};
+
+/// The shortest value that is looked for in what is to be stored, in bytes. Shorter ones stand there by chance, in
+/// base64 at the latest: a file of some megabytes has most runs of four characters.
+const STORED_BYTES_MIN: usize = 8;
 
 /// The secrets of a unit.
-#[derive(Debug)]
 pub(crate) struct UnitSecrets {
     delivered: Vec<DeliveredSecret>,
     patterns: Arc<Patterns>,
+    /// What is looked for in what is to be stored; made when something is.
+    stored: OnceLock<Arc<Patterns>>,
     references: References,
     seal: Seal,
 }
 
 impl UnitSecrets {
-    /// Makes ready what looks for them.
+    /// Makes ready what looks for them. Large ones take a while: blocks.
     ///
     /// # Errors
     ///
-    /// If that cannot be made.
-    pub(crate) fn new(delivery: SecretDelivery) -> Result<Self, Fault> {
-        let tried = "make ready to look for secrets";
+    /// If they are too large to be looked for.
+    pub(crate) fn new(delivery: SecretDelivery) -> Result<Self, PatternsError> {
         let SecretDelivery { key, secrets } = delivery;
-        let patterns = Patterns::new(values(&secrets).map(|(of, value)| {
-            let variable = of.variable.as_str();
-            (variable, value.expose())
-        }));
         Ok(Self {
-            patterns: Arc::new(patterns.or_fault(tried)?),
-            references: References::new(&secrets).or_fault(tried)?,
+            patterns: Arc::new(Patterns::new(named(&secrets), FORM_BYTES_MIN)?),
+            stored: OnceLock::new(),
+            references: References::new(&secrets)?,
             seal: Seal::new(&key),
             delivered: secrets,
         })
     }
 
-    /// What is looked for.
+    /// What is looked for in what is shown.
     pub(crate) fn patterns(&self) -> &Arc<Patterns> {
         &self.patterns
+    }
+
+    /// What is looked for in files that are to be stored: all but values that stand in many by chance. Blocks the
+    /// first time.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made.
+    pub(crate) fn stored(&self) -> Result<&Arc<Patterns>, PatternsError> {
+        if let Some(stored) = self.stored.get() {
+            return Ok(stored);
+        }
+        let made = Patterns::new(named(&self.delivered), STORED_BYTES_MIN)?;
+        Ok(self.stored.get_or_init(|| Arc::new(made)))
     }
 
     /// The variables that have a secret's value.
@@ -113,11 +134,23 @@ impl UnitSecrets {
     }
 }
 
-/// All values, each with the secret that it is of: the whole ones, and the parts that are secrets by
-/// themselves.
-fn values(secrets: &[DeliveredSecret]) -> impl Iterator<Item = (&DeliveredSecret, &SecretValue)> {
+impl fmt::Debug for UnitSecrets {
+    /// Says which variables there are, and nothing of what they hold.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let variables = self.delivered.iter().map(|secret| &secret.variable);
+        f.debug_set().entries(variables).finish()
+    }
+}
+
+/// All values, each with the variable of the secret that it is of: the whole ones, and the parts that are secrets
+/// by themselves.
+fn named(secrets: &[DeliveredSecret]) -> impl Iterator<Item = (&str, &[u8])> {
     secrets.iter().flat_map(|secret| {
         let whole = [&secret.value].into_iter();
-        whole.chain(&secret.parts).map(move |value| (secret, value))
+        let values = whole.chain(&secret.parts).map(SecretValue::expose);
+        values.map(|value| (secret.variable.as_str(), value))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,7 +24,7 @@ use protocol::{
 };
 use tracing::warn;
 
-use super::{PhaseEnd, Work, hard_links, newest, restore, save, sealed, state};
+use super::{PhaseEnd, Work, hard_links, newest, restore, save, scan, sealed, state};
 use crate::{
     agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
@@ -112,11 +112,12 @@ async fn user_of(work: &Work<'_>, phase: &PhaseCommands) -> Result<Option<String
     Ok(None)
 }
 
-/// The values of exported variables, if the phase has any; the log names those that are too long to be told.
+/// The values of exported variables, if the phase has any; the log names those that are too long to be told, and
+/// those that hold a secret.
 async fn told(
     work: &Work<'_>,
     phase: &PhaseCommands,
-    exported: Exported,
+    mut exported: Exported,
 ) -> Result<Option<BTreeMap<String, String>>, Fault> {
     if phase.exported.is_empty() {
         return Ok(None);
@@ -126,6 +127,15 @@ async fn told(
             "Variable {name} is not exported: at most {EXPORTED_BYTES_MAX} bytes are, of all together"
         );
         work.say(&text).await?;
+    }
+    for name in &phase.exported {
+        let value = exported.values.get(name);
+        let Some(variable) = value.and_then(|value| work.secret_in(value)) else {
+            continue;
+        };
+        let text = format!("Variable {name} is not exported: {}", scan::holds(variable));
+        work.say(&text).await?;
+        exported.values.remove(name);
     }
     Ok(Some(exported.values))
 }

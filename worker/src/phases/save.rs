@@ -24,11 +24,12 @@ use super::{
     commands::upload,
     millis,
     restore::{self, Keyed},
-    scan, source_path,
+    scan::{self, Look, Names},
+    source_path,
 };
 use crate::{
     clock,
-    fault::{Fault, OrFault as _, blocking},
+    fault::{Fault, blocking},
     ground::Ground,
     lock_files::select,
     report::Chain,
@@ -102,7 +103,12 @@ pub(super) async fn run(
             work.say(&text).await?;
             Ok(None)
         }
-        Ok(saved) => {
+        Ok(None) => {
+            let text = format!("Cache {key} is not saved: there are secrets in it");
+            work.say(&text).await?;
+            Ok(None)
+        }
+        Ok(Some(saved)) => {
             let text = match saved.what {
                 CacheUseKind::Saved => {
                     format!("Saved cache {key}: {} bytes in {millis} ms", saved.bytes)
@@ -141,21 +147,23 @@ const fn kept(bytes: u64, reason: &'static str) -> Saved {
     }
 }
 
+/// `None`: nothing, since it would hold secrets. All of it is left, not only where they are: an entry is for other
+/// builds too, and one with holes would be found there for as long as its key is the same.
 async fn save(
     work: &mut Work<'_>,
     ground: &Ground,
     snapshot: &Snapshot,
     saving: &Keyed,
-) -> Result<Saved, Fault> {
+) -> Result<Option<Saved>, Fault> {
     let Keyed { spec, key, .. } = saving;
     let path = work.assignment.dependencies.dependency(spec, key);
     let there = restore::entry(work, path.clone()).await?;
     if spec.key.is_some() && there.is_some() {
-        return Ok(kept(0, THERE));
+        return Ok(Some(kept(0, THERE)));
     }
     let (captured, again) = capture_paths(work, ground, snapshot, saving).await?;
     if captured.tree.entries().is_empty() {
-        return Ok(kept(0, "there is nothing at its paths"));
+        return Ok(Some(kept(0, "there is nothing at its paths")));
     }
     let bytes = captured.tree.bytes();
     let digest = Digest::of(&captured.tree.encode());
@@ -166,15 +174,26 @@ async fn save(
         tree.is_some_and(|tree| tree.tree.digest == digest) && entry.outlines == outlines
     };
     if there.as_ref().is_some_and(is_same) {
-        return Ok(kept(bytes, "it is as it was"));
+        return Ok(Some(kept(bytes, "it is as it was")));
     }
+    let look = Look::new(work, Names::FromRoot);
+    let (captured, found) = look.find(captured).await?;
+    if !found.is_empty() {
+        let text = format!(
+            "Secrets are in what the cache would hold: {}",
+            scan::shown(&found)
+        );
+        work.say(&text).await?;
+        return Ok(None);
+    }
+    let again = move || again().and_then(|captured| look.again(captured));
     let (tree, transfer) = upload(work, captured, again).await?;
     let named = (Vec::new(), vec![tree], outlines);
     let made_millis = work.spent_millis();
     let put = work
         .put_made_entry(path, named, (spec.key.is_none(), made_millis))
         .await?;
-    Ok(match put {
+    Ok(Some(match put {
         PutOutcome::Stored => Saved {
             what: CacheUseKind::Saved,
             bytes,
@@ -182,7 +201,7 @@ async fn save(
             reason: "",
         },
         PutOutcome::Kept => kept(bytes, "somebody else has saved one in the meantime"),
-    })
+    }))
 }
 
 /// Captures what the paths choose, and gives a way to do it again.
@@ -221,14 +240,7 @@ async fn capture_paths(
     let selection: Selection = found.selection;
     let whole = move || capture(&root, &selection, Dialect::Plain);
     let captured = blocking("capture the paths of the cache", whole.clone()).await?;
-    let (captured, secret) = scan::find(work, captured, "the cache").await?;
-    let without = move |captured: Captured| {
-        let left = captured.without(&secret);
-        left.map_err(|source| CaptureError::Tree { source })
-    };
-    let captured = without(captured).or_fault("leave secrets out of the cache")?;
-    let again = move || whole().and_then(&without);
-    Ok((captured, again))
+    Ok((captured, whole))
 }
 
 /// Where the worker sees the root of the unit.

@@ -3,7 +3,12 @@
 use std::{collections::BTreeMap, convert::Infallible, path::Path};
 
 use super::{
-    PhaseEnd, Work, artifact::published, commands::upload, reports, save::root_of, scan,
+    PhaseEnd, Work,
+    artifact::published,
+    commands::upload,
+    reports,
+    save::root_of,
+    scan::{self, Look, Names},
     source_path, state,
 };
 use crate::{
@@ -156,27 +161,31 @@ async fn publish(
         },
     };
     let root = root_of(work, ground)?;
-    let mut places = places;
     let selection = Selection::paths(places.values().cloned().collect());
     let capture_again = move || capture(&root, &selection, Dialect::Plain);
     let captured = blocking("capture the artifacts", capture_again.clone()).await?;
-    let (captured, secret) = scan::find(work, captured, "the artifact").await?;
-    // What is not in its places is not in the artifact, whatever was captured.
-    places.retain(|_, from| !secret.contains(from));
-    if places.is_empty() {
-        return Ok(Err(GlobError::NoArtifacts.to_string()));
-    }
     let captured = match reshaped(captured, &places) {
         Ok(captured) => captured,
         Err(error) => return Ok(Err(format!("Error in UPLOAD_ARTIFACTS phase: {error}"))),
     };
+    // Its paths are looked at as they are published: links can give them names that no file has.
+    let look = Look::new(work, Names::Whole);
+    let (captured, found) = look.find(captured).await?;
+    if !found.is_empty() {
+        // One with holes would be taken for the whole.
+        return Ok(Err(format!(
+            "Error in UPLOAD_ARTIFACTS phase: artifact is not published, as it holds secrets: {}",
+            scan::shown(&found)
+        )));
+    }
     let is_file = |kind: &EntryKind| !matches!(kind, EntryKind::Directory { .. });
     let files = captured.tree.entries().iter();
     let files = files.filter(|entry| is_file(&entry.kind)).count() as u64;
     let bytes = captured.tree.bytes();
     let again = move || {
         let captured = capture_again()?;
-        reshaped(captured, &places).map_err(|source| CaptureError::Tree { source })
+        let captured = reshaped(captured, &places);
+        look.again(captured.map_err(|source| CaptureError::Tree { source })?)
     };
     let (tree, _) = upload(work, captured, again).await?;
     let named = (Vec::new(), vec![tree.clone()], Vec::new());

@@ -16,14 +16,17 @@ const QUOTED_TWICE_BYTES_MAX: usize = 4 * 1024;
 /// The two alphabets of base64, by their last two characters.
 const BASE64_ENDS: [[u8; 2]; 2] = [*b"+/", *b"-_"];
 
-/// All forms of a secret as they are found in a run of bytes, without those that are too short.
-pub(super) fn plain_forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
+/// All forms of a secret as they are found in a run of bytes, without those that are too short. Of its lines, those
+/// of `part_bytes_min` bytes and more have forms of their own.
+pub(super) fn plain_forms(secret: &[u8], part_bytes_min: usize) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
-    for part in parts(secret) {
+    for part in parts(secret, part_bytes_min) {
         forms.insert(part.to_vec());
         forms.extend(shell_forms(part));
         forms.extend(json_forms(part));
         forms.extend(url_forms(part));
+        forms.extend(markup_forms(part));
+        forms.extend(python_forms(part));
         if part.len() <= QUOTED_TWICE_BYTES_MAX {
             forms.extend(quoted_twice(part));
         }
@@ -37,9 +40,9 @@ pub(super) fn plain_forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
 }
 
 /// The forms of a secret in base64, between which ends of line may stand: tools wrap it.
-pub(super) fn wrapped_forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
+pub(super) fn wrapped_forms(secret: &[u8], part_bytes_min: usize) -> BTreeSet<Vec<u8>> {
     let mut forms = BTreeSet::new();
-    for part in parts(secret) {
+    for part in parts(secret, part_bytes_min) {
         for ends in BASE64_ENDS {
             for offset in 0..3 {
                 forms.extend(base64_forms(part, offset, ends));
@@ -51,7 +54,7 @@ pub(super) fn wrapped_forms(secret: &[u8]) -> BTreeSet<Vec<u8>> {
 }
 
 /// A secret, and of one of several lines each of them, with and without the space around it.
-fn parts(secret: &[u8]) -> BTreeSet<&[u8]> {
+fn parts(secret: &[u8], bytes_min: usize) -> BTreeSet<&[u8]> {
     let mut parts = BTreeSet::from([secret]);
     if secret.contains(&b'\n') || secret.contains(&b'\r') {
         for line in secret.split(|byte| matches!(byte, b'\n' | b'\r')) {
@@ -61,7 +64,7 @@ fn parts(secret: &[u8]) -> BTreeSet<&[u8]> {
     } else {
         parts.insert(secret.trim_ascii());
     }
-    parts.retain(|part| FORM_BYTES_MIN <= part.len());
+    parts.retain(|part| bytes_min <= part.len());
     parts
 }
 
@@ -103,7 +106,7 @@ fn base64(bytes: &[u8], ends: [u8; 2]) -> Vec<u8> {
 }
 
 /// How shells quote it: for `set -x`, `export -p`, `printf %q`, `${x@Q}` and their like.
-fn shell_forms(secret: &[u8]) -> [Vec<u8>; 5] {
+fn shell_forms(secret: &[u8]) -> [Vec<u8>; 8] {
     [
         // dash and bash between single quotes.
         replaced(secret, |byte| (byte == b'\'').then(|| br"'\''".to_vec())),
@@ -118,9 +121,35 @@ fn shell_forms(secret: &[u8]) -> [Vec<u8>; 5] {
                 byte.is_ascii_alphanumeric() || b"_-./:=@%+,".contains(&byte) || byte >= 0x80;
             (!is_bare).then(|| vec![b'\\', byte])
         }),
-        // bash's `$'…'`.
+        bash_bare(secret),
+        // bash's `$'…'`, in a locale of ASCII and in one of UTF-8.
         replaced(secret, ansi_quoted),
+        replaced(secret, |byte| match byte {
+            0x80.. => None,
+            byte => ansi_quoted(byte),
+        }),
+        // SQL, YAML and others.
+        replaced(secret, |byte| (byte == b'\'').then(|| b"''".to_vec())),
     ]
+}
+
+/// What bash writes without quotes: its own idea of what is special, and where. What is so only at the begin of a
+/// word is found without its backslash.
+fn bash_bare(secret: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(secret.len());
+    let mut before = 0;
+    for &byte in secret {
+        let is_special = match byte {
+            b'~' => matches!(before, b'=' | b':'),
+            byte => b" \t!\"$&'()*,;<>?[\\]^`{|}".contains(&byte),
+        };
+        if is_special {
+            quoted.push(b'\\');
+        }
+        quoted.push(byte);
+        before = byte;
+    }
+    quoted
 }
 
 /// What dash writes behind the first quote: quotes of the secret stand between double quotes, those that follow
@@ -217,6 +246,63 @@ fn json_forms(secret: &[u8]) -> Vec<Vec<u8>> {
     forms
 }
 
+/// How it stands in XML and HTML, as the many ways of escaping have it, and in CSV.
+fn markup_forms(secret: &[u8]) -> Vec<Vec<u8>> {
+    let quotes = [
+        (None, None),
+        (Some("&quot;"), None),
+        (Some("&quot;"), Some("&apos;")),
+        (Some("&quot;"), Some("&#39;")),
+        (Some("&quot;"), Some("&#039;")),
+        (Some("&quot;"), Some("&#x27;")),
+        (Some("&#34;"), Some("&#39;")),
+    ];
+    let escaped = |(double, single): (Option<&str>, Option<&str>), greater: Option<&str>| {
+        replaced(secret, |byte| {
+            let entity = match byte {
+                b'&' => Some("&amp;"),
+                b'<' => Some("&lt;"),
+                b'>' => greater,
+                b'"' => double,
+                b'\'' => single,
+                _ => None,
+            };
+            entity.map(|entity| entity.as_bytes().to_vec())
+        })
+    };
+    let both = |quotes| [escaped(quotes, Some("&gt;")), escaped(quotes, None)];
+    let mut forms: Vec<_> = quotes.into_iter().flat_map(both).collect();
+    forms.push(replaced(secret, |byte| {
+        (byte == b'"').then(|| b"\"\"".to_vec())
+    }));
+    forms
+}
+
+/// How Python, and others that took after it, show a text: with one kind of quotes escaped, or none.
+fn python_forms(secret: &[u8]) -> [Vec<u8>; 4] {
+    let shown = |byte: u8, escapes_high: bool| match byte {
+        b'\\' => Some(br"\\".to_vec()),
+        b'\n' => Some(br"\n".to_vec()),
+        b'\r' => Some(br"\r".to_vec()),
+        b'\t' => Some(br"\t".to_vec()),
+        0x00..0x20 | 0x7f => Some(format!("\\x{byte:02x}").into_bytes()),
+        0x80.. if escapes_high => Some(format!("\\x{byte:02x}").into_bytes()),
+        _ => None,
+    };
+    let form = |single: bool, escapes_high: bool| {
+        replaced(secret, |byte| match byte {
+            b'\'' if single => Some(br"\'".to_vec()),
+            byte => shown(byte, escapes_high),
+        })
+    };
+    [
+        form(false, false),
+        form(true, false),
+        form(false, true),
+        form(true, true),
+    ]
+}
+
 /// JSON in a command that a shell prints, in a text of JSON, and a command in JSON.
 fn quoted_twice(secret: &[u8]) -> Vec<Vec<u8>> {
     let json = json_forms(secret);
@@ -231,8 +317,24 @@ fn unicode_escape(unit: u32) -> Vec<u8> {
     format!("\\u{unit:04x}").into_bytes()
 }
 
-/// How it stands in a URL: percent-encoded by the strictest reading, or with slashes, or with what
-/// `encodeURIComponent` leaves, with spaces as `+` or not, in both cases of hex digits.
+/// What encoders of URLs leave as it is besides letters, digits and `-_.`: of forms (Java, browsers), of RFC 3986
+/// (Python, Go, curl), with slashes, of JavaScript, of a user's password (Go, browsers), of a path (Go).
+const KEPT_IN_URLS: [&str; 11] = [
+    "",
+    "*",
+    "/",
+    "~",
+    "~/",
+    "~!'()*",
+    "~!'()*;/?:@&=+$,#",
+    "~$&+,;=",
+    "~!$&'()*+,%",
+    "~$&+=:@",
+    "~$&+,/:;=@",
+];
+
+/// How it stands in a URL: percent-encoded by each of these readings, with spaces as `+` or not, in both cases of
+/// hex digits.
 fn url_forms(secret: &[u8]) -> Vec<Vec<u8>> {
     // Some tools encode every byte.
     let all = |digits: &[u8; 16]| {
@@ -241,12 +343,12 @@ fn url_forms(secret: &[u8]) -> Vec<Vec<u8>> {
         })
     };
     let mut forms = vec![all(b"0123456789ABCDEF"), all(b"0123456789abcdef")];
-    for kept in ["", "/", "!'()*", "/!'()*:@&=+$,;"] {
+    for kept in KEPT_IN_URLS {
         for plus in [false, true] {
             for digits in [b"0123456789ABCDEF", b"0123456789abcdef"] {
                 forms.push(replaced(secret, |byte| {
                     let is_kept = byte.is_ascii_alphanumeric()
-                        || b"-_.~".contains(&byte)
+                        || b"-_.".contains(&byte)
                         || kept.as_bytes().contains(&byte);
                     match byte {
                         b' ' if plus => Some(vec![b'+']),
@@ -278,8 +380,8 @@ mod tests {
 
     #[track_caller]
     fn has(secret: &str, form: &str) {
-        let plain = plain_forms(secret.as_bytes());
-        let wrapped = wrapped_forms(secret.as_bytes());
+        let plain = plain_forms(secret.as_bytes(), FORM_BYTES_MIN);
+        let wrapped = wrapped_forms(secret.as_bytes(), FORM_BYTES_MIN);
         let there = plain.contains(form.as_bytes()) || wrapped.contains(form.as_bytes());
         assert!(there, "{form} is no form of {secret}");
     }
@@ -301,7 +403,7 @@ mod tests {
     #[test]
     fn what_is_in_the_middle_of_base64_is_found_at_each_offset() {
         let secret = b"hunter2!";
-        let forms = wrapped_forms(secret);
+        let forms = wrapped_forms(secret, FORM_BYTES_MIN);
         for before in 0..7 {
             for after in 0..4 {
                 let around = [&vec![b'x'; before], &secret[..], &vec![b'y'; after]].concat();
@@ -343,7 +445,7 @@ mod tests {
         for line in ["-----BEGIN-----", "  line two", "line two", "-----END-----"] {
             has(secret, line);
         }
-        let forms = plain_forms(secret.as_bytes());
+        let forms = plain_forms(secret.as_bytes(), FORM_BYTES_MIN);
         assert!(!forms.contains(&b"ab"[..]) && forms.contains(secret.as_bytes()));
         assert!(forms.iter().all(|form| FORM_BYTES_MIN <= form.len()));
     }

@@ -4,7 +4,7 @@
 //! ends of line. What could be the begin of a form is held back until it is known.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     fmt,
     sync::Arc,
 };
@@ -28,23 +28,33 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
-    /// The forms of secrets, each with the variable that it is named by.
+    /// The forms of secrets, each with the variable that it is named by. Values and lines of less than
+    /// `value_bytes_min` bytes are not looked for. Large ones take a while: blocks.
     ///
     /// # Errors
     ///
-    /// If they are too many for the library.
+    /// If they have more bytes than can be looked for.
     pub(crate) fn new<'a>(
         secrets: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Self, aho_corasick::BuildError> {
+        value_bytes_min: usize,
+    ) -> Result<Self, PatternsError> {
         let (mut plain, mut wrapped) = (BTreeMap::new(), BTreeMap::new());
+        let mut bytes_of = BTreeMap::<&str, usize>::new();
         for (variable, secret) in secrets {
-            let add = |to: &mut BTreeMap<_, _>, forms| {
+            if secret.len() < value_bytes_min {
+                continue;
+            }
+            let mut add = |to: &mut BTreeMap<Vec<u8>, String>, forms: BTreeSet<Vec<u8>>| {
                 for form in forms {
-                    to.entry(form).or_insert_with(|| variable.to_owned());
+                    if let Entry::Vacant(vacant) = to.entry(form) {
+                        *bytes_of.entry(variable).or_default() += vacant.key().len();
+                        vacant.insert(variable.to_owned());
+                    }
                 }
             };
-            add(&mut plain, plain_forms(secret));
-            add(&mut wrapped, wrapped_forms(secret));
+            add(&mut plain, plain_forms(secret, value_bytes_min));
+            add(&mut wrapped, wrapped_forms(secret, value_bytes_min));
+            check_bytes(&bytes_of)?;
         }
         Ok(Self {
             plain: Finder::new(plain)?,
@@ -75,6 +85,38 @@ impl Patterns {
             wraps: 0,
         }
     }
+}
+
+/// How many bytes all forms may have together that are looked for. What finds them has some twenty times as many
+/// bytes, and twice that while it is made; keys of 4,096 bits have some 200 KiB each.
+const FORMS_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+fn check_bytes(bytes_of: &BTreeMap<&str, usize>) -> Result<(), PatternsError> {
+    let total: usize = bytes_of.values().sum();
+    let largest = bytes_of.iter().max_by_key(|&(_, bytes)| *bytes);
+    match largest {
+        Some((variable, _)) if FORMS_BYTES_MAX < total => Err(PatternsError::TooLarge {
+            variable: (*variable).to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Why secrets cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PatternsError {
+    /// They are too large: give the build smaller ones.
+    #[error(
+        "the secrets of the build are too large to be found wherever commands print them; the largest is that of the \
+         variable {variable}"
+    )]
+    TooLarge {
+        /// The one that has most of it.
+        variable: String,
+    },
+    /// The library has limits of its own, far above [`FORMS_BYTES_MAX`].
+    #[error("failed to make what finds secrets")]
+    Build(#[from] aho_corasick::BuildError),
 }
 
 impl fmt::Debug for Patterns {
@@ -108,7 +150,7 @@ struct Finder {
     /// The variable of each form.
     variables: Vec<String>,
     /// How many of the last bytes are the begin of some form in each state, by state.
-    depths: Vec<(StateID, usize)>,
+    depths: Vec<(StateID, u32)>,
 }
 
 impl Finder {
@@ -120,18 +162,21 @@ impl Finder {
             .build(&forms)?;
         let start = |anchored| automaton.start_state(anchored);
         let begin = start(Anchored::Yes).expect("this automaton starts anywhere");
-        let mut depths = BTreeMap::new();
+        let mut depths = Vec::new();
         for form in &forms {
             let mut state = begin;
             for (depth, &byte) in (1..).zip(form) {
                 state = automaton.next_state(Anchored::Yes, state, byte);
-                depths.insert(state, depth);
+                depths.push((state, depth));
             }
         }
+        depths.sort_unstable();
+        depths.dedup();
+        depths.shrink_to_fit();
         Ok(Self {
             start: start(Anchored::No).expect("this automaton starts anywhere"),
             variables,
-            depths: depths.into_iter().collect(),
+            depths,
             automaton,
         })
     }
@@ -155,7 +200,7 @@ impl Finder {
     /// How many of the last bytes may be the begin of a form.
     fn depth(&self, state: StateID) -> usize {
         let found = self.depths.binary_search_by_key(&state, |&(of, _)| of);
-        found.map_or(0, |at| self.depths[at].1)
+        found.map_or(0, |at| self.depths[at].1 as usize)
     }
 }
 
@@ -205,7 +250,6 @@ struct Run {
 }
 
 /// Masks a stream.
-#[derive(Debug)]
 pub(crate) struct Masker {
     patterns: Arc<Patterns>,
     plain: StateID,
@@ -220,6 +264,13 @@ pub(crate) struct Masker {
     places: VecDeque<u64>,
     /// What of it is replaced: in order, none over another.
     runs: VecDeque<Run>,
+}
+
+impl fmt::Debug for Masker {
+    /// Says nothing of what is held, which may be the begin of a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Masker").finish_non_exhaustive()
+    }
 }
 
 impl Masker {

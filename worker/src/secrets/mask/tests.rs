@@ -7,7 +7,7 @@ use crate::secrets::forms::{plain_forms, wrapped_forms};
 
 fn patterns(secrets: &[&[u8]]) -> Arc<Patterns> {
     let named = secrets.iter().map(|&secret| ("TOKEN", secret));
-    Arc::new(Patterns::new(named).unwrap())
+    Arc::new(Patterns::new(named, FORM_BYTES_MIN).unwrap())
 }
 
 #[track_caller]
@@ -129,7 +129,7 @@ fn base64_that_begins_at_the_end_of_a_line_is_replaced_from_the_next_on() {
 
 /// What `base64` prints.
 fn base64_wrapped(bytes: &[u8]) -> String {
-    let forms = wrapped_forms(bytes);
+    let forms = wrapped_forms(bytes, FORM_BYTES_MIN);
     let whole = forms.iter().max_by_key(|form| form.len()).unwrap();
     let lines = whole
         .chunks(76)
@@ -171,8 +171,8 @@ fn cases() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, Vec<usize>)> {
     ];
     secret.prop_flat_map(|secret| {
         let secret = secret.into_bytes();
-        let mut forms: Vec<Vec<u8>> = plain_forms(&secret).into_iter().collect();
-        forms.extend(wrapped_forms(&secret));
+        let mut forms: Vec<Vec<u8>> = plain_forms(&secret, FORM_BYTES_MIN).into_iter().collect();
+        forms.extend(wrapped_forms(&secret, FORM_BYTES_MIN));
         if forms.is_empty() {
             forms.push(Vec::new());
         }
@@ -229,12 +229,146 @@ proptest! {
         after in "[g-m]{0,5}",
     ) {
         let patterns = patterns(&[secret.as_bytes()]);
-        for form in plain_forms(secret.as_bytes()).into_iter().chain(wrapped_forms(secret.as_bytes())) {
+        for form in plain_forms(secret.as_bytes(), FORM_BYTES_MIN).into_iter().chain(wrapped_forms(secret.as_bytes(), FORM_BYTES_MIN)) {
             let text = [before.as_bytes(), &form, after.as_bytes()].concat();
             let masked = patterns.masked(&text);
             prop_assert!(masked.windows(3).any(|window| window == MASK));
             let is_left = masked.windows(form.len()).any(|window| window == form);
             prop_assert!(!is_left, "{} in {}", form.escape_ascii(), masked.escape_ascii());
+        }
+    }
+}
+
+/// What real tools print of the texts that they are given as arguments, each behind a word that says how. Python's
+/// are many, and so in one text.
+const TOOLS: [(&str, &[&str]); 8] = [
+    (
+        "bash",
+        &[
+            "-c",
+            r#"printf '%q\n' "$@"; for one; do declare -p one; echo "${one@Q}"; done"#,
+            "x",
+        ],
+    ),
+    (
+        "bash",
+        &[
+            "-c",
+            r#"export LC_ALL=C.UTF-8; printf '%q\n' "$@"; set -x; true "$@" 2>&1"#,
+            "x",
+        ],
+    ),
+    (
+        "bash",
+        &[
+            "-c",
+            r#"exec 2>&1; set -x; true "$@"; for one; do other="a=$one"; [[ $one ]]; done"#,
+            "x",
+        ],
+    ),
+    (
+        "sh",
+        &[
+            "-c",
+            r#"exec 2>&1; set -x; true "$@"; for one; do other="a=$one"; done; export one; export -p"#,
+            "x",
+        ],
+    ),
+    (
+        "sh",
+        &[
+            "-c",
+            r#"for one; do for x in '' x xx; do printf '%s%sy' "$x" "$one" | base64; done; done"#,
+            "x",
+        ],
+    ),
+    (
+        "sh",
+        &[
+            "-c",
+            r#"for one; do printf '%s' "$one" | base64 -w 5; echo; done"#,
+            "x",
+        ],
+    ),
+    (
+        "sh",
+        &[
+            "-c",
+            r#"for one; do printf '%s' "$one" | od -An -v -tx1 | tr -d ' \n'; echo; done"#,
+            "x",
+        ],
+    ),
+    ("python3", &["-c", PYTHON]),
+];
+
+const PYTHON: &str = r#"
+import sys, json, shlex, html, base64
+from urllib.parse import quote, quote_plus, urlencode
+from xml.sax.saxutils import escape, quoteattr
+for one in sys.argv[1:]:
+    both = json.dumps({"a": one})
+    print(json.dumps(one), json.dumps(one, ensure_ascii=False), json.dumps(both), json.dumps(one).replace("/", "\\/"))
+    print(repr(one), ascii(one), repr(one.encode()), repr([one]))
+    print(quote(one), quote(one, safe=""), quote_plus(one), urlencode({"a": one}), quote(one, safe="~!*'();/?:@&=+$,#"))
+    print(quote(one, safe="$&+,;="), quote(one, safe="*").replace("~", "%7E").replace("%20", "+"))
+    print(shlex.quote(one), html.escape(one), html.escape(one, quote=False), escape(one), quoteattr(one))
+    print(base64.b64encode(one.encode()), base64.urlsafe_b64encode(one.encode()).decode(), one.encode().hex().upper())
+"#;
+
+/// What each secret of the test below is made of, besides what has to be escaped: no tool changes it.
+const PLAIN_PARTS: [&str; 3] = ["Zq7wR", "Kw9xV", "Jh3tB"];
+
+#[test]
+fn what_real_tools_make_of_a_secret_is_replaced() {
+    let [a, b, c] = PLAIN_PARTS;
+    let special: Vec<char> = (' '..='~')
+        .filter(|one| !one.is_ascii_alphanumeric())
+        .collect();
+    let alone = special
+        .iter()
+        .map(|one| format!("{a}{one}{b}{one}{one}{c}"));
+    let first = special.iter().map(|one| format!("{one}{a} {b}{one}"));
+    let two = special
+        .windows(2)
+        .map(|two| format!("{a}{}{b}{}{c}", two[0], two[1]));
+    let odd = [
+        "\n",
+        "\t",
+        "ü",
+        "'\"",
+        "\"'\n",
+        "\u{1f33e}",
+        "%41",
+        "&amp;",
+        "\\n",
+        "=~",
+        ":~",
+        "\u{1}",
+        "''",
+    ];
+    let odd = odd.iter().map(|odd| format!("{a}{odd}{b}"));
+    let secrets: Vec<_> = alone.chain(first).chain(two).chain(odd).collect();
+    for (tool, arguments) in TOOLS {
+        let mut command = std::process::Command::new(tool);
+        let output = command.env_clear().args(arguments).args(&secrets).output();
+        let Ok(output) = output else {
+            eprintln!("{tool} is not here");
+            continue;
+        };
+        assert!(output.status.success(), "{output:?}");
+        let printed = output.stdout;
+        assert!(2 * secrets.len() <= printed.len(), "{tool} {arguments:?}");
+        let all: Vec<_> = secrets.iter().map(String::as_bytes).collect();
+        let masked = patterns(&all).masked(&printed);
+        let masked = String::from_utf8_lossy(&masked);
+        for line in masked.lines() {
+            let seen = PLAIN_PARTS.iter().find(|part| line.contains(**part));
+            assert_eq!(seen, None, "{tool} {arguments:?}: {line}");
+            // A run of letters and digits is what encoders make of it.
+            let runs = line.split(|one: char| !one.is_ascii_alphanumeric());
+            let longest = runs.max_by_key(|run| run.len()).unwrap_or_default();
+            let is_known = longest.len() < 12;
+            assert!(is_known, "{tool} {arguments:?}: {line}");
         }
     }
 }
