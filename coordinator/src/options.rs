@@ -76,6 +76,12 @@ pub enum OptionsError {
         /// What it is.
         found: SocketAddr,
     },
+    /// Who copies the data would have the key with it. Put it elsewhere.
+    #[error("`secrets_key_file` is `{}`, which is among the farm's data", found.display())]
+    SecretsKey {
+        /// What it is.
+        found: PathBuf,
+    },
 }
 
 impl Options {
@@ -112,6 +118,16 @@ impl Options {
                 return Err(OptionsError::Share { team, found });
             }
         }
+        // The data of the farm's other parts is beside the coordinator's.
+        let data = self.directory.parent().unwrap_or(&self.directory);
+        if let Some(found) = self
+            .secrets_key
+            .as_ref()
+            .filter(|key| key.starts_with(data))
+        {
+            let found = found.clone();
+            return Err(OptionsError::SecretsKey { found });
+        }
         match self.advertise {
             Some(found) if found.port() == 0 || found.ip().is_unspecified() => {
                 Err(OptionsError::Advertise { found })
@@ -142,13 +158,17 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_the_secrets_is_not_among_the_data_unless_somebody_puts_it_there() {
+    fn the_key_of_the_secrets_is_not_among_the_data_and_is_refused_there() {
         let mut options = options();
         options.directory = "/srv/farm/coordinator".into();
         let beside = "/srv/farm/coordinator.secrets-key.pem";
         assert_eq!(options.secrets_key(), PathBuf::from(beside));
         options.secrets_key = Some("/run/key".into());
         assert_eq!(options.secrets_key(), PathBuf::from("/run/key"));
+        assert_eq!(options.check(), Ok(()));
+        options.secrets_key = Some("/srv/farm/key".into());
+        let message = options.check().unwrap_err().to_string();
+        assert!(message.contains("`/srv/farm/key`"), "{message}");
     }
 
     #[test]

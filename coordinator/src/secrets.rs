@@ -14,16 +14,14 @@ use std::{io, path::PathBuf, sync::Arc};
 use protocol::{
     build::BuildId,
     name::{ProjectName, Team},
-    secret::{
-        DeliveredSecret, SecretDelivery, SecretRef, SecretSummary, SecretValue, SecretsReply,
-    },
+    secret::{SecretDelivery, SecretRef, SecretSummary, SecretValue, SecretsReply},
     time::WallTime,
 };
 
 use self::{
-    build_keys::{BuildKeys, Pins},
+    build_keys::{BuildKeys, Pin, Pins},
     provider::{FindError, SecretProvider},
-    resolve::{Owner, check_room, refused, value_of},
+    resolve::{Owner, check_room, delivered, first, refused},
     vault::Vault,
 };
 pub(crate) use self::{
@@ -36,8 +34,6 @@ pub(crate) use self::{
 pub(crate) struct Wanted {
     /// The build.
     pub(crate) build: BuildId,
-    /// Index of the unit.
-    pub(crate) unit: u32,
     /// Whose it is.
     pub(crate) team: Team,
     /// Its project.
@@ -111,8 +107,8 @@ impl Secrets {
         self.vault.delete(place)
     }
 
-    /// What a worker of a unit is told. The first phase of a unit finds out which versions its secrets have,
-    /// and the others get the same ones.
+    /// What a worker of a unit is told. What a build was given first under a name, all its phases are given,
+    /// whatever becomes of the secret meanwhile.
     ///
     /// # Errors
     ///
@@ -121,43 +117,37 @@ impl Secrets {
         let seal = self.vault.seal()?;
         let kept = self.build_keys.of(wanted.build, &seal)?;
         let mut pins = Pins::new();
+        for reference in &wanted.refs {
+            let pin = Pin::from(reference);
+            if kept.pins.contains_key(&pin) || pins.contains_key(&pin) {
+                continue;
+            }
+            match first(&self.providers, owner(wanted), reference) {
+                Ok(found) => drop(pins.insert(pin, found)),
+                Err(FindError::Vault(error)) => return Err(error),
+                Err(error) => return Ok(refused(reference, &error)),
+            }
+        }
+        let kept = match pins.is_empty() {
+            true => kept,
+            false => self.build_keys.pin(wanted.build, (kept, pins), &seal)?,
+        };
         let mut secrets = Vec::with_capacity(wanted.refs.len());
         for reference in &wanted.refs {
-            let pin = (wanted.unit, reference.variable.clone());
-            let pinned = kept.pins.get(&pin).map(String::as_str);
-            match self.find(wanted, reference, pinned) {
-                Ok(found) => {
-                    pins.insert(pin, found.version.clone());
-                    secrets.push(found);
-                }
-                Err(FindError::Vault(error)) => return Err(error),
+            let found = kept.pins.get(&Pin::from(reference));
+            let found = found.expect("all that is wanted has been found");
+            match delivered(reference, found) {
+                Ok(secret) => secrets.push(secret),
                 Err(error) => return Ok(refused(reference, &error)),
             }
         }
         if let Err(context) = check_room(&secrets) {
             return Ok(SecretsReply::Unresolved(context));
         }
-        pins.retain(|pin, _| !kept.pins.contains_key(pin));
-        if !pins.is_empty() {
-            self.build_keys.pin(wanted.build, pins, &seal)?;
-        }
         Ok(SecretsReply::Delivered(SecretDelivery {
             key: kept.key,
             secrets,
         }))
-    }
-
-    fn find(
-        &self,
-        wanted: &Wanted,
-        reference: &SecretRef,
-        pinned: Option<&str>,
-    ) -> Result<DeliveredSecret, FindError> {
-        let owner = Owner {
-            team: &wanted.team,
-            project: &wanted.project,
-        };
-        value_of(&self.providers, owner, (reference, pinned))
     }
 
     /// Drops the key of a build: what was sealed with it can be read by nobody any more.
@@ -176,6 +166,14 @@ impl Secrets {
     /// If the disk refuses.
     pub(crate) fn builds(&self) -> io::Result<Vec<BuildId>> {
         self.build_keys.builds()
+    }
+}
+
+/// Whose secrets are wanted.
+const fn owner(wanted: &Wanted) -> Owner<'_> {
+    Owner {
+        team: &wanted.team,
+        project: &wanted.project,
     }
 }
 

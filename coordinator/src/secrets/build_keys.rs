@@ -1,10 +1,11 @@
-//! The keys of builds that have secrets, each with the versions that the build's secrets have: a small
-//! sealed file for each build, gone when it ends.
+//! The keys of builds that have secrets, each with the values that the build's secrets had when it first asked:
+//! a sealed file for each build, gone when it ends. So all its phases get the same, whatever becomes of the secret.
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
@@ -12,32 +13,64 @@ use protocol::{
     build::BuildId,
     canonical::{DecodeError, Reader, Writer},
     graph::TASKS_MAX,
-    secret::{SEAL_KEY_BYTES, SECRETS_OF_UNIT_MAX, SealKey},
+    secret::{
+        SEAL_KEY_BYTES, SECRET_BYTES_MAX, SECRETS_OF_UNIT_MAX, SealKey, SecretRef, SecretValue,
+    },
 };
 use transport::draw_seal_key;
 use zeroize::Zeroizing;
 
-use super::vault::{KeyInUse, VaultError};
+use super::{
+    provider::FoundSecret,
+    vault::{KeyInUse, VaultError},
+};
 use crate::directory;
 
 const TAG: [u8; 4] = *b"gbky";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// What a seal is for begins so; the build follows.
 const CONTEXT: &str = "grange build key 1 ";
-/// How many versions a build may have found: those of all units of the largest batch.
+/// How many secrets a build may have found: those of all units of the largest batch.
 const PINS_MAX: u64 = (TASKS_MAX * SECRETS_OF_UNIT_MAX) as u64;
-/// How long the name of a variable and the id of a version may be, in bytes.
+/// How long the name of a secret, a stage and the id of a version may be, in bytes.
 const TEXT_BYTES_MAX: u64 = 128 * 1024;
 
-/// By unit and variable, which version of its secret was found first.
-pub(super) type Pins = BTreeMap<(u32, String), String>;
+/// What a build names: the secret, its stage and its version. Which variable of which unit gets it, and which key
+/// of the object, makes no difference.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Pin {
+    id: String,
+    stage: Option<String>,
+    version: Option<String>,
+}
+
+impl From<&SecretRef> for Pin {
+    fn from(reference: &SecretRef) -> Self {
+        let SecretRef {
+            variable: _,
+            store: _,
+            id,
+            json_key: _,
+            stage,
+            version,
+        } = reference;
+        Self {
+            id: id.clone(),
+            stage: stage.clone(),
+            version: version.clone(),
+        }
+    }
+}
+
+/// What was found first, by what it was found for.
+pub(super) type Pins = BTreeMap<Pin, FoundSecret>;
 
 /// What is kept of a build.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct BuildKey {
     /// The key.
     pub(super) key: SealKey,
-    /// The versions of its secrets.
+    /// Its secrets.
     pub(super) pins: Pins,
 }
 
@@ -77,36 +110,42 @@ impl BuildKeys {
         Ok(made)
     }
 
-    /// Adds versions to what is kept of a build.
+    /// Adds what was found to what is kept of a build, and gives all of it: what somebody else has found meanwhile
+    /// for the same name goes before.
     pub(super) fn pin(
         &self,
         build: BuildId,
-        mut pins: Pins,
+        (mut kept, pins): (BuildKey, Pins),
         key: &KeyInUse,
-    ) -> Result<(), VaultError> {
+    ) -> Result<BuildKey, VaultError> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path(build);
-        // Gone: the build has ended meanwhile.
-        let Some(bytes) = key.read(&path, &context(build))? else {
-            return Ok(());
-        };
-        let decoded = decode(&bytes);
-        let mut kept = decoded.map_err(|source| VaultError::Decode {
-            path: path.clone(),
-            source,
-        })?;
-        kept.pins.append(&mut pins);
-        key.write(&path, &context(build), &encode(&kept))
+        let there = key.read(&path, &context(build))?;
+        if let Some(bytes) = &there {
+            let decoded = decode(bytes);
+            kept = decoded.map_err(|source| VaultError::Decode {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        for (pin, found) in pins {
+            kept.pins.entry(pin).or_insert(found);
+        }
+        // Gone: the build has ended meanwhile, and nothing is kept of it any more.
+        if there.is_some() {
+            key.write(&path, &context(build), &encode(&kept))?;
+        }
+        Ok(kept)
     }
 
     /// Drops the key of a build, if there is one.
     pub(super) fn forget(&self, build: BuildId) -> io::Result<()> {
         let path = self.path(build);
-        match fs::remove_file(&path) {
-            Ok(()) => directory::sync_parent(&path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        // A write that broke off has left a part of the same.
+        for path in [path.with_extension(UNFINISHED), path] {
+            remove(&path)?;
         }
+        Ok(())
     }
 
     /// The builds whose keys are kept.
@@ -119,9 +158,23 @@ impl BuildKeys {
         let mut builds = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
-            builds.extend(name.to_str().and_then(|name| name.parse::<BuildId>().ok()));
+            let name = Path::new(&name).file_stem().and_then(OsStr::to_str);
+            builds.extend(name.and_then(|name| name.parse::<BuildId>().ok()));
         }
+        builds.sort_unstable();
+        builds.dedup();
         Ok(builds)
+    }
+}
+
+/// What files are called that are being written.
+const UNFINISHED: &str = "new";
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => directory::sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -133,10 +186,14 @@ fn encode(kept: &BuildKey) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new(TAG, VERSION);
     writer.bytes(kept.key.expose());
     writer.number(kept.pins.len() as u64);
-    for ((unit, variable), version) in &kept.pins {
-        writer.number(u64::from(*unit));
-        writer.bytes(variable.as_bytes());
-        writer.bytes(version.as_bytes());
+    for (pin, found) in &kept.pins {
+        writer.bytes(pin.id.as_bytes());
+        for part in [&pin.stage, &pin.version] {
+            // None of them is empty where it is there.
+            writer.bytes(part.as_deref().unwrap_or_default().as_bytes());
+        }
+        writer.bytes(found.version.as_bytes());
+        writer.bytes(found.value.expose());
     }
     Zeroizing::new(writer.finish())
 }
@@ -146,11 +203,16 @@ fn decode(bytes: &[u8]) -> Result<BuildKey, DecodeError> {
     let key = reader.bytes("key", SEAL_KEY_BYTES as u64)?;
     let key = <[u8; SEAL_KEY_BYTES]>::try_from(key).map_err(|_| reader.refuse("key"))?;
     let mut pins = Pins::new();
-    for _ in 0..reader.count("number of versions", PINS_MAX)? {
-        let unit = u32::try_from(reader.number("unit")?).map_err(|_| reader.refuse("unit"))?;
-        let variable = text(&mut reader, "variable")?;
-        let version = text(&mut reader, "version")?;
-        pins.insert((unit, variable), version);
+    for _ in 0..reader.count("number of secrets", PINS_MAX)? {
+        let pin = Pin {
+            id: text(&mut reader, "name of secret")?,
+            stage: Some(text(&mut reader, "stage")?).filter(|stage| !stage.is_empty()),
+            version: Some(text(&mut reader, "version")?).filter(|version| !version.is_empty()),
+        };
+        let version = text(&mut reader, "version found")?;
+        let value = reader.bytes("value", SECRET_BYTES_MAX as u64)?.to_vec();
+        let value = SecretValue::new(value).map_err(|_| reader.refuse("value"))?;
+        pins.insert(pin, FoundSecret { version, value });
     }
     reader.finish()?;
     Ok(BuildKey {

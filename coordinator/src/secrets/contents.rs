@@ -15,8 +15,7 @@ use zeroize::Zeroizing;
 
 use super::provider::{FindError, FoundSecret, WantedVersion};
 
-/// How many versions of a secret are kept: a build that runs keeps the one that it began with, however
-/// often somebody changes it meanwhile.
+/// How many versions of a secret are kept: enough to go back, or to name one that another system still uses.
 pub(super) const VERSIONS_MAX: usize = 10;
 /// How many secrets there may be: what a farm of some hundred projects has.
 pub(super) const SECRETS_MAX: usize = 10_000;
@@ -79,7 +78,13 @@ impl Contents {
         if SECRETS_MAX <= self.secrets.len() && !self.secrets.contains_key(&place) {
             return Err(NoRoom::Secrets);
         }
-        if CONTENTS_BYTES_MAX < self.bytes() + value.expose().len() {
+        // What goes for it makes room, or a vault that is full could not be changed any more.
+        let goes = self.secrets.get(&place).and_then(|versions| {
+            let is_full = VERSIONS_MAX <= versions.len();
+            versions.first().filter(|_| is_full)
+        });
+        let goes = goes.map_or(0, |version| version.value.expose().len());
+        if CONTENTS_BYTES_MAX < self.bytes() - goes + value.expose().len() {
             return Err(NoRoom::Bytes);
         }
         let versions = self.secrets.entry(place).or_default();

@@ -35,7 +35,7 @@ pub(crate) enum WantedVersion<'a> {
 }
 
 /// A secret that was found.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct FoundSecret {
     /// The id of the version.
     pub(crate) version: String,

@@ -61,37 +61,34 @@ pub(super) fn names_of(id: &str) -> Vec<SecretId> {
     names
 }
 
-/// The value that a variable gets; of a version that was found before, the same.
-pub(super) fn value_of(
-    providers: &[Arc<dyn SecretProvider>],
-    owner: Owner<'_>,
-    (reference, pinned): (&SecretRef, Option<&str>),
+/// The value that a variable gets of the secret that was found for it.
+pub(super) fn delivered(
+    reference: &SecretRef,
+    found: &FoundSecret,
 ) -> Result<DeliveredSecret, FindError> {
-    let version = match (pinned, &reference.version, &reference.stage) {
-        (Some(version), ..) => WantedVersion::Id(version),
-        (None, Some(version), _) => WantedVersion::Id(version),
-        (None, None, Some(stage)) => WantedVersion::Stage(stage),
-        (None, None, None) => WantedVersion::Stage(SecretStage::AwsCurrent.as_str()),
-    };
-    let FoundSecret { version, value } = first(providers, owner, (reference, version))?;
     let value = match &reference.json_key {
-        None => value,
-        Some(key) => under(&value, key)?,
+        None => found.value.clone(),
+        Some(key) => under(&found.value, key)?,
     };
     Ok(DeliveredSecret {
         variable: reference.variable.clone(),
-        version,
+        version: found.version.clone(),
         parts: texts_in(&value),
         value,
     })
 }
 
 /// What the first provider that knows the secret by one of its names says.
-fn first(
+pub(super) fn first(
     providers: &[Arc<dyn SecretProvider>],
     owner: Owner<'_>,
-    (reference, version): (&SecretRef, WantedVersion<'_>),
+    reference: &SecretRef,
 ) -> Result<FoundSecret, FindError> {
+    let version = match (&reference.version, &reference.stage) {
+        (Some(version), _) => WantedVersion::Id(version),
+        (None, Some(stage)) => WantedVersion::Stage(stage),
+        (None, None) => WantedVersion::Stage(SecretStage::AwsCurrent.as_str()),
+    };
     for id in names_of(&reference.id) {
         for provider in providers {
             match provider.find(owner, &id, version) {
@@ -126,18 +123,61 @@ fn under(value: &SecretValue, key: &str) -> Result<SecretValue, FindError> {
     SecretValue::new(bytes).map_err(|why| FindError::NoSecret { key: key(), why })
 }
 
-/// The texts of a JSON object that are secrets by themselves: commands pick them out of it.
+/// The texts and numbers of a JSON object or array that are secrets by themselves: commands pick them out of it.
 fn texts_in(value: &SecretValue) -> Vec<SecretValue> {
     let mut texts = Vec::new();
-    if let Ok(whole @ Value::Object(_)) = serde_json::from_slice(value.expose()) {
+    if let Some(mut whole) = structure(value.expose()) {
+        forget_engine(&mut whole);
         gather(whole, DEPTH_MAX, &mut texts);
     }
     texts
 }
 
+/// A JSON object or array; `None`: it is something else.
+fn structure(text: &[u8]) -> Option<Value> {
+    match serde_json::from_slice(text).ok()? {
+        whole @ (Value::Object(_) | Value::Array(_)) => Some(whole),
+        other => {
+            wipe(other);
+            None
+        }
+    }
+}
+
+/// Which database a secret is for is in each that AWS makes for one, and no secret; sources are full of it.
+fn forget_engine(whole: &mut Value) {
+    let is_engine = |value: &Value| value.as_str().is_some_and(|name| ENGINES.contains(&name));
+    if let Value::Object(object) = whole
+        && object.get(ENGINE).is_some_and(is_engine)
+    {
+        object.remove(ENGINE);
+    }
+}
+
+/// Under which key that is, and what it may be.
+const ENGINE: &str = "engine";
+const ENGINES: [&str; 8] = [
+    "postgres",
+    "mysql",
+    "mariadb",
+    "oracle",
+    "sqlserver",
+    "db2",
+    "mongo",
+    "redshift",
+];
+
 fn gather(value: Value, depth: usize, texts: &mut Vec<SecretValue>) {
     match value {
-        Value::String(text) => texts.extend(SecretValue::new(text.into_bytes())),
+        Value::String(text) => {
+            // A structure may be in a text of another one.
+            let within = structure(text.as_bytes()).filter(|_| 0 < depth);
+            texts.extend(SecretValue::new(text.into_bytes()));
+            within
+                .into_iter()
+                .for_each(|within| gather(within, depth - 1, texts));
+        }
+        Value::Number(number) => texts.extend(SecretValue::new(number.to_string().into_bytes())),
         Value::Array(values) if 0 < depth => {
             let values = values.into_iter();
             values.for_each(|value| gather(value, depth - 1, texts));

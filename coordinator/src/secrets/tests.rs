@@ -48,7 +48,6 @@ fn reference(text: &str) -> SecretRef {
 fn wanted(refs: Vec<SecretRef>) -> Wanted {
     Wanted {
         build: BuildId(7),
-        unit: 0,
         team: "red".parse().unwrap(),
         project: "app".parse().unwrap(),
         refs,
@@ -221,7 +220,90 @@ fn keys_of_json_objects_and_arns_are_understood() {
     let parts: Vec<_> = parts
         .map(|part| part.expose().escape_ascii().to_string())
         .collect();
-    assert_eq!(parts, ["inside", "pa\\\"ss", "admin"]);
+    assert_eq!(parts, ["inside", "pa\\\"ss", "12345", "admin"]);
+    let list = r#"[{"engine":"mine"},"{\"in\":\"a text\"}"]"#;
+    let rds = r#"{"engine":"postgres","host":"db.internal"}"#;
+    for (name, json, expected) in [
+        ("list", list, &["mine", "{\"in\":\"a text\"}", "a text"][..]),
+        ("rds", rds, &["db.internal"]),
+    ] {
+        set(&secrets, place(None, name), json);
+        let wanted = Wanted {
+            build: BuildId(10),
+            ..wanted(vec![reference(name)])
+        };
+        let SecretsReply::Delivered(found) = secrets.deliver(&wanted).unwrap() else {
+            panic!("it is there")
+        };
+        let parts = found.secrets[0].parts.iter().map(SecretValue::expose);
+        let expected = expected.iter().map(|part| part.as_bytes());
+        assert_eq!(parts.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_build_keeps_what_it_was_given_whatever_becomes_of_the_secret() {
+    let home = tempfile::tempdir().unwrap();
+    let secrets = open(home.path());
+    set(&secrets, place(None, "db"), "first value");
+    let first = || Ok("first value".to_owned());
+    assert_eq!(delivered(&secrets, 1, reference("db")), first());
+    for at in 0..=VERSIONS_MAX {
+        set(&secrets, place(None, "db"), &format!("value-{at}"));
+    }
+    assert_eq!(delivered(&secrets, 1, reference("db")), first(), "rotated");
+    set(&secrets, place(Some("app"), "db"), "of the project");
+    assert_eq!(
+        delivered(&secrets, 1, reference("db")),
+        first(),
+        "set nearer"
+    );
+    secrets.delete(&place(None, "db")).unwrap();
+    secrets.delete(&place(Some("app"), "db")).unwrap();
+    assert_eq!(delivered(&secrets, 1, reference("db")), first(), "deleted");
+    assert!(delivered(&secrets, 2, reference("db")).is_err());
+    // Another unit or variable of the same build that names the same gets the same.
+    let other = SecretRef {
+        variable: "OTHER".to_owned(),
+        ..reference("db")
+    };
+    assert_eq!(delivered(&open(home.path()), 1, other), first());
+    assert!(!holds(&all_bytes(home.path()), "first value"));
+    secrets.forget(BuildId(1)).unwrap();
+    assert!(delivered(&secrets, 1, reference("db")).is_err());
+}
+
+#[test]
+fn what_a_write_that_broke_off_has_left_of_a_build_goes_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let secrets = open(home.path());
+    set(&secrets, place(None, "db"), VALUE);
+    delivered(&secrets, 1, reference("db")).unwrap();
+    let kept = home
+        .path()
+        .join("farm/secrets/builds")
+        .join(BuildId(1).to_string());
+    fs::rename(&kept, kept.with_extension("new")).unwrap();
+    assert_eq!(secrets.builds().unwrap(), [BuildId(1)]);
+    secrets.forget(BuildId(1)).unwrap();
+    assert_eq!(secrets.builds().unwrap(), []);
+}
+
+#[test]
+fn a_disk_that_refuses_is_waited_for_and_a_key_that_is_gone_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let secrets = open(home.path());
+    set(&secrets, place(None, "db"), VALUE);
+    let builds = home.path().join("farm/secrets/builds");
+    fs::write(&builds, "no directory").unwrap();
+    let refused = secrets.deliver(&wanted(vec![reference("db")])).unwrap_err();
+    assert!(refused.is_passing(), "{refused}");
+    fs::remove_file(&builds).unwrap();
+    assert!(secrets.deliver(&wanted(vec![reference("db")])).is_ok());
+    fs::remove_file(home.path().join("key.pem")).unwrap();
+    let refused = open(home.path()).deliver(&wanted(vec![reference("db")]));
+    let refused = refused.unwrap_err();
+    assert!(!refused.is_passing(), "{refused}");
 }
 
 #[test]

@@ -89,6 +89,18 @@ pub(crate) enum VaultError {
     },
 }
 
+impl VaultError {
+    /// Whether it may go by itself, as a full disk does. All else somebody has to mend.
+    pub(crate) const fn is_passing(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Directory { .. } => true,
+            Self::NoKey { .. } | Self::Key { .. } | Self::Open { .. } | Self::Decode { .. } => {
+                false
+            }
+        }
+    }
+}
+
 /// Why a secret was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {

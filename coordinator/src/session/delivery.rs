@@ -12,7 +12,7 @@ use protocol::{
     secret::{SecretDelivery, SecretsReply},
 };
 use tokio::task::spawn_blocking;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use transport::Stream;
 
 use super::refusal;
@@ -53,16 +53,25 @@ async fn answer(
     let job = asked.job;
     let wanted = Wanted {
         build: job.build,
-        unit: asked.unit,
         team: asked.team,
         project: asked.project,
         refs: asked.secrets,
     };
     let secrets = Arc::clone(&farm.secrets);
     let delivered = spawn_blocking(move || secrets.deliver(&wanted)).await;
-    let reply = delivered
-        .expect("delivering secrets does not panic")
-        .map_err(|error| refusal::internal("read the secrets of a build", &error))?;
+    let reply = match delivered.expect("delivering secrets does not panic") {
+        Ok(reply) => reply,
+        // The worker asks again until the time of its build is over.
+        Err(error) if error.is_passing() => {
+            warn!(%job, error = %Chain(&error), "secrets cannot be read now");
+            return Err(refusal::unavailable("secrets cannot be read now"));
+        }
+        // It is no worker's doing, and would be the same on any.
+        Err(error) => SecretsReply::Unresolved(PhaseContext {
+            status_code: "INTERNAL_SERVICE_ERROR".to_owned(),
+            message: refusal::internal("read the secrets of the build", &error).message,
+        }),
+    };
     if let SecretsReply::Delivered(SecretDelivery { secrets, .. }) = &reply {
         info!(%job, %worker, %lease, secrets = secrets.len(), "secrets delivered");
         metrics::counter!("grange_secrets_delivered_total").increment(secrets.len() as u64);
