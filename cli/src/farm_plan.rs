@@ -31,6 +31,9 @@ pub(crate) struct FarmPlan {
     pub(crate) workers: u32,
     /// How they keep builds apart; `None`: as the settings say.
     pub(crate) isolation: Option<Isolation>,
+    /// The key of what the coordinator keeps of secrets: apart from the data, so that a copy of that alone gives
+    /// nothing away.
+    pub(crate) secrets_key: PathBuf,
     /// What builds must not see.
     pub(crate) hidden: Vec<PathBuf>,
     /// Whether metrics are served where the settings say.
@@ -89,6 +92,7 @@ impl FarmPlan {
             cache_advertise: settings.cache.advertise,
             workers: 1,
             isolation: None,
+            secrets_key: secrets_key(settings, places),
             hidden,
             metrics: true,
         }
@@ -116,16 +120,25 @@ fn beside(listen: SocketAddr, cache: SocketAddr) -> SocketAddr {
 /// What builds on this machine must not see, as far as is known here: the data of services, with the
 /// farm's authority, and the user's identities.
 pub(crate) fn hidden(settings: &File, places: &Places) -> Vec<PathBuf> {
+    let key = secrets_key(settings, places);
     let configured = [
         &settings.coordinator.directory,
-        &settings.coordinator.secrets_key_file,
         &settings.cache.directory,
         &settings.worker.directory,
     ];
     let configured = configured.into_iter().flatten().map(PathBuf::as_path);
-    let all = configured.chain([places.data.as_path()]);
+    let all = configured.chain([places.data.as_path(), key.as_path()]);
     all.map(absolute).collect()
 }
+
+/// Where the key of the secrets is: as the settings say, else beside the user's settings.
+fn secrets_key(settings: &File, places: &Places) -> PathBuf {
+    let configured = settings.coordinator.secrets_key_file.clone();
+    configured.unwrap_or_else(|| places.settings.join(SECRETS_KEY))
+}
+
+/// What the key of the secrets is called beside the user's settings.
+const SECRETS_KEY: &str = "secrets-key.pem";
 
 /// The path from the root on; as it is where the system does not say where this process is.
 fn absolute(path: &Path) -> PathBuf {
@@ -189,12 +202,32 @@ directory = '/srv/work'
             "/srv/cache",
             "/srv/work",
             "/other",
+            "/home/a/settings/secrets-key.pem",
         ] {
             assert!(
                 plan.hidden.iter().any(|hidden| hidden == Path::new(path)),
                 "{path}"
             );
         }
+    }
+
+    #[test]
+    fn the_key_of_the_secrets_is_not_among_the_farms_data() {
+        for plan in [
+            up(&[], DIRECTORIES),
+            up(&["--data", "/other"], ""),
+            up(&[], ""),
+        ] {
+            for data in [
+                &plan.directory,
+                &plan.cache_directory,
+                &plan.worker_directory,
+            ] {
+                assert!(!plan.secrets_key.starts_with(data), "{plan:?}");
+            }
+        }
+        let settings = "[coordinator]\nsecrets_key_file = '/run/key'";
+        assert_eq!(up(&[], settings).secrets_key, Path::new("/run/key"));
     }
 
     #[test]

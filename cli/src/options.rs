@@ -19,7 +19,7 @@ pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Opti
         listen: plan.listen,
         advertise: plan.advertise,
         directory: plan.directory.join("coordinator"),
-        secrets_key: file.secrets_key_file.clone(),
+        secrets_key: Some(plan.secrets_key.clone()),
         metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
         build_time_limit: minutes(file.build_minutes_max.get()),
         queue_time_limit: minutes(file.queue_minutes_max.get()),

@@ -106,11 +106,13 @@ fn base64(bytes: &[u8], ends: [u8; 2]) -> Vec<u8> {
 }
 
 /// How shells quote it: for `set -x`, `export -p`, `printf %q`, `${x@Q}` and their like.
-fn shell_forms(secret: &[u8]) -> [Vec<u8>; 8] {
+fn shell_forms(secret: &[u8]) -> [Vec<u8>; 9] {
     [
         // dash and bash between single quotes.
         replaced(secret, |byte| (byte == b'\'').then(|| br"'\''".to_vec())),
         dash_quoted(secret),
+        // Python's `shlex` has each quote by itself.
+        replaced(secret, |byte| (byte == b'\'').then(|| br#"'"'"'"#.to_vec())),
         // Between double quotes.
         replaced(secret, |byte| {
             b"\"$`\\".contains(&byte).then(|| vec![b'\\', byte])
