@@ -251,7 +251,7 @@ env: {secrets-manager: {DB: app/db, PASS: 'app/db:password'}}
 phases:
   build:
     commands:
-      - test -e /root/.kept/clean && echo it was restored
+      - if test -e /root/.kept/clean; then echo it was restored; fi
       - mkdir -p out /root/.kept; echo clean > /root/.kept/clean; echo "root on postgres" > out/clean
       - COMMAND
 artifacts: {files: ['out/**/*']}
@@ -273,7 +273,7 @@ fn a_cache_or_artifact_with_a_secret_is_not_stored_and_one_without_is_whole() {
     let dirty = run("echo \"$PASS\" > /root/.kept/dirty");
     assert_eq!(dirty.code, 0, "{}\n{}", dirty.stdout, dirty.stderr);
     for said in [
-        "Secrets are in what the cache would hold: root/.kept/dirty (the secret of",
+        "Secrets are in what the cache would hold: ***/.kept/dirty (the secret of",
         "Cache of the project is not saved: there are secrets in it",
     ] {
         assert!(dirty.stdout.contains(said), "{said}\n{}", dirty.stdout);
@@ -281,7 +281,7 @@ fn a_cache_or_artifact_with_a_secret_is_not_stored_and_one_without_is_whole() {
     let clean = run("true");
     assert_eq!(clean.code, 0, "{}\n{}", clean.stdout, clean.stderr);
     assert!(
-        !clean.stdout.contains("it was restored"),
+        !clean.printed().contains(&"it was restored"),
         "{}",
         clean.stdout
     );
@@ -297,8 +297,12 @@ fn a_cache_or_artifact_with_a_secret_is_not_stored_and_one_without_is_whole() {
     ] {
         let refused = run(command);
         assert_eq!(refused.code, 1, "{}\n{}", refused.stdout, refused.stderr);
+        assert!(
+            refused.printed().contains(&"it was restored"),
+            "{}",
+            refused.stdout
+        );
         for said in [
-            "it was restored",
             "Phase complete: UPLOAD_ARTIFACTS State: FAILED",
             "artifact is not published, as it holds secrets: ",
         ] {
