@@ -6,6 +6,7 @@ mod commands;
 mod download_source;
 mod fetch_sources;
 mod hard_links;
+mod learn;
 mod reports;
 mod restore;
 mod save;
@@ -40,7 +41,6 @@ use protocol::{
     access::Trust,
     attributes::Attributes,
     blob::{Blob, TreeRef},
-    build::Outcome,
     job::{Artifact, CacheUse, FetchedSources, Shell, ShellState, Task},
     message::{
         cache::{Entry, EntryKey, PutOutcome},
@@ -48,7 +48,6 @@ use protocol::{
     },
     path::TreePath,
     report_group::ReportRef,
-    secret::SecretsReply,
     snapshot::{Layer, Snapshot},
     time::{Time, WallTime},
 };
@@ -62,14 +61,14 @@ use crate::{
     attempt::Verdict,
     begin::Begin,
     cache_link::AttemptCache,
-    fault::{Fault, OrFault as _, blocking, changing},
+    fault::{Fault, OrFault as _, changing},
     ground::{Ground, SOURCE},
     layers::{LayerError, LayerFacts, LayerKey, LayerUse},
     log::Log,
     report::Chain,
     restoring::Restoring,
     scene::Scene,
-    secrets::{self, PatternsError, UnitSecrets},
+    secrets::UnitSecrets,
     site::Site,
 };
 
@@ -253,53 +252,6 @@ async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault>
 }
 
 impl Work<'_> {
-    /// Asks for the secrets of the unit, if it has any, and has the log masked from here on. Gives how the
-    /// phase has failed if one of them cannot be had.
-    async fn learn_secrets(&mut self) -> Result<Option<Verdict>, Fault> {
-        if !self.assignment.has_secrets {
-            return Ok(None);
-        }
-        if matches!(self.assignment.task, Task::DownloadSource { .. }) {
-            self.say("Decrypting parameter store environment variables")
-                .await?;
-        }
-        match secrets::ask(&mut self.connections, self.assignment.lease).await? {
-            SecretsReply::Unresolved(context) => Ok(Some(Verdict {
-                outcome: Outcome::Failed,
-                context,
-            })),
-            SecretsReply::Delivered(delivery) => {
-                let tried = "make ready to look for secrets";
-                let ready = move || {
-                    Ok::<_, PatternsError>(match UnitSecrets::new(delivery) {
-                        Err(too_large @ PatternsError::TooLarge { .. }) => Err(too_large),
-                        made => Ok(made?),
-                    })
-                };
-                let secrets = match blocking(tried, ready).await? {
-                    Ok(secrets) => secrets,
-                    Err(too_large) => {
-                        return Ok(Some(Verdict::client_error(too_large.to_string())));
-                    }
-                };
-                self.log.mask(secrets.patterns()).await;
-                self.secrets = Some(Arc::new(secrets));
-                Ok(None)
-            }
-        }
-    }
-
-    /// Whether a form of a secret is in a text that is to be kept.
-    fn holds_secret(&self, text: &str) -> bool {
-        self.secret_in(text).is_some()
-    }
-
-    /// The variable whose secret is in a text that is to be kept; `None`: none is.
-    fn secret_in(&self, text: &str) -> Option<&str> {
-        let secrets = self.secrets.as_ref()?;
-        secrets.patterns().find(text.as_bytes())
-    }
-
     /// Writes a line of the farm's own into the log.
     async fn say(&self, text: &str) -> Result<(), Fault> {
         self.log.say(text).await.or_fault("write the log")

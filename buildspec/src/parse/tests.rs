@@ -3,7 +3,7 @@
 use protocol::{artifact::ArtifactsSpec, cache_spec::CacheSpec, job::Shell};
 
 use super::*;
-use crate::spec::{BatchTask, CacheAction, OnFailure, SecretStore, Tasks};
+use crate::spec::{BatchTask, CacheAction, OnFailure, PhaseSpec, SecretStore, Tasks};
 
 mod language;
 mod mistakes;
@@ -38,6 +38,12 @@ fn commands_of(text: &str) -> Vec<String> {
 fn with_commands(lines: &str) -> String {
     format!("version: 0.2\nphases:\n  build:\n    commands:\n{lines}")
 }
+
+/// A phase that the file has, with nothing in it.
+const EMPTY: fn() -> PhaseSpec = || PhaseSpec {
+    is_named: true,
+    ..PhaseSpec::default()
+};
 
 #[test]
 fn a_file_with_everything_that_is_acted_on_is_read_without_a_word() {
@@ -100,7 +106,7 @@ batch:
     assert_eq!(phases.build.commands, ["three", "four"]);
     assert_eq!(phases.build.finally, ["five"]);
     assert_eq!(phases.build.on_failure, OnFailure::Abort);
-    assert_eq!(phases.post_build, crate::spec::PhaseSpec::default());
+    assert_eq!(phases.post_build, EMPTY());
     let artifacts = ArtifactsSpec {
         name: Some("n-$(date +%Y)".to_owned()),
         files: strings(&["**/*", "out.txt"]),

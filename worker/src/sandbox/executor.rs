@@ -12,10 +12,7 @@ use std::{
 };
 
 use nix::sys::{signal::SigSet, signalfd::SignalFd};
-use protocol::{
-    job::{Shell, ShellState},
-    time::Time,
-};
+use protocol::{job::ShellState, time::Time};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::fchown,
@@ -261,7 +258,7 @@ impl Loop {
         let idle = is_idle.then_some(()).ok_or_else(busy);
         let expansion = bytes_max.map(|bytes_max| usize::try_from(bytes_max).unwrap_or(usize::MAX));
         let started = written.and(idle).and_then(|()| {
-            let shell = shell_program(self.parts.spec.shell);
+            let shell = self.parts.spec.shell_program();
             let trouble = |error: io::Error| Trouble::io("execute shell", shell, &error);
             match self.spawn(shell, expansion) {
                 Ok(running) => Ok(Some(running)),
@@ -274,7 +271,7 @@ impl Loop {
             Ok(None) => {
                 self.say(&format!(
                     "{}: not found\n",
-                    shell_program(self.parts.spec.shell).display()
+                    self.parts.spec.shell_program().display()
                 ));
                 let exit = exited(NOT_FOUND);
                 self.reply(&match expansion {
@@ -473,15 +470,6 @@ fn become_a_command() -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     SigSet::empty().thread_set_mask()?;
     Ok(())
-}
-
-fn shell_program(shell: Shell) -> &'static Path {
-    let places = match shell {
-        Shell::Sh => ["/bin/sh", "/usr/bin/sh"],
-        Shell::Bash => ["/bin/bash", "/usr/bin/bash"],
-    };
-    let [usual, other] = places.map(Path::new);
-    if usual.exists() { usual } else { other }
 }
 
 const fn exited(code: i32) -> CommandExit {

@@ -1,6 +1,9 @@
 //! How a sandbox is to be.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use protocol::{
     job::{Shell, ShellState},
@@ -70,6 +73,16 @@ impl SandboxSpec {
             Isolation::Host => self.work.join("bin"),
             Isolation::Namespace => PathBuf::from(skeleton::HELPERS_DIRECTORY),
         }
+    }
+
+    /// The program of the shell, where machines have it.
+    pub(super) fn shell_program(&self) -> &'static Path {
+        let places = match self.shell {
+            Shell::Sh => ["/bin/sh", "/usr/bin/sh"],
+            Shell::Bash => ["/bin/bash", "/usr/bin/bash"],
+        };
+        let [usual, other] = places.map(Path::new);
+        if usual.exists() { usual } else { other }
     }
 
     /// The directory that nobody else has, with the source in it, as commands see it.

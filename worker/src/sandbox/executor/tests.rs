@@ -24,7 +24,7 @@ fn begun(directory: &Path, until: Time) -> (Loop, UnixStream) {
         home: directory.to_owned(),
         variables: BTreeMap::new(),
         directory: directory.as_os_str().as_encoded_bytes().to_vec(),
-        shell: Shell::Sh,
+        shell: protocol::job::Shell::Sh,
         state: ShellState::Carried,
         until: Some(until),
         lock: None,
