@@ -17,22 +17,10 @@ use crate::{
     tests::{
         check,
         sample::{blob, source, submission},
-        script::{EPOCH, Farm, moment},
+        script::{EPOCH, Farm, farm, moment},
     },
     workers,
 };
-
-fn farm(script: &str) -> Farm {
-    let mut farm = Farm::default();
-    for line in script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
-        farm.play(line);
-    }
-    farm
-}
 
 #[test]
 fn the_reason_why_a_phase_waits_is_said_in_words() {

@@ -6,20 +6,8 @@ use protocol::{build::BuildId, time::WallTime};
 
 use crate::{
     Event, RetentionPolicy, overdue,
-    tests::script::{EPOCH, Farm, moment},
+    tests::script::{EPOCH, Farm, farm, moment},
 };
-
-fn farm(script: &str) -> Farm {
-    let mut farm = Farm::default();
-    for line in script
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
-        farm.play(line);
-    }
-    farm
-}
 
 #[test]
 fn builds_that_are_old_or_too_many_or_too_large_are_due_oldest_first() {

@@ -75,6 +75,19 @@ impl Default for Farm {
     }
 }
 
+/// A farm on which this has happened.
+pub(crate) fn farm(script: &str) -> Farm {
+    let mut farm = Farm::default();
+    for line in script
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        farm.play(line);
+    }
+    farm
+}
+
 impl Farm {
     /// A farm with settings of its own.
     pub(crate) fn with(config: Config) -> Self {
