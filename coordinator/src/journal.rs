@@ -323,11 +323,22 @@ impl Journal {
             let _gone = self.storage.remove(&name);
             return Err(error);
         }
+        let header = frame::HEADER_BYTES as u64;
+        let set_aside = match self.storage.set_aside(&name, header + ROOM_BYTES) {
+            Ok(()) => header + ROOM_BYTES,
+            // Facts go on in the last file, whose room others would take if it were given back now.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let _gone = self.storage.remove(&name);
+                return Err(error);
+            }
+            // Not all file systems can.
+            Err(_) => header,
+        };
         let before = std::mem::replace(&mut self.file, name);
-        // The next file needs it more; that it fails is no harm, for the file goes with the next state.
+        // That it fails is no harm, for the file goes with the next state.
         let _released = self.storage.release(&before, self.length);
-        self.length = frame::HEADER_BYTES as u64;
-        self.set_aside = self.length;
+        self.length = header;
+        self.set_aside = set_aside;
         Ok(())
     }
 
