@@ -148,13 +148,13 @@ fn fresh_where_offered(state: &State) -> Option<(Ticket, WorkerName)> {
         let plain = queue.fresh(team).and_then(|line| line.first());
         let wanting = queue.wanting().get(team).into_iter().flatten();
         let wanting = wanting.filter_map(|(wanted, line)| Some((line.first()?, Some(wanted))));
-        let mut heads: Vec<_> = plain
-            .map(|first| (first, None))
-            .into_iter()
-            .chain(wanting)
-            .collect();
+        let mut heads: Vec<_> = wanting.collect();
         heads.sort_unstable_by_key(|(ticket, _)| **ticket);
-        for (ticket, wanted) in heads.into_iter().take(CHOICES_MAX) {
+        heads.truncate(CHOICES_MAX);
+        // However many want what nobody has that is free, what wants nothing is looked at.
+        heads.extend(plain.map(|first| (first, None)));
+        heads.sort_unstable_by_key(|(ticket, _)| **ticket);
+        for (ticket, wanted) in heads {
             if !is_before(share, *ticket, &best) {
                 break;
             }

@@ -139,6 +139,21 @@ fn a_unit_waits_for_who_offers_its_runtimes_and_is_away() {
 }
 
 #[test]
+fn what_selects_nothing_is_not_held_up_by_whatever_selects_what_nobody_offers() {
+    let mut farm = Farm::default();
+    farm.play("0s join w1");
+    for build in 1..=70 {
+        farm.play(&format!(
+            "1s submit b{build} install selects=python:3.{build}"
+        ));
+    }
+    farm.play("2s submit b99 install");
+    farm.play("2s tick");
+    let last = farm.transcript.last().unwrap();
+    assert!(last.contains("run b99.INSTALL on w1"), "{last}");
+}
+
+#[test]
 fn what_runtimes_a_worker_offers_is_known_while_it_is_away() {
     let wanted = |version: &str| BTreeMap::from([("python".to_owned(), version.to_owned())]);
     let mut farm = Farm::with(Config::default());
