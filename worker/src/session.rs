@@ -17,6 +17,7 @@ use protocol::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tracing::{debug, error, info, warn};
 use transport::{ConnectError, Connection};
@@ -39,6 +40,10 @@ use crate::{
 /// How long a worker that hands its jobs over waits for its attempts to be dead and for the coordinator to
 /// take them: somebody sits there and waits.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a worker that leaves waits for what its attempts left to be cleared away: a disk that takes longer may
+/// take for ever.
+const CLEARING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many attempts may wait to be noted as about to begin; the session looks at once.
 const BEGINS_MAX: usize = 64;
@@ -132,7 +137,10 @@ impl Session {
                 },
             }
         }
-        while self.clearing.join_next().await.is_some() {}
+        let cleared = async { while self.clearing.join_next().await.is_some() {} };
+        if timeout(CLEARING_PATIENCE, cleared).await.is_err() {
+            warn!("what attempts left is not cleared away yet; the next start does it");
+        }
         if let Some(up) = &self.up {
             info!(coordinator = %up.connection.remote(), "the worker leaves");
         }
