@@ -40,7 +40,7 @@ pub(crate) struct Connected {
     pub(crate) has_handed_over: bool,
     /// When it came.
     pub(super) since: Time,
-    /// The leases whose results it has brought, the latest [`TAKEN_MAX`] of them.
+    /// The leases whose results it has brought, the latest few of them.
     pub(super) taken: BTreeSet<LeaseId>,
     /// The last renewal's number.
     pub(super) sequence: Option<u64>,
