@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 use tempfile::TempDir;
@@ -43,6 +44,8 @@ int fsync(int file) { return is_log(file) ? 0 : (int)syscall(SYS_fsync, file); }
 /// A disk; unmounted when dropped.
 pub(crate) struct Disk {
     directory: TempDir,
+    /// The block device that its image is mounted as.
+    device: Mutex<String>,
 }
 
 impl Disk {
@@ -50,6 +53,7 @@ impl Disk {
     pub(crate) fn new() -> Option<Self> {
         let disk = Self {
             directory: tempfile::tempdir().unwrap(),
+            device: Mutex::default(),
         };
         fs::create_dir(disk.path()).unwrap();
         let image = fs::File::create(disk.image()).unwrap();
@@ -75,10 +79,26 @@ impl Disk {
         self.directory.path().join("disk")
     }
 
+    /// Mounts the image as a block device that nobody had before: whoever has copied the mounts of this machine
+    /// meanwhile keeps the file system that was cut off, and the same device would be that one again.
     fn mount(&self) -> Result<(), String> {
+        let mut attach = Command::new("losetup");
+        attach.args(["--find", "--show"]).arg(self.image());
+        let attached = attach.output().map_err(|error| error.to_string())?;
+        if !attached.status.success() {
+            return Err(String::from_utf8_lossy(&attached.stderr).into_owned());
+        }
+        let device = String::from_utf8_lossy(&attached.stdout).trim().to_owned();
         let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(self.image());
-        succeeds(mount.arg(self.path()))
+        let mounted = succeeds(mount.arg(&device).arg(self.path()));
+        *self.device.lock().unwrap() = device;
+        mounted
+    }
+
+    /// Gives the device back, as soon as nobody has it mounted.
+    fn detach(&self) {
+        let device = self.device.lock().unwrap();
+        let _detached = Command::new("losetup").args(["-d", &device]).output();
     }
 
     /// Cuts the power: what was not synced is gone, and nothing is written any more.
@@ -90,6 +110,7 @@ impl Disk {
     /// Turns the power on again, after all that used the disk has ended.
     pub(crate) fn restore(&self) {
         succeeds(Command::new("umount").arg(self.path())).unwrap();
+        self.detach();
         self.mount().unwrap();
     }
 }
@@ -98,6 +119,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily, because whoever still uses it must not keep it for ever.
         let _not_mounted = Command::new("umount").arg("-l").arg(self.path()).output();
+        self.detach();
     }
 }
 
