@@ -5,6 +5,8 @@
 //! no log takes unbounded room. After a lost connection sending goes on from what is durable, under the
 //! same offsets, so that nothing is in the log twice.
 
+mod spool;
+
 use std::{
     fs::File,
     io,
@@ -25,6 +27,7 @@ use tokio::{
 use tracing::debug;
 use transport::{Connection, ReceiveHalf, SendHalf, StreamError};
 
+use self::spool::{RESERVED_BYTES, Spool};
 use crate::{
     agent_line, clock,
     secrets::{Masker, Patterns},
@@ -33,9 +36,6 @@ use crate::{
 /// How far a writer may be ahead of what is durable, in bytes: some seconds of the loudest build on a
 /// slow network, and little for a disk.
 const AHEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// What is left free for the farm's own lines when commands have written all that they may, in bytes.
-const RESERVED_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How long to wait before a log stream that broke is opened again while its connection stands.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
@@ -54,96 +54,6 @@ struct Progress {
 impl Progress {
     const fn is_stored(self) -> bool {
         self.closed && self.durable == self.written
-    }
-}
-
-/// The file and how much of it counts. What is written goes to where the last write ended, so that one
-/// that failed half-way leaves nothing in between.
-#[derive(Debug)]
-struct Spool {
-    file: File,
-    written: u64,
-    /// Bytes that were not taken, because the log is full.
-    dropped: u64,
-    /// The most bytes that commands may write.
-    room: u64,
-    /// Whether the last byte did not end its line.
-    in_line: bool,
-    /// Takes secrets out of what commands write; `None`: nobody knows of any.
-    masker: Option<Masker>,
-}
-
-impl Spool {
-    /// Appends what a command wrote, as far as there is room; the first time that there is none, a line
-    /// says so. Blocks.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(masker) = &mut self.masker else {
-            return self.append_masked(bytes);
-        };
-        let mut masked = Vec::with_capacity(bytes.len());
-        masker.push(bytes, &mut masked);
-        self.append_masked(&masked)
-    }
-
-    /// Appends what was held back, because it might have become a secret: something else comes now. Blocks.
-    fn let_go(&mut self) -> io::Result<()> {
-        let mut held = Vec::new();
-        if let Some(masker) = &mut self.masker {
-            masker.interrupt(&mut held);
-        }
-        self.append_masked(&held)
-    }
-
-    fn append_masked(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let room = usize::try_from(self.room.saturating_sub(self.written)).unwrap_or(usize::MAX);
-        let (taken, over) = bytes.split_at(bytes.len().min(room));
-        self.push(taken, self.room)?;
-        if over.is_empty() {
-            return Ok(());
-        }
-        if self.dropped == 0 {
-            let text = format!(
-                "The log has reached its limit of {} bytes: what commands write from here on is dropped",
-                self.room
-            );
-            self.write_line(&agent_line::stamp(clock::wall_micros(), &text))?;
-        }
-        self.dropped += over.len() as u64;
-        Ok(())
-    }
-
-    /// Appends a line of the farm's own, which begins where lines begin, whatever a command wrote last.
-    /// Blocks.
-    fn say(&mut self, line: &str) -> io::Result<()> {
-        self.let_go()?;
-        self.write_line(line)
-    }
-
-    fn write_line(&mut self, line: &str) -> io::Result<()> {
-        let limit = self.room + RESERVED_BYTES;
-        if self.in_line {
-            self.push(format!("\n{line}").as_bytes(), limit)
-        } else {
-            self.push(line.as_bytes(), limit)
-        }
-    }
-
-    /// Appends all of `bytes` or nothing; nothing too if the log would be longer than `limit` then.
-    /// Blocks.
-    fn push(&mut self, bytes: &[u8], limit: u64) -> io::Result<()> {
-        if limit < self.written.saturating_add(bytes.len() as u64) {
-            return Ok(());
-        }
-        if let Err(error) = self.file.write_all_at(bytes, self.written) {
-            // A part of it may be there. The next write covers what cannot be cut off.
-            let _cut = self.file.set_len(self.written);
-            return Err(error);
-        }
-        self.written += bytes.len() as u64;
-        if let Some(last) = bytes.last() {
-            self.in_line = *last != b'\n';
-        }
-        Ok(())
     }
 }
 
@@ -170,14 +80,7 @@ impl Log {
     async fn with_room(path: &Path, room: u64) -> io::Result<Self> {
         let to = path.to_owned();
         let created = spawn_blocking(move || File::create(to)).await?;
-        let spool = Spool {
-            file: created?,
-            written: 0,
-            dropped: 0,
-            room,
-            in_line: false,
-            masker: None,
-        };
+        let spool = Spool::new(created?, room);
         Ok(Self {
             path: Arc::new(path.to_owned()),
             spool: Arc::new(Mutex::new(spool)),
@@ -486,30 +389,5 @@ mod tests {
         let mut bytes = b"12345".to_vec();
         broken_off(log.append(&mut bytes)).await;
         assert_eq!(bytes, b"12345");
-    }
-
-    #[test]
-    fn what_a_full_disk_took_in_part_is_not_in_the_log() {
-        // Files may be so long here, as on a disk that is full then.
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = Spool {
-            file: File::create(folder.path().join("log")).unwrap(),
-            written: 0,
-            dropped: 0,
-            room: 1 << 20,
-            in_line: false,
-            masker: None,
-        };
-        spool.push(b"whole\n", 1 << 20).unwrap();
-        let path = folder.path().join("log");
-        let file = std::mem::replace(&mut spool.file, File::open(&path).unwrap());
-        assert!(spool.push(b"refused\n", 1 << 20).is_err());
-        assert_eq!(spool.written, 6);
-        // Part of what was refused has reached the disk all the same.
-        file.write_all_at(b"refu", 6).unwrap();
-        spool.file = file;
-        spool.push(b"ok\n", 1 << 20).unwrap();
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("whole\nok\n"), "{text}");
     }
 }
