@@ -21,6 +21,10 @@ pub(super) const VERSIONS_MAX: usize = 10;
 pub(super) const SECRETS_MAX: usize = 10_000;
 /// How many bytes all values may have together: the vault is in memory, and written whole.
 pub(super) const CONTENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many secrets a team may have: a tenth of what there may be, so that no team takes another's room.
+const TEAM_SECRETS_MAX: usize = SECRETS_MAX / 10;
+/// How many bytes the values of a team may have together, an eighth of what there may be for the same reason.
+const TEAM_BYTES_MAX: usize = CONTENTS_BYTES_MAX / 8;
 /// How long the text may be that says who set a version, in bytes.
 const BY_BYTES_MAX: u64 = 1024;
 /// How long the id of a version may be, in bytes.
@@ -65,6 +69,12 @@ pub(crate) enum NoRoom {
     /// They are too large together: delete some.
     #[error("the secrets would have more than {CONTENTS_BYTES_MAX} bytes together")]
     Bytes,
+    /// The team has [`TEAM_SECRETS_MAX`]: delete some.
+    #[error("the team has {TEAM_SECRETS_MAX} secrets already, which is the most")]
+    TeamSecrets,
+    /// Those of the team are too large together: delete some.
+    #[error("the team's secrets would have more than {TEAM_BYTES_MAX} bytes together")]
+    TeamBytes,
 }
 
 impl Contents {
@@ -75,8 +85,13 @@ impl Contents {
         (id, value): (String, SecretValue),
         (by, set): (String, WallTime),
     ) -> Result<(), NoRoom> {
-        if SECRETS_MAX <= self.secrets.len() && !self.secrets.contains_key(&place) {
-            return Err(NoRoom::Secrets);
+        if !self.secrets.contains_key(&place) {
+            if SECRETS_MAX <= self.secrets.len() {
+                return Err(NoRoom::Secrets);
+            }
+            if TEAM_SECRETS_MAX <= self.of_team(&place.team).count() {
+                return Err(NoRoom::TeamSecrets);
+            }
         }
         // What goes for it makes room, or a vault that is full could not be changed any more.
         let goes = self.secrets.get(&place).and_then(|versions| {
@@ -84,7 +99,11 @@ impl Contents {
             versions.first().filter(|_| is_full)
         });
         let goes = goes.map_or(0, |version| version.value.expose().len());
-        if CONTENTS_BYTES_MAX < self.bytes() - goes + value.expose().len() {
+        let after = |bytes: usize| bytes - goes + value.expose().len();
+        if TEAM_BYTES_MAX < after(bytes(self.of_team(&place.team))) {
+            return Err(NoRoom::TeamBytes);
+        }
+        if CONTENTS_BYTES_MAX < after(bytes(self.secrets.values())) {
             return Err(NoRoom::Bytes);
         }
         let versions = self.secrets.entry(place).or_default();
@@ -95,9 +114,11 @@ impl Contents {
         Ok(())
     }
 
-    fn bytes(&self) -> usize {
-        let versions = self.secrets.values().flatten();
-        versions.map(|version| version.value.expose().len()).sum()
+    /// The versions of each secret of a team.
+    fn of_team(&self, team: &Team) -> impl Iterator<Item = &Vec<Version>> {
+        let secrets = self.secrets.iter();
+        let of_team = secrets.filter(move |(place, _)| place.team == *team);
+        of_team.map(|(_, versions)| versions)
     }
 
     /// Takes a secret away; whether it was there.
@@ -193,6 +214,12 @@ impl Contents {
     }
 }
 
+/// How many bytes values have together.
+fn bytes<'a>(secrets: impl Iterator<Item = &'a Vec<Version>>) -> usize {
+    let versions = secrets.flatten();
+    versions.map(|version| version.value.expose().len()).sum()
+}
+
 /// The stages, of the newest version and of the one before.
 const STAGES: [SecretStage; 2] = [SecretStage::AwsCurrent, SecretStage::AwsPrevious];
 
@@ -236,4 +263,38 @@ fn decode_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
 fn text(reader: &mut Reader<'_>, what: &'static str, limit: u64) -> Result<String, DecodeError> {
     let bytes = reader.bytes(what, limit)?.to_vec();
     String::from_utf8(bytes).map_err(|_| reader.refuse(what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_team_takes_the_room_of_another() {
+        let mut contents = Contents::default();
+        let mut set = |team: &str, number: usize, bytes: usize| {
+            let place = Place {
+                team: team.parse().unwrap(),
+                project: None,
+                id: format!("secret-{number}").parse().unwrap(),
+            };
+            let value = SecretValue::new(vec![b'x'; bytes]).unwrap();
+            contents.set(
+                place,
+                ("1".to_owned(), value),
+                ("ann".to_owned(), WallTime(1)),
+            )
+        };
+        let large = TEAM_BYTES_MAX / SECRET_BYTES_MAX;
+        for number in 0..large {
+            set("red", number, SECRET_BYTES_MAX).unwrap();
+        }
+        assert_eq!(set("red", large, 4), Err(NoRoom::TeamBytes));
+        for number in 0..TEAM_SECRETS_MAX {
+            set("blue", number, 4).unwrap();
+        }
+        assert_eq!(set("blue", TEAM_SECRETS_MAX, 4), Err(NoRoom::TeamSecrets));
+        assert_eq!(set("blue", 0, 4), Ok(()), "a new version of what is there");
+        assert_eq!(set("green", 0, SECRET_BYTES_MAX), Ok(()));
+    }
 }
