@@ -11,7 +11,10 @@ use protocol::{
     message::client::{ClientReply, ClientRequest},
     secret::{SECRET_BYTES_MAX, SecretValue},
 };
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::{
+    io::ioctl_fionread,
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr},
+};
 use tokio::task::spawn_blocking;
 
 use super::read::{ask, expect_done};
@@ -102,14 +105,24 @@ async fn typed(context: &Context) -> Result<Vec<u8>, CommandError> {
     let _unseen = Unseen::begin()
         .context("failed to keep the terminal from showing what is typed")
         .map_err(CommandError::usage)?;
-    wait(context, line).await?.ok_or_else(CommandError::left)
+    let line = wait(context, line).await?.ok_or_else(CommandError::left)?;
+    // It comes at once where it was pasted. The terminal forgets it, or the shell would be given it.
+    if ioctl_fionread(stdin()).is_ok_and(|bytes| 0 < bytes) {
+        return Err(CommandError::usage(anyhow!(
+            "what was typed has more than one line, of which only the first was read; \
+             give a value of several lines by `--file` or through a pipe"
+        )));
+    }
+    Ok(line)
 }
 
 /// The bytes up to the end of a line, one key at a time; `None`: somebody wants to leave.
 fn line() -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    for byte in stdin().lock().bytes() {
-        match byte? {
+    // Not through a buffer, which would take what comes after the line, too.
+    let mut byte = [0];
+    while rustix::io::read(stdin(), &mut byte)? == 1 {
+        match byte[0] {
             LEAVE => return Ok(None),
             byte if LINE_ENDS.contains(&byte) => break,
             byte if ERASE.contains(&byte) => drop(bytes.pop()),
@@ -156,7 +169,7 @@ impl Unseen {
 
 impl Drop for Unseen {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing.
-        let _restored = tcsetattr(stdin(), OptionalActions::Now, &self.before);
+        // A terminal that is gone needs nothing. What was typed and not read goes: it may be of a secret.
+        let _restored = tcsetattr(stdin(), OptionalActions::Flush, &self.before);
     }
 }
