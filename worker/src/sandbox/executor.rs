@@ -183,6 +183,10 @@ impl Loop {
                     };
                     return self.reply(&Reply::Exited { id, exit });
                 }
+                // Rights on a large source take a while.
+                if self.fence.is_over() {
+                    return;
+                }
                 let (carried, shell) = (&self.carried, self.parts.spec.shell);
                 let written = self.parts.state.write_command(carried, shell, &command);
                 self.start(id, written, None);

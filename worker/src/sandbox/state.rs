@@ -16,7 +16,7 @@ use protocol::{
     snapshot::{VARIABLE_BYTES_MAX, VARIABLES_MAX},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, fstat, openat, unlinkat},
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat, unlinkat},
     io::Errno,
 };
 
@@ -57,11 +57,13 @@ pub(super) enum Saved {
 }
 
 impl StateDirectory {
-    /// Opens the directory at `path`, as commands see it.
+    /// Opens the directory at `path`, as commands see it, and closes it to all other users: variables are in it.
     pub(super) fn open(path: &Path) -> Result<Self, Trouble> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = openat(CWD, path, flags, Mode::empty())
             .map_err(|errno| Trouble::new("open directory", path, errno))?;
+        fchmod(&directory, Mode::RWXU)
+            .map_err(|errno| Trouble::new("close to others", path, errno))?;
         Ok(Self {
             directory,
             path: path.to_owned(),
@@ -198,5 +200,23 @@ impl StateDirectory {
             return Err(format!("they have more than {bytes_max} bytes"));
         }
         Ok(Some(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn no_other_user_reads_the_variables_of_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        StateDirectory::open(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
     }
 }
