@@ -89,6 +89,7 @@ impl Ground {
             user: None,
             until: None,
             lock: None,
+            wipe: Vec::new(),
             program: program::grange(),
             helpers: vec!["codebuild-hash-files".to_owned()],
         }

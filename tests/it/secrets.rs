@@ -162,7 +162,20 @@ fn a_secret_printed_in_every_form_is_in_no_log_and_no_file_and_no_process() {
     assert!(farm.client(&["stop", &running]).status().unwrap().success());
     farm.wait_for_end(&running);
     check_nowhere(&farm, "while services run");
+
+    // What its commands have written goes with a worker that is killed, although nobody starts it again.
+    let running = farm.submit(source.path(), &["--project", "app"]);
+    wait::until_true("the build waits again", || {
+        farm.log(&running).contains("it is there\n")
+    });
+    let attempts = farm.worker_directory(0).join("attempts");
+    let is_written = || !search(&attempts, &[TOKEN.as_bytes().to_vec()]).is_empty();
+    assert!(is_written(), "the build has it, and the search finds it");
     farm.kill_worker(0);
+    wait::until_true("what was written is wiped", || {
+        std::fs::read_dir(&attempts).unwrap().next().is_none()
+    });
+    check_nowhere(&farm, "when the worker is killed");
     farm.kill_cache();
     farm.kill_coordinator();
     check_nowhere(&farm, KILLED);

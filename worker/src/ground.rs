@@ -108,9 +108,20 @@ impl Ground {
             user: None,
             until: None,
             lock: Some(site.directory.keepers()),
+            wipe: Vec::new(),
             program: site.program.clone(),
             helpers: site.commands.clone(),
         }
+    }
+
+    /// What an attempt whose directory is `attempt` has written, and its unit before: all that is of no use when the
+    /// worker is gone.
+    pub(crate) fn written(&self, attempt: &Path) -> Vec<PathBuf> {
+        let unit = match self {
+            Self::Namespace => None,
+            Self::Host { unit, .. } => Some(unit.clone()),
+        };
+        unit.into_iter().chain([attempt.to_owned()]).collect()
     }
 
     /// The variables that every unit starts with, in front of those that the build sets.

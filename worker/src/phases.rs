@@ -285,6 +285,9 @@ impl Work<'_> {
         let socket = self.site.docker.socket_for(team, project);
         spec.docker_socket = socket.map(Path::to_owned);
         spec.user = user;
+        if self.secrets.is_some() {
+            spec.wipe = ground.written(self.directory);
+        }
         self.scene.start(spec, layers, self.log).await
     }
 

@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, IntoRawFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -27,8 +27,9 @@ use rustix::{
     fs::{FlockOperation, Mode, flock},
     io::Errno,
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, chdir, getpid, pidfd_open, pidfd_send_signal,
-        set_child_subreaper, set_parent_process_death_signal, setsid, umask, waitpid,
+        Pid, PidfdFlags, Signal, WaitOptions, chdir, getpid, getppid, pidfd_open,
+        pidfd_send_signal, set_child_subreaper, set_parent_process_death_signal, setsid, umask,
+        waitpid,
     },
     time::Timespec,
 };
@@ -42,6 +43,7 @@ use super::{
     skeleton::{self, link_names},
     state::StateDirectory,
 };
+use crate::layers::remove;
 
 /// The keeper of a sandbox: what the program does when its first argument is `keeper`. Standard input is
 /// a socket to the worker, standard output the pipe of the log. `arguments` are those after `keeper`:
@@ -73,6 +75,7 @@ fn keep() -> io::Result<bool> {
         NixSignal::SIGINT,
         NixSignal::SIGTERM,
     ])?;
+    let worker = getppid();
     let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let log = io::stdout().as_fd().try_clone_to_owned()?;
     release(0)?;
@@ -89,9 +92,38 @@ fn keep() -> io::Result<bool> {
         // Whoever came after the worker may have looked for keepers before this one could be seen.
         return Ok(false);
     }
+    let left = Left {
+        worker,
+        wipe: spec.wipe.clone(),
+    };
     match spec.isolation {
-        Isolation::Host => host(control, signals, log, spec),
-        Isolation::Namespace => namespace(control, &signals, log, spec),
+        Isolation::Host => {
+            let ended = host(control, signals, log, spec);
+            left.wipe();
+            ended
+        }
+        Isolation::Namespace => namespace(control, &signals, (log, &left), spec),
+    }
+}
+
+/// What a dead worker leaves behind that nobody may find.
+struct Left {
+    /// The worker's process, which was there when the keeper began; `None`: it cannot be seen from here.
+    worker: Option<Pid>,
+    wipe: Vec<PathBuf>,
+}
+
+impl Left {
+    /// Removes it if the worker is gone: a keeper whose parent has ended is given another. That the socket is closed
+    /// says nothing: a worker that lives may have given up the sandbox alone.
+    fn wipe(&self) {
+        if self.worker == getppid() {
+            return;
+        }
+        for path in &self.wipe {
+            // Nobody is there to be told; the worker's next start tries again, and says so.
+            let _removed = remove(path);
+        }
     }
 }
 
@@ -202,7 +234,7 @@ fn set_up_host(spec: &SandboxSpec) -> Result<StateDirectory, Trouble> {
 fn namespace(
     mut control: KeeperControl,
     signals: &SignalFd,
-    log: OwnedFd,
+    (log, left): (OwnedFd, &Left),
     spec: Box<SandboxSpec>,
 ) -> io::Result<bool> {
     if let Err(errno) = unshare(CloneFlags::CLONE_NEWPID) {
@@ -218,7 +250,9 @@ fn namespace(
         Ok(ForkResult::Parent { child }) => {
             drop(log);
             let child = Pid::from_raw(child.as_raw()).ok_or(io::ErrorKind::InvalidData)?;
-            watch(control.stream(), signals, child)
+            let ended = watch(control.stream(), signals, child);
+            left.wipe();
+            ended
         }
     }
 }

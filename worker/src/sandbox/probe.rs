@@ -87,6 +87,7 @@ async fn try_namespace(directory: &Path, program: &Path) -> Result<Vec<String>, 
     let spec = SandboxSpec {
         until: None,
         lock: None,
+        wipe: Vec::new(),
         isolation: Isolation::Namespace,
         upper: trial.path().join("upper"),
         work: trial.path().join("work"),

@@ -58,6 +58,11 @@ pub struct SandboxSpec {
     /// A file that the keeper holds locked, and others with it, as long as anything runs, so that who
     /// comes after a worker can wait for its keepers. Made if it is missing. `None`: nobody waits.
     pub lock: Option<PathBuf>,
+    /// Directories outside the sandbox that are to outlive neither it nor the worker: when all that ran has ended
+    /// and the worker is gone, the keeper removes them, as nobody else may for a long time. What is there while
+    /// the worker lives stays. Empty: whatever is left waits for the worker's next start.
+    #[serde(default)]
+    pub wipe: Vec<PathBuf>,
     /// The program whose `keeper` subcommand is [`keeper_main`](super::keeper_main).
     pub program: PathBuf,
     /// Under which names `program` is found in [`helpers_directory`](Self::helpers_directory) besides

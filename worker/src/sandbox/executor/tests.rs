@@ -28,6 +28,7 @@ fn begun(directory: &Path, until: Time) -> (Loop, UnixStream) {
         state: ShellState::Carried,
         until: Some(until),
         lock: None,
+        wipe: Vec::new(),
         program: PathBuf::new(),
         helpers: Vec::new(),
     };
