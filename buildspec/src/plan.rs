@@ -28,6 +28,7 @@ use self::{
     size::check_size,
     unit::{JOBS_PER_UNIT, Variables, add_unit, index},
 };
+use crate::diagnostic::Place;
 use crate::spec::{Batch, BatchTask, BuildSpec, Phases, Secret, Tasks};
 
 /// What is to be planned.
@@ -223,7 +224,13 @@ fn running<'a>(
         if is_new {
             let mut found = cannot_run(of_task, request);
             if of_task.phases.is_none() {
-                found.push(PlanError::NoPhases);
+                found.push(PlanError::NoPhases {
+                    task: task.identifier.clone(),
+                    place: match path {
+                        None => task.place,
+                        Some(_) => Place::START,
+                    },
+                });
             }
             errors.extend(found.into_iter().map(|error| match path {
                 None => error,

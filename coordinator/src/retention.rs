@@ -376,6 +376,7 @@ mod tests {
     use protocol::job::JobId;
 
     use super::*;
+    use crate::options::{RETENTION, RETENTION_BYTES};
 
     #[test]
     fn each_key_of_a_build_says_whose_it_is() {
@@ -401,5 +402,16 @@ mod tests {
         assert!(!Kind::Snapshot.is_needed(Standing::Ended));
         assert!(Kind::Source.is_needed(Standing::Ended));
         assert!(Kind::Artifact.is_needed(Standing::Ended));
+    }
+
+    #[test]
+    fn reports_expire_after_30_days() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert_eq!(policy(RETENTION, RETENTION_BYTES).age, 30 * day);
+        // They are among the entries of the build's artifacts, which go with it.
+        let build = BuildId::from_random([7; 16]);
+        let key = keys::reports(build, 0, 1);
+        assert!(key.starts_with(&Kind::Artifact.of(build)), "{key}");
+        assert!(!Kind::Artifact.is_needed(Standing::Unknown));
     }
 }

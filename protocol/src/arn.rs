@@ -28,9 +28,25 @@ pub fn of_project(project: &ProjectName) -> String {
     format!("arn:aws:codebuild:{REGION}:{ACCOUNT}:project/{project}")
 }
 
-/// A UUID that a project of a team always has, and no other: version 8 of RFC 9562, from BLAKE3 of both names.
+/// The name of a group of reports.
+pub fn of_report_group(group: &str) -> String {
+    format!("arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group/{group}")
+}
+
+/// The name of the report of a group in a build.
+pub fn of_report(group: &str, build: BuildId) -> String {
+    let uuid = uuid_of(&format!("{build}\0{group}"));
+    format!("arn:aws:codebuild:{REGION}:{ACCOUNT}:report/{group}:{uuid}")
+}
+
+/// A UUID that a project of a team always has, and no other.
 pub fn uuid_of_project(team: &Team, project: &ProjectName) -> String {
-    let digest = Digest::of(format!("{team}\0{project}").as_bytes());
+    uuid_of(&format!("{team}\0{project}"))
+}
+
+/// The UUID of what has a name: version 8 of RFC 9562, from BLAKE3 of it.
+fn uuid_of(name: &str) -> String {
+    let digest = Digest::of(name.as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.hash()[..16]);
     bytes[6] = bytes[6] & 0x0f | 0x80;
@@ -53,6 +69,13 @@ mod tests {
             of_project(&project),
             "arn:aws:codebuild:us-east-1:000000000000:project/shop"
         );
+        assert_eq!(
+            of_report_group("shop-unit"),
+            "arn:aws:codebuild:us-east-1:000000000000:report-group/shop-unit"
+        );
+        let of = |build| of_report("shop-unit", BuildId(build));
+        assert!(of(1).starts_with("arn:aws:codebuild:us-east-1:000000000000:report/shop-unit:"));
+        assert_ne!(of(1), of(2));
     }
 
     #[test]

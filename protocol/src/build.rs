@@ -221,6 +221,16 @@ impl Status {
             Self::Ended(outcome) => outcome.as_str(),
         }
     }
+
+    /// CodeBuild's `buildStatus` of a build that stands so: one of six, since a build that waits is in progress
+    /// there. One that was never started, which no build as a whole is, has failed.
+    pub const fn of_build(self) -> &'static str {
+        match self {
+            Self::Queued | Self::InProgress => Self::InProgress.as_str(),
+            Self::Ended(Outcome::Skipped) => Outcome::Failed.as_str(),
+            Self::Ended(outcome) => outcome.as_str(),
+        }
+    }
 }
 
 /// Why a phase ended as it did: CodeBuild's `phases[].contexts[]`.

@@ -6,6 +6,7 @@
 //! [`codec`] is derived, and is what messages travel in.
 
 pub mod access;
+pub mod agent_line;
 pub mod arn;
 pub mod artifact;
 pub mod attributes;

@@ -14,9 +14,24 @@ pub type Wanted = BTreeMap<String, String>;
 /// Flavours of Java that `CodeBuild` has: whose a runtime is does not matter here, its version does.
 const FLAVOURS: [&str; 2] = ["corretto", "openjdk"];
 
-/// The newest of `versions` that `wanted` means; `None`: there is none.
-pub fn choose<'a>(versions: &'a [String], wanted: &str) -> Option<&'a str> {
-    let meant = versions.iter().filter(|version| is_meant(version, wanted));
+/// The one runtime that has flavours.
+const FLAVOURED: &str = "java";
+
+/// What a runtime needs of another: `android` is built with `java`.
+const NEEDS: [(&str, &str); 1] = [("android", "java")];
+
+/// The runtimes that those which are wanted need besides, each with who needs it; none of them is wanted by name.
+pub fn needed(wanted: &Wanted) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let needs = NEEDS.into_iter();
+    needs.filter(|(runtime, needs)| wanted.contains_key(*runtime) && !wanted.contains_key(*needs))
+}
+
+/// The newest of the `versions` of a runtime that `wanted` means; `None`: there is none.
+pub fn choose<'a>(runtime: &str, versions: &'a [String], wanted: &str) -> Option<&'a str> {
+    let has_flavours = runtime == FLAVOURED;
+    let meant = versions
+        .iter()
+        .filter(|version| is_meant(version, wanted, has_flavours));
     meant.map(String::as_str).max_by(|a, b| compare(a, b))
 }
 
@@ -24,7 +39,7 @@ pub fn choose<'a>(versions: &'a [String], wanted: &str) -> Option<&'a str> {
 pub fn has_all(offered: &Offered, wanted: &Wanted) -> bool {
     wanted.iter().all(|(runtime, version)| {
         let versions = offered.get(runtime);
-        versions.is_some_and(|versions| choose(versions, version).is_some())
+        versions.is_some_and(|versions| choose(runtime, versions, version).is_some())
     })
 }
 
@@ -54,7 +69,7 @@ pub fn mistake<'a>(
         };
         versions.sort_by(|a, b| compare(a, b));
         versions.dedup();
-        if choose(versions, version).is_none() {
+        if choose(runtime, versions, version).is_none() {
             let _infallible = write!(
                 said,
                 "Unknown runtime version named '{version}' of {runtime}. This build image has the following \
@@ -74,19 +89,23 @@ pub fn mistake<'a>(
     Some(said.trim_end().to_owned())
 }
 
-fn is_meant(version: &str, wanted: &str) -> bool {
+fn is_meant(version: &str, wanted: &str, has_flavours: bool) -> bool {
     let (wanted, version) = (
         wanted.trim().to_ascii_lowercase(),
         version.to_ascii_lowercase(),
     );
-    let wanted = without_flavour(&wanted);
+    let plain = |text: &str| match has_flavours {
+        true => without_flavour(text).to_owned(),
+        false => text.to_owned(),
+    };
+    let (wanted, version) = (plain(&wanted), plain(&version));
     if wanted == "latest" {
         return true;
     }
     let exact = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
-    let mut parts = exact(wanted);
+    let mut parts = exact(&wanted);
     parts.pop_if(|last| matches!(last.as_str(), "x" | "*"));
-    !parts.is_empty() && exact(without_flavour(&version)).starts_with(&parts)
+    !parts.is_empty() && exact(&version).starts_with(&parts)
 }
 
 /// The number behind the flavour of a Java, or what is there.
@@ -128,16 +147,17 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(choose(&python, wanted), chosen, "{wanted}");
+            assert_eq!(choose("python", &python, wanted), chosen, "{wanted}");
         }
         let java = owned(&["11.0.2", "17.0.9"]);
-        assert_eq!(choose(&java, "corretto17"), Some("17.0.9"));
-        assert_eq!(choose(&java, "openjdk11"), Some("11.0.2"));
-        assert_eq!(choose(&java, "corretto21"), None);
+        assert_eq!(choose("java", &java, "corretto17"), Some("17.0.9"));
+        assert_eq!(choose("java", &java, "openjdk11"), Some("11.0.2"));
+        assert_eq!(choose("java", &java, "corretto21"), None);
         let named = owned(&["corretto11", "corretto17"]);
-        assert_eq!(choose(&named, "corretto11"), Some("corretto11"));
-        assert_eq!(choose(&named, "openjdk17"), Some("corretto17"));
-        assert_eq!(choose(&named, "latest"), Some("corretto17"));
+        assert_eq!(choose("java", &named, "corretto11"), Some("corretto11"));
+        assert_eq!(choose("java", &named, "openjdk17"), Some("corretto17"));
+        assert_eq!(choose("java", &named, "latest"), Some("corretto17"));
+        assert_eq!(choose("python", &python, "openjdk3.9"), None);
     }
 
     fn offer(runtimes: &[(&str, &[&str])]) -> Offered {

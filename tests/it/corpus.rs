@@ -7,9 +7,10 @@ mod expected;
 mod found;
 mod known;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use protocol::digest::Digest;
+use serde_json::Value;
 
 use self::{
     expected::{Expected, Table},
@@ -119,3 +120,75 @@ fn what_is_known_to_disagree_is_in_the_table_once_and_has_a_reason() {
         assert!(!again, "{file} is there twice");
     }
 }
+
+/// Which tasks wait for which in the batches of the corpus that are graphs, as their `depend-on` says.
+const GRAPHS: [(&str, &[(usize, usize)]); 2] = [("050.yml", &[(1, 0)]), ("124.yml", &[(1, 0)])];
+
+/// What `grange buildspec plan` makes of a file.
+fn planned(corpus: &Path, name: &str) -> (i32, String, Value) {
+    let mut command = Command::new(testkit::program::grange());
+    let path = corpus.join(name);
+    command.args(["buildspec", "plan", "--format", "json"]);
+    let output = command.arg(path).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let plan = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), said, plan)
+}
+
+/// The units that wait for others, each with those.
+fn edges(plan: &Value) -> BTreeSet<(usize, usize)> {
+    let jobs = plan["jobs"].as_array().unwrap();
+    let number = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+    let unit = |job: &Value| number(&job["unit"]);
+    let edges = jobs.iter().flat_map(|job| {
+        let needs = job["needs"].as_array().unwrap().iter();
+        needs.map(move |need| (unit(job), unit(&jobs[number(&need["job"])])))
+    });
+    edges.filter(|(job, needed)| job != needed).collect()
+}
+
+#[test]
+fn every_real_batch_is_planned_or_refused_for_the_right_reason() {
+    let Some(corpus) = testkit::corpus() else {
+        testkit::skip("GRANGE_CORPUS does not name the directory of the real buildspecs");
+        return;
+    };
+    let mut graphs = 0;
+    for (name, expected) in expected::table() {
+        let text = String::from_utf8_lossy(&bytes(&corpus, &name, &expected)).into_owned();
+        let is_batch = text.lines().any(|line| line.starts_with("batch:"));
+        let (code, said, plan) = planned(&corpus, &name);
+        match expected.batch {
+            Some(batch) if !LACKS_PHASES.contains(&name.as_str()) => {
+                assert_eq!(code, 0, "{name}: {said}");
+                assert_eq!(
+                    plan["units"].as_array().unwrap().len(),
+                    batch.tasks,
+                    "{name}"
+                );
+                assert_eq!(
+                    plan["jobs"].as_array().unwrap().len(),
+                    6 * batch.tasks,
+                    "{name}"
+                );
+                let known = GRAPHS.iter().find(|(graph, _)| *graph == name);
+                if let Some((_, known)) = known {
+                    assert_eq!(edges(&plan), known.iter().copied().collect(), "{name}");
+                    graphs += 1;
+                }
+                let is_graph = batch.kind == "build-graph";
+                assert!(is_graph || edges(&plan).is_empty(), "{name}");
+            }
+            Some(_) => {
+                assert_eq!(code, 2, "{name}");
+                let why = "buildspec has no `phases` for its batch task `py39_awses_latest`";
+                assert!(said.contains(why), "{name}: {said}");
+            }
+            None => assert_eq!(is_batch, is_batch && code == 2, "{name}: {said}"),
+        }
+    }
+    assert_eq!(graphs, GRAPHS.len());
+}
+
+/// Files with a task that runs the file itself, which has no phases.
+const LACKS_PHASES: [&str; 1] = ["088.yml"];

@@ -233,6 +233,15 @@ fn a_buildspec_that_is_not_in_the_source_or_has_mistakes_fails_download_source()
     let (code, message) = context(&farm, "shop#1");
     assert_eq!(code, "YAML_FILE_ERROR");
     assert_eq!(message, "stat ci/none.yml: no such file or directory");
+    // Tools look for these lines, whoever writes them.
+    let ends = [
+        "Phase complete: DOWNLOAD_SOURCE State: FAILED\n",
+        "Phase context status code: YAML_FILE_ERROR Message: stat ci/none.yml: no such file or directory\n",
+    ];
+    for log in [&built.stdout, &farm.log("shop#1")] {
+        let each = ends.map(|line| log.matches(line).count());
+        assert_eq!(each, [1, 1], "{log}");
+    }
     project::write_buildspec(repository.path(), "phases:\n  biuld: {}\n");
     git(repository.path(), &["commit", "--quiet", "-am", "broken"]);
     build(&farm, &[]);

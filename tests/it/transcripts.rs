@@ -9,6 +9,7 @@ mod found;
 mod stand_in;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     process::Command,
@@ -139,25 +140,23 @@ fn disagreements(transcript: &Transcript, corpus: &Path, farm: &Farm) -> Vec<Str
         }
     }
     let status = farm.status(&format!("{project}#1"));
-    for (name, value) in &transcript.exported {
-        if !shows(&status, name, value) {
-            differences.push(format!("exported {name}={value}"));
-        }
+    let exported = exported(&status);
+    if exported != transcript.exported {
+        let expected = &transcript.exported;
+        differences.push(format!("exported {expected:?}, found {exported:?}"));
     }
     differences
 }
 
-/// Whether a variable is somewhere in what is told of a build, as an entry or as a name and a value.
-fn shows(told: &Value, name: &str, value: &str) -> bool {
-    match told {
-        Value::Object(fields) => {
-            fields.get(name).is_some_and(|found| found == value)
-                || (told["name"] == name && told["value"] == value)
-                || fields.values().any(|inside| shows(inside, name, value))
-        }
-        Value::Array(list) => list.iter().any(|inside| shows(inside, name, value)),
-        _ => false,
-    }
+/// The variables that a build exports.
+fn exported(status: &Value) -> BTreeMap<String, String> {
+    let units = status["units"].as_array().unwrap().iter();
+    let exported = units.filter_map(|unit| unit["exported_variables"].as_object());
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    exported
+        .flatten()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect()
 }
 
 /// The differences that are not known, and the known ones that are not there any more.

@@ -1,16 +1,21 @@
 //! Dependency caches that no buildspec asks for, and older ones that do as well.
 
+use std::{path::Path, process::Command};
+
+use tempfile::TempDir;
 use testkit::{
     farm::{Built, Farm, FarmPlan},
     project,
 };
+
+use crate::levels::has_namespaces;
 
 /// What the commands say of `deps`, which they make if it is not there.
 fn said(built: &Built) -> &str {
     built.printed().first().copied().unwrap_or_default()
 }
 
-fn build<'a>(farm: &'a Farm, source: &'a tempfile::TempDir) -> impl Fn(&[&str]) -> Built + 'a {
+fn build<'a>(farm: &'a Farm, source: &'a TempDir) -> impl Fn(&[&str]) -> Built + 'a {
     |arguments| {
         let arguments = [&["--project", "sample"], arguments].concat();
         let built = farm.build(source.path(), &arguments);
@@ -139,4 +144,146 @@ cache:
         "lib-1",
         "an entry under the key comes before all"
     );
+}
+
+/// Whether this machine has a program, as commands would find it.
+fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output();
+    found.is_ok_and(|found| found.status.success())
+}
+
+/// Makes what a source has beside its buildspec, with the machine's own tools.
+#[track_caller]
+fn prepare(source: &Path, script: &str) {
+    let mut command = Command::new("sh");
+    let made = command.args(["-ec", script]).current_dir(source).output();
+    let made = made.unwrap();
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "{said}");
+}
+
+/// Builds a source twice. The second build finds what the first one made, by what it prints, and what its log
+/// says was selected.
+#[track_caller]
+fn restores(source: &TempDir, selected: &str, (first, second): (&[&str], &[&str])) {
+    let farm = Farm::start(FarmPlan::default());
+    for printed in [first, second] {
+        let built = build(&farm, source)(&[]);
+        assert!(built.stdout.contains(selected), "{}", built.stdout);
+        for line in printed {
+            assert!(built.printed().contains(line), "{line}: {}", built.stdout);
+        }
+    }
+}
+
+#[test]
+fn a_second_build_with_npm_finds_its_packages() {
+    if !has("npm") {
+        testkit::tell("npm is not here, so that its packages are not restored");
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    project::write(
+        source.path(),
+        r#"
+=== buildspec.yml
+version: 0.2
+phases:
+  install: {commands: ['test -d node_modules && echo there || echo none', npm install --offline]}
+  build: {commands: ["node -e 'console.log(require(`left`))'"]}
+=== package.json
+{"name": "app", "version": "1.0.0", "dependencies": {"left": "file:left-1.0.0.tgz"}}
+=== left/package.json
+{"name": "left", "version": "1.0.0", "main": "left.js"}
+=== left/left.js
+module.exports = "left is here";
+"#,
+    );
+    prepare(
+        source.path(),
+        "npm pack ./left >/dev/null; rm -r left; npm install --offline --package-lock-only >/dev/null",
+    );
+    let selected = "Cached unasked, by lock file package-lock.json (npm): node_modules/**/*";
+    let is = "left is here";
+    restores(&source, selected, (&["none", is], &["there", is]));
+}
+
+#[test]
+fn a_second_build_with_cargo_compiles_nothing() {
+    if !has("cargo") || !has_namespaces() {
+        testkit::tell(
+            "cargo in a root of its own is not here, so that what it compiled is not restored",
+        );
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    project::write(
+        source.path(),
+        "
+=== buildspec.yml
+version: 0.2
+phases:
+  build: {commands: ['cargo build --offline --verbose 2>&1 | sed -n s/^[[:space:]]*//p | cut -d\" \" -f1,2']}
+=== Cargo.toml
+[package]
+name = \"barn\"
+version = \"0.1.0\"
+edition = \"2021\"
+=== src/main.rs
+fn main() {}
+",
+    );
+    prepare(source.path(), "cargo generate-lockfile --offline");
+    let selected = "Cached unasked, by lock file Cargo.lock (cargo): target/**/*";
+    let (first, second) = (&["Compiling barn"], &["Fresh barn"]);
+    restores(&source, selected, (first, second));
+}
+
+#[test]
+fn a_second_build_with_pip_finds_its_environment() {
+    let has_pip = || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut making = Command::new("python3");
+        making.args(["-m", "venv"]).arg(folder.path());
+        making.output().is_ok_and(|made| made.status.success())
+    };
+    if !has("python3") || !has_pip() {
+        testkit::tell("python3 with venv is not here, so that its packages are not restored");
+        return;
+    }
+    let source = tempfile::tempdir().unwrap();
+    project::write(
+        source.path(),
+        "
+=== buildspec.yml
+version: 0.2
+phases:
+  install:
+    commands:
+      - test -d .venv && echo there || { echo none; python3 -m venv .venv; }
+      - .venv/bin/pip install --no-index --find-links . -r requirements.txt
+  build: {commands: [\".venv/bin/python -c 'import right; print(right.IS)'\"]}
+=== requirements.txt
+right==1.0
+=== right.py
+IS = 'right is here'
+",
+    );
+    // A wheel is an archive with three more files (PEP 427).
+    prepare(
+        source.path(),
+        r#"python3 - <<'EOF'
+import zipfile
+of = "right-1.0.dist-info/"
+with zipfile.ZipFile("right-1.0-py3-none-any.whl", "w") as wheel:
+    wheel.write("right.py")
+    wheel.writestr(of + "METADATA", "Metadata-Version: 2.1\nName: right\nVersion: 1.0\n")
+    wheel.writestr(of + "WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    wheel.writestr(of + "RECORD", f"right.py,,\n{of}METADATA,,\n{of}WHEEL,,\n{of}RECORD,,\n")
+EOF
+rm right.py"#,
+    );
+    let selected = "Cached unasked, by lock file requirements.txt (pip): .venv/**/*";
+    let is = "right is here";
+    restores(&source, selected, (&["none", is], &["there", is]));
 }

@@ -17,6 +17,7 @@ use std::{
 
 use cache::ongoing::Ongoing;
 use protocol::{
+    agent_line,
     build::Outcome,
     job::{AttemptResult, FetchedSources, Task},
     lease::LeaseId,
@@ -32,7 +33,6 @@ use tracing::{error, warn};
 use transport::Connection;
 
 use crate::{
-    agent_line,
     attempt::{Interrupt, Verdict},
     begin::{Begin, BeginRequest},
     cache_link::AttemptCache,

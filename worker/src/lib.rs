@@ -2,7 +2,6 @@
 //!
 //! [`run()`] keeps one session with the coordinator over however many connections it takes.
 
-mod agent_line;
 mod attempt;
 mod begin;
 mod cache_link;

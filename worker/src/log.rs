@@ -17,8 +17,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use protocol::message::work::{
-    LOG_BYTES_MAX, LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart, WorkRequest,
+use protocol::{
+    agent_line,
+    message::work::{LOG_BYTES_MAX, LOG_PIECE_BYTES_MAX, LogAck, LogPiece, LogStart, WorkRequest},
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, watch},
@@ -29,8 +30,8 @@ use transport::{Connection, ReceiveHalf, SendHalf, StreamError};
 
 use self::spool::{RESERVED_BYTES, Spool};
 use crate::{
-    agent_line, clock,
-    secrets::{Masker, Patterns},
+    clock,
+    secrets::{Masker, Patterns, without_key_ids},
 };
 
 /// How far a writer may be ahead of what is durable, in bytes: some seconds of the loudest build on a
@@ -99,13 +100,12 @@ impl Log {
 
     /// The text without what must not be in the log: it goes where the log goes.
     pub(crate) fn masked(&self, text: &str) -> String {
-        match self.patterns.get() {
-            None => text.to_owned(),
-            Some(patterns) => {
-                let masked = patterns.masked(text.as_bytes());
-                String::from_utf8_lossy(&masked).into_owned()
-            }
-        }
+        let patterns = self.patterns.get();
+        let masked = patterns.map_or_else(
+            || text.as_bytes().to_vec(),
+            |patterns| patterns.masked(text.as_bytes()),
+        );
+        String::from_utf8_lossy(&without_key_ids(&masked)).into_owned()
     }
 
     /// Appends a line of the farm's own. Lines over the log's limit are dropped.

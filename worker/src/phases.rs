@@ -39,6 +39,7 @@ use cache::{
 };
 use protocol::{
     access::Trust,
+    agent_line,
     attributes::Attributes,
     blob::{Blob, TreeRef},
     job::{Artifact, CacheUse, FetchedSources, Shell, ShellState, Task},
@@ -57,7 +58,6 @@ use transport::Connection;
 
 use self::upload_artifacts::Wanted;
 use crate::{
-    agent_line,
     attempt::Verdict,
     begin::Begin,
     cache_link::AttemptCache,

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use protocol::runtime::{Offered, Wanted, choose, mistake};
+use protocol::runtime::{Offered, Wanted, choose, mistake, needed};
 
 /// The directories of programs, by runtime and version.
 pub(crate) type Runtimes = BTreeMap<String, BTreeMap<String, PathBuf>>;
@@ -18,6 +18,25 @@ pub(crate) struct Selected {
     pub(crate) java_home: Option<PathBuf>,
     /// What the log says.
     pub(crate) said: Vec<String>,
+}
+
+impl Selected {
+    /// Takes the version of a runtime that is meant, if there is one, and says so.
+    fn add(&mut self, runtimes: &Runtimes, (runtime, version): (&str, &str), said: String) {
+        let Some(versions) = runtimes.get(runtime) else {
+            return;
+        };
+        let names: Vec<_> = versions.keys().cloned().collect();
+        let chosen = choose(runtime, &names, version);
+        let Some(directory) = chosen.and_then(|chosen| versions.get(chosen)) else {
+            return;
+        };
+        self.said.push(said);
+        if runtime == "java" {
+            self.java_home = directory.parent().map(PathBuf::from);
+        }
+        self.directories.push(directory.clone());
+    }
 }
 
 /// What `runtimes` offers, without its places.
@@ -69,17 +88,16 @@ pub(crate) fn select(runtimes: &Runtimes, wanted: &Wanted) -> Result<Selected, S
         return Err(mistake);
     }
     for (runtime, version) in wanted {
-        let chosen = offered.get(runtime).and_then(|of| choose(of, version));
-        let Some(directory) = chosen.and_then(|chosen| runtimes.get(runtime)?.get(chosen)) else {
-            continue;
-        };
-        selected.said.push(format!(
+        let said = format!(
             "Selecting '{runtime}' runtime version '{version}' based on manual selections..."
-        ));
-        if runtime == "java" {
-            selected.java_home = directory.parent().map(PathBuf::from);
-        }
-        selected.directories.push(directory.clone());
+        );
+        selected.add(runtimes, (runtime, version), said);
+    }
+    for (runtime, needs) in needed(wanted) {
+        // A machine that offers none of its own to select may have it all the same.
+        let said =
+            format!("Selecting 'latest' runtime version of '{needs}', which '{runtime}' needs...");
+        selected.add(runtimes, (needs, "latest"), said);
     }
     Ok(selected)
 }
@@ -131,6 +149,26 @@ mod tests {
             ["Selecting 'python' runtime version '3.x' based on manual selections..."]
         );
         assert_eq!(path(&selected.directories, b"/bin"), b"/opt/py312/bin:/bin");
+    }
+
+    #[test]
+    fn what_a_named_runtime_needs_is_selected_without_being_named() {
+        let mut runtimes = runtimes();
+        runtimes.insert(
+            "android".to_owned(),
+            BTreeMap::from([("29".to_owned(), PathBuf::from("/opt/android/bin"))]),
+        );
+        let selected = select(&runtimes, &wanted(&[("android", "29")])).unwrap();
+        let directories = ["/opt/android/bin", "/opt/jdk-17/bin"].map(PathBuf::from);
+        assert_eq!(selected.directories, directories);
+        assert_eq!(selected.java_home, Some(PathBuf::from("/opt/jdk-17")));
+        assert_eq!(
+            selected.said[1],
+            "Selecting 'latest' runtime version of 'java', which 'android' needs..."
+        );
+        runtimes.remove("java");
+        let selected = select(&runtimes, &wanted(&[("android", "29")])).unwrap();
+        assert_eq!(selected.said.len(), 1, "a machine may have it all the same");
     }
 
     #[test]

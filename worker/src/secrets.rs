@@ -5,6 +5,7 @@
 
 mod asking;
 mod forms;
+mod key_ids;
 mod mask;
 mod references;
 
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::{
     asking::ask,
+    key_ids::{KeyIds, without_key_ids},
     mask::{Masker, Patterns, PatternsError},
 };
 use self::{

@@ -16,9 +16,14 @@ pub enum PlanError {
     /// A batch was asked for and the file has none: do not ask for it.
     #[error("buildspec has no `batch` section")]
     NoBatch,
-    /// A batch task runs the phases of the file, which has none: write some.
-    #[error("buildspec has no `phases` for the tasks of its `batch`")]
-    NoPhases,
+    /// A batch task runs a file without phases, the one that it is in or its own: write some.
+    #[error("buildspec has no `phases` for its batch task {}", quoted(task))]
+    NoPhases {
+        /// The first such task.
+        task: String,
+        /// Where it is, or where its buildspec begins.
+        place: Place,
+    },
     /// The shell is one of Windows: no worker has it.
     #[error(
         "`env.shell` is {}, a shell of Windows, and the farm's workers run Linux",
@@ -142,7 +147,10 @@ impl PlanError {
         match self {
             Self::OnlyBatch => whole("run it with `--batch`"),
             Self::NoBatch => whole("run it without `--batch`, or add `batch.build-list`"),
-            Self::NoPhases => whole("add the `phases` that every task runs"),
+            Self::NoPhases { place, .. } => {
+                let hint = "add the `phases` that it runs, or name a file that has them as its `buildspec`";
+                vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]
+            }
             Self::Windows { place, .. } => {
                 let hint = "use `bash`, or leave it out for `/bin/sh`";
                 vec![Diagnostic::error(*place, self.to_string()).with_hint(hint)]

@@ -345,7 +345,8 @@ fn what_cannot_be_run_is_refused_with_what_to_do() {
     );
     assert_eq!(
         refused(&only_batch, &BATCH()),
-        "1:1 buildspec has no `phases` for the tasks of its `batch` | add the `phases` that every task runs\n"
+        "4:19 buildspec has no `phases` for its batch task `a` | add the `phases` that it runs, or name a file that has \
+         them as its `buildspec`\n"
     );
     assert_eq!(
         refused(&file("", ""), &BATCH()),

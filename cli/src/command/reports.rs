@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use cache::{client::CacheClient, download::fetch_blob};
 use protocol::{
+    build::BuildId,
     message::client::{BuildDetail, BuildSummary, ClientReply, ClientRequest, UnitDetail},
     report_group::ReportRef,
 };
@@ -29,6 +30,8 @@ const SHARD: &str = "-BuildFanoutShard";
 /// A report, and the same one of the build before.
 #[derive(Debug)]
 pub(crate) struct Shown {
+    /// Whose it is.
+    pub(crate) build: BuildId,
     /// What it says; of a batch, what all units say together.
     pub(crate) published: Published,
     /// Against which build, as `project#number`, and what changed; `None`: there is none before.
@@ -63,7 +66,13 @@ pub(crate) async fn run(args: &OneBuildArgs, context: &Context) -> Result<(), Co
                     let same = former.iter().find(|other| other.group == published.group)?;
                     Some((name.clone(), compare(&same.report, &published.report)?))
                 });
-                render::report(&Shown { published, since }, json)?;
+                let build = detail.summary.build;
+                let shown = Shown {
+                    build,
+                    published,
+                    since,
+                };
+                render::report(&shown, json)?;
             }
             Ok(())
         })

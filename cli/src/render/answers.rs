@@ -66,6 +66,7 @@ pub(crate) fn status(detail: &BuildDetail, json: bool) -> Result<(), CommandErro
 fn status_json(detail: &BuildDetail) -> Result<(), CommandError> {
     let whole = serde_json::to_value(detail).context("failed to write JSON");
     let mut whole = whole.map_err(CommandError::farm)?;
+    whole["build_status"] = json!(detail.summary.status.of_build());
     for (at, unit) in detail.units.iter().enumerate() {
         let entries = timeline(&detail.summary, unit);
         let current = entries.last().map(|entry| entry.phase);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use protocol::arn;
 use report::{
     Case, CaseName, Comparison, Count, CoverageChange, CoverageReport, Report, TestReport,
 };
@@ -26,6 +27,8 @@ pub(crate) fn report(shown: &Shown, json: bool) -> Result<(), CommandError> {
     if json {
         let since = shown.since.as_ref();
         return json_line(&json!({
+            "arn": arn::of_report(&published.group, shown.build),
+            "group_arn": arn::of_report_group(&published.group),
             "report": published,
             "before": since.map(|(build, _)| build), "changes": since.map(|(_, changes)| changes),
         }));

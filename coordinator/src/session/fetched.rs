@@ -4,20 +4,22 @@
 use std::sync::Arc;
 
 use protocol::{
-    build::{Outcome, PhaseContext},
+    agent_line,
+    build::{Outcome, Phase, PhaseContext},
     graph::JobGraph,
     job::{AttemptResult, FetchedSources, Task},
     lease::LeaseId,
     name::WorkerName,
+    report::Chain,
 };
 use scheduler::{Event, SessionId, State, Submission};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     held_source::HeldSource,
     plan::{PlanningError, plan},
 };
-use crate::farm::Farm;
+use crate::{clock, farm::Farm, logs::LogKey};
 
 /// What the scheduler is to hear of an attempt that has fetched something.
 pub(super) async fn event(
@@ -49,6 +51,7 @@ pub(super) async fn event(
             Err(error) => {
                 debug!(build = %submission.build, error = %error, "build cannot be planned");
                 (result.outcome, result.context) = ending(&error);
+                result.log_bytes = said(farm, lease, &result).await;
             }
         }
     }
@@ -86,6 +89,32 @@ async fn planned(
         preface.follows_fetch = true;
     }
     Ok(graph)
+}
+
+/// Says in the attempt's log that its phase has ended, which the worker did not: there all went well. Gives how many
+/// bytes the log has then; those that it had if it takes no more, or the build is to be tried again.
+async fn said(farm: &Farm, lease: LeaseId, result: &AttemptResult) -> u64 {
+    let before = result.log_bytes;
+    let asked = farm
+        .dispatcher
+        .ask(move |state: &State| scheduler::live_attempt(state, lease));
+    let (Ok(Some((job, attempt))), Outcome::Failed) = (asked.await, result.outcome) else {
+        return before;
+    };
+    let lines = agent_line::complete(Phase::DownloadSource, result.outcome, &result.context);
+    let now = i64::try_from(clock::wall().0 * 1_000).unwrap_or(i64::MAX);
+    let lines = lines.map(|line| agent_line::stamp(now, &line)).concat();
+    // Said a second time, by a worker that has not heard of the answer, it is there already.
+    let key = LogKey { job, attempt };
+    let _open = farm.log_writer.opened(key);
+    let added = u64::try_from(lines.len()).unwrap_or(0);
+    match farm.log_writer.append(key, before, lines.into()).await {
+        Ok(durable) => durable.min(before + added),
+        Err(error) => {
+            warn!(%job, error = %Chain(&error), "the end of a phase is not in its log");
+            before
+        }
+    }
 }
 
 /// How the fetching ends if nothing can be made of what was fetched.

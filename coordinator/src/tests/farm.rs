@@ -147,8 +147,12 @@ impl TestFarm {
 
     /// A token for a member of this role.
     pub(super) async fn token(&self, role: Role) -> JoinToken {
+        self.token_of("main", role).await
+    }
+
+    async fn token_of(&self, team: &str, role: Role) -> JoinToken {
         let request = ClientRequest::CreateToken {
-            team: "main".parse().unwrap(),
+            team: team.parse().unwrap(),
             role,
             lifetime: Duration::from_secs(600),
         };
@@ -161,12 +165,17 @@ impl TestFarm {
 
     /// A member that has joined with a token.
     pub(super) async fn enrol(&self, role: Role, name: &str) -> Member {
-        let token = self.token(role).await;
+        self.enrol_in("main", role, name).await
+    }
+
+    /// The same, of another team.
+    pub(super) async fn enrol_in(&self, team: &str, role: Role, name: &str) -> Member {
+        let token = self.token_of(team, role).await;
         assert_eq!(token.fingerprint, self.ready.authority_fingerprint);
         let credentials = transport::enrol(self.address(), &token, name).await;
         let credentials = credentials.unwrap();
         let identity = Identity {
-            team: "main".parse().unwrap(),
+            team: team.parse().unwrap(),
             role,
             name: name.to_owned(),
         };

@@ -115,9 +115,22 @@ async fn secrets_are_their_teams_and_for_its_people() {
         project: None,
         id: "prod/token".parse().unwrap(),
     };
+    // Another team neither sees nor deletes it, nor do its builds get it.
+    let other = farm.enrol_in("blue", Role::Developer, "ben").await;
+    let other = other.connect(farm.address()).await;
+    assert_eq!(
+        other.ask(list()).await,
+        Ok(ClientReply::Secrets(Vec::new()))
+    );
+    let foreign = other.ask(delete()).await.unwrap_err();
+    assert_eq!(foreign.code, RefusalCode::NotFound);
+    other.submit(NAMES_IT).await.unwrap();
+    let mut worker = TestWorker::join(&worker, farm.address()).await;
+    let assignment = worker.assigned().await;
+    let missing = value(asked(&worker, assignment.lease).await).unwrap();
+    assert!(missing.contains("can't find"), "{missing}");
     assert_eq!(developer.ask(delete()).await, Ok(ClientReply::Done));
     let gone = developer.ask(delete()).await.unwrap_err();
     assert_eq!(gone.code, RefusalCode::NotFound);
-    drop(worker);
     farm.stop().await;
 }

@@ -1,6 +1,12 @@
 //! `env.exported-variables`.
 
+use std::fs;
+
 use serde_json::json;
+use testkit::{
+    farm::{Farm, FarmPlan},
+    project,
+};
 
 use super::building::build;
 
@@ -65,4 +71,46 @@ phases:
     assert_eq!(done.unit()["exported_variables"], json!({"SHORT": "1"}));
     let named = "Variable LONG is not exported";
     assert!(done.built.stdout.contains(named), "{}", done.built.stdout);
+}
+
+#[test]
+fn a_secret_of_the_project_is_not_exported() {
+    let farm = Farm::start(FarmPlan::default());
+    let value = farm.directory().join("value");
+    fs::write(&value, "hunter2-of-the-project").unwrap();
+    let done = |arguments: &[&str]| assert!(farm.client(arguments).status().unwrap().success());
+    done(&[
+        "secret",
+        "set",
+        "/app/token",
+        "--file",
+        value.to_str().unwrap(),
+    ]);
+    done(&[
+        "project",
+        "create",
+        "shop",
+        "--env",
+        "SHOWN=plain",
+        "--parameter-store",
+        "TOKEN=/app/token",
+    ]);
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "\
+version: 0.2
+env: {exported-variables: [TOKEN, SHOWN]}
+phases:
+  build:
+    commands: ['test ${#TOKEN} = 22']
+",
+    );
+    let built = farm.build(source.path(), &["--project", "shop"]);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let status = farm.status("shop#1");
+    assert_eq!(
+        status["units"][0]["exported_variables"],
+        json!({"SHOWN": "plain"})
+    );
 }

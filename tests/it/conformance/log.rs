@@ -134,3 +134,24 @@ artifacts:
     let places = lines.map(|line| done.at(line));
     assert!(places.is_sorted(), "{places:?}\n{}", done.built.stdout);
 }
+
+#[test]
+fn ids_of_aws_access_keys_are_three_asterisks() {
+    // Put together here, so that no tool takes it for a key that somebody has lost.
+    let id = ["AKIA", "IOSFODNN7EXAMPLE"].concat();
+    let done = build(&format!(
+        "\
+phases:
+  build:
+    commands:
+      - echo id={id}.; printf 'AKIAIOSF'; sleep 0.2; echo ODNN7EXAMPLE
+      - test {id} = AKIAIOSF\"\"ODNN7EXAMPLE && echo it is what it was; false {id}
+"
+    ));
+    assert_eq!(done.built.code, 1);
+    assert_eq!(done.printed(), ["id=***.", "***", "it is what it was"]);
+    let message = done.unit()["phases"].to_string();
+    assert!(message.contains("false ***"), "{message}");
+    let (log, shown) = (&done.built.stdout, done.shown(&["status", "sample#1"]));
+    assert!(!log.contains(&id) && !shown.contains(&id), "{log}\n{shown}");
+}

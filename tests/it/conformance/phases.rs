@@ -1,9 +1,13 @@
 //! `on-failure: RETRY…`, and the phases as a build tells them.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
+use protocol::build::{Outcome, Status};
 use serde_json::Value;
-use testkit::program;
+use testkit::{
+    farm::{Farm, FarmPlan},
+    program, project, wait,
+};
 
 use super::building::{Done, build};
 
@@ -154,4 +158,55 @@ fn the_queue_limit_is_480_minutes_by_default() {
     let settings: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(settings["coordinator"]["queue_minutes_max"], 480);
     assert_eq!(settings["coordinator"]["build_minutes_max"], 60);
+}
+
+#[test]
+fn a_build_has_one_of_six_statuses() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    let submit = |command: &str| {
+        let lines = format!("version: 0.2\nphases: {{build: {{commands: ['{command}']}}}}\n");
+        project::write_buildspec(source.path(), &lines);
+        farm.submit(source.path(), &["--project", "sample"])
+    };
+    let status = |build: &str| farm.status(build)["build_status"].clone();
+    let [good, bad] = ["true", "false"].map(submit);
+    farm.wait_for_end(&good);
+    farm.wait_for_end(&bad);
+    assert_eq!([status(&good), status(&bad)], ["SUCCEEDED", "FAILED"]);
+    let stopped = submit("echo begun; sleep 1000");
+    assert_eq!(status(&stopped), "IN_PROGRESS", "also while it waits");
+    wait::until_true("it runs", || farm.log(&stopped).contains("\nbegun\n"));
+    assert_eq!(status(&stopped), "IN_PROGRESS");
+    assert!(farm.client(&["stop", &stopped]).status().unwrap().success());
+    farm.wait_for_end(&stopped);
+    assert_eq!(status(&stopped), "STOPPED");
+    // The other two take a worker that dies, and a minute.
+    let outcomes = Outcome::ALL.map(Status::Ended).into_iter();
+    let all = outcomes.chain([Status::Queued, Status::InProgress]);
+    let all: BTreeSet<_> = all.map(Status::of_build).collect();
+    let six = [
+        "FAILED",
+        "FAULT",
+        "IN_PROGRESS",
+        "STOPPED",
+        "SUCCEEDED",
+        "TIMED_OUT",
+    ];
+    assert_eq!(all, BTreeSet::from(six));
+}
+
+#[test]
+fn after_a_failed_download_source_comes_finalizing() {
+    let done = build("env: {parameter-store: {A: /none}}\nphases: {build: {commands: ['true']}}\n");
+    assert_eq!(done.built.code, 1, "{}", done.built.stdout);
+    let expected = [
+        "SUBMITTED SUCCEEDED",
+        "QUEUED SUCCEEDED",
+        "PROVISIONING SUCCEEDED",
+        "DOWNLOAD_SOURCE FAILED",
+        "FINALIZING SUCCEEDED",
+        "COMPLETED -",
+    ];
+    assert_eq!(done.timeline(), expected);
 }

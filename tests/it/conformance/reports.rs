@@ -87,3 +87,93 @@ reports:
         "{changes}"
     );
 }
+
+#[test]
+fn reports_and_groups_have_arns() {
+    let done = build(&format!(
+        "\
+phases:
+  build:
+    commands: [echo '{GOOD}' > a.xml]
+reports:
+  unit: {{files: [a.xml]}}
+"
+    ));
+    let shown = &done.json(&["reports", "sample#1"])[0];
+    let group = "arn:aws:codebuild:us-east-1:000000000000:report-group/sample-unit";
+    assert_eq!(shown["group_arn"], group);
+    let arn = shown["arn"].as_str().unwrap();
+    let uuid = arn.strip_prefix("arn:aws:codebuild:us-east-1:000000000000:report/sample-unit:");
+    assert_eq!(
+        uuid.unwrap().split('-').map(str::len).collect::<Vec<_>>(),
+        [8, 4, 4, 4, 12]
+    );
+}
+
+#[test]
+fn a_report_has_the_status_of_its_cases() {
+    let done = build(&format!(
+        "\
+phases:
+  build:
+    commands:
+      - echo '{GOOD}' > good.xml
+      - echo '<testsuite><testcase name=\"b\"><failure/></testcase></testsuite>' > bad.xml
+reports:
+  all-good: {{files: [good.xml]}}
+  not-all: {{files: [good.xml, bad.xml]}}
+  not-there: {{files: [none.xml]}}
+"
+    ));
+    assert_eq!(done.built.code, 0, "{}", done.built.stdout);
+    let reports = done.json(&["reports", "sample#1"]);
+    let status = |group: &str| {
+        let mut found = reports.iter().map(|shown| &shown["report"]);
+        found.find(|report| report["group"] == group).unwrap()["status"].clone()
+    };
+    assert_eq!(status("sample-all-good"), "SUCCEEDED");
+    assert_eq!(status("sample-not-all"), "FAILED");
+    assert_eq!(status("sample-not-there"), "INCOMPLETE");
+}
+
+#[test]
+fn a_case_has_one_of_five_statuses() {
+    let done = build(
+        "\
+phases:
+  build:
+    commands:
+      - |
+        cat > a.xml <<'EOF'
+        <test-run>
+        <test-case name='a' result='Passed'/><test-case name='b' result='Failed'/>
+        <test-case name='c' result='Failed' label='Error'/>
+        <test-case name='d' result='Skipped'/><test-case name='e' result='Inconclusive'/>
+        </test-run>
+        EOF
+reports:
+  unit: {files: [a.xml], file-format: NUnit3Xml}
+",
+    );
+    assert_eq!(done.built.code, 0, "{}", done.built.stdout);
+    let shown = &done.json(&["reports", "sample#1"])[0];
+    let cases = shown["report"]["report"]["cases"].as_array().unwrap();
+    let mut statuses: Vec<_> = cases
+        .iter()
+        .map(|case| {
+            (
+                case["name"].as_str().unwrap(),
+                case["status"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    statuses.sort_unstable();
+    let expected = [
+        ("a", "SUCCEEDED"),
+        ("b", "FAILED"),
+        ("c", "ERROR"),
+        ("d", "SKIPPED"),
+        ("e", "UNKNOWN"),
+    ];
+    assert_eq!(statuses, expected);
+}

@@ -2,7 +2,12 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-use crate::{agent_line, clock, secrets::Masker};
+use protocol::agent_line;
+
+use crate::{
+    clock,
+    secrets::{KeyIds, Masker},
+};
 
 /// What is left free for the farm's own lines when commands have written all that they may, in bytes.
 pub(super) const RESERVED_BYTES: u64 = 4 * 1024 * 1024;
@@ -21,11 +26,13 @@ pub(super) struct Spool {
     in_line: bool,
     /// Takes secrets out of what commands write; `None`: nobody knows of any.
     pub(super) masker: Option<Masker>,
+    /// Takes the ids of access keys out of what is left then.
+    key_ids: KeyIds,
 }
 
 impl Spool {
     /// An empty one in `file`, of which commands may write `room` bytes.
-    pub(super) const fn new(file: File, room: u64) -> Self {
+    pub(super) fn new(file: File, room: u64) -> Self {
         Self {
             file,
             written: 0,
@@ -33,18 +40,23 @@ impl Spool {
             room,
             in_line: false,
             masker: None,
+            key_ids: KeyIds::default(),
         }
     }
 
     /// Appends what a command wrote, as far as there is room; the first time that there is none, a line
     /// says so. Blocks.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(masker) = &mut self.masker else {
-            return self.append_masked(bytes);
-        };
         let mut masked = Vec::with_capacity(bytes.len());
-        masker.push(bytes, &mut masked);
-        self.append_masked(&masked)
+        let mut shown = Vec::with_capacity(bytes.len());
+        match &mut self.masker {
+            None => self.key_ids.push(bytes, &mut shown),
+            Some(masker) => {
+                masker.push(bytes, &mut masked);
+                self.key_ids.push(&masked, &mut shown);
+            }
+        }
+        self.append_masked(&shown)
     }
 
     /// Appends what was held back, because it might have become a secret: something else comes now. Blocks.
@@ -53,7 +65,10 @@ impl Spool {
         if let Some(masker) = &mut self.masker {
             masker.interrupt(&mut held);
         }
-        self.append_masked(&held)
+        let mut shown = Vec::new();
+        self.key_ids.push(&held, &mut shown);
+        self.key_ids.let_go(&mut shown);
+        self.append_masked(&shown)
     }
 
     fn append_masked(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -16,6 +16,7 @@ use cache::{
     upload::upload_tree,
 };
 use protocol::{
+    agent_line,
     blob::TreeRef,
     build::Outcome,
     job::{EXPORTED_BYTES_MAX, PhaseCommands},
@@ -26,7 +27,6 @@ use tracing::warn;
 
 use super::{PhaseEnd, Work, hard_links, newest, restore, save, scan, sealed, state};
 use crate::{
-    agent_line,
     attempt::{Attempt, Exit, Step, Verdict},
     clock,
     exports::{self, Exported},

@@ -15,6 +15,7 @@ use cache::{
     upload::upload_attributes,
 };
 use protocol::{
+    agent_line,
     attributes::Attributes,
     blob::TreeRef,
     cache_spec::{CacheSpec, UnaskedCache},
@@ -31,7 +32,6 @@ use super::{
     source_path, state, unpacked,
 };
 use crate::{
-    agent_line,
     attempt::Verdict,
     clock,
     fault::{Fault, blocking},

@@ -20,6 +20,7 @@ use protocol::{
     artifact::ArtifactsSpec,
     path::TreePath,
     report_group::{REPORTS_MAX, ReportSpec},
+    time::Time,
 };
 
 use crate::{clock, phases::source_path, report::Chain};
@@ -172,7 +173,7 @@ impl Reading {
     /// Files that may be reports, in order.
     fn candidates(&self) -> Vec<TreePath> {
         let found = match &self.pattern {
-            None => self.walk(),
+            None => self.walk(clock::boot() + DISCOVERY_TIME_MAX),
             Some(pattern) => {
                 let spec = ReportSpec {
                     files: vec![pattern.clone()],
@@ -191,9 +192,9 @@ impl Reading {
         files
     }
 
-    /// All files below the source directory, for as long as discovery may take. Links are not followed.
-    fn walk(&self) -> Vec<TreePath> {
-        let until = clock::boot() + DISCOVERY_TIME_MAX;
+    /// Files below the source directory that may be reports: all that are found before `until`. Links are not
+    /// followed.
+    fn walk(&self, until: Time) -> Vec<TreePath> {
         let mut found = Vec::new();
         let mut directories = vec![(source_path(), 0)];
         while let Some((directory, depth)) = directories.pop() {
@@ -368,5 +369,13 @@ mod tests {
     fn an_arn_names_a_group_in_full() {
         assert_eq!(group("p", "unit"), "p-unit");
         assert_eq!(group("p", "arn:aws:codebuild:r:a:report-group/all"), "all");
+    }
+
+    #[test]
+    fn discovery_takes_at_most_five_seconds() {
+        assert_eq!(DISCOVERY_TIME_MAX.as_secs(), 5);
+        let (_root, reading) = reading(&[("out/a.xml", JUNIT)], Vec::new());
+        assert_eq!(reading.walk(clock::boot() + DISCOVERY_TIME_MAX).len(), 1);
+        assert_eq!(reading.walk(clock::boot()), [], "its time is over");
     }
 }

@@ -5,12 +5,12 @@
 
 use std::fmt;
 
+use crate::build::{Outcome, Phase, PhaseContext};
 use jiff::{Timestamp, tz::Offset};
-use protocol::build::{Outcome, Phase, PhaseContext};
 
 /// One line, with its end: `[Container] 2026/05/01 12:00:00.123456 <text>`. The time is UTC, given in
 /// microseconds since 1970-01-01; ends of line inside `text` are kept.
-pub(crate) fn stamp(micros: i64, text: &str) -> String {
+pub fn stamp(micros: i64, text: &str) -> String {
     let time = Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX);
     let time = Offset::UTC.to_datetime(time);
     format!(
@@ -26,10 +26,10 @@ pub(crate) fn stamp(micros: i64, text: &str) -> String {
 }
 
 /// What comes before the first phase: two lines.
-pub(crate) const OPENING: [&str; 2] = ["Waiting for agent ping", "Waiting for DOWNLOAD_SOURCE"];
+pub const OPENING: [&str; 2] = ["Waiting for agent ping", "Waiting for DOWNLOAD_SOURCE"];
 
 /// The phases that a buildspec has: a line for their number, and one for each with its commands.
-pub(crate) fn found(phases: &[(Phase, u32)]) -> Vec<String> {
+pub fn found(phases: &[(Phase, u32)]) -> Vec<String> {
     let number = format!("Phases found in YAML: {}", phases.len());
     let each = phases.iter();
     let each = each.map(|(phase, commands)| format!(" {phase}: {commands} commands"));
@@ -37,13 +37,13 @@ pub(crate) fn found(phases: &[(Phase, u32)]) -> Vec<String> {
 }
 
 /// A phase of the buildspec has no commands.
-pub(crate) fn no_commands(phase: Phase) -> String {
+pub fn no_commands(phase: Phase) -> String {
     let name = phase.as_str().to_lowercase();
     format!("No commands found for phase name: {name}")
 }
 
 /// A phase starts.
-pub(crate) fn entering(phase: Phase) -> String {
+pub fn entering(phase: Phase) -> String {
     match phase {
         Phase::DownloadSource => format!("Phase is {phase}"),
         _ => format!("Entering phase {phase}"),
@@ -51,22 +51,22 @@ pub(crate) fn entering(phase: Phase) -> String {
 }
 
 /// A command starts.
-pub(crate) fn running(command: &str) -> String {
+pub fn running(command: &str) -> String {
     format!("Running command {command}")
 }
 
 /// A command failed.
-pub(crate) fn failed(command: &str, why: impl fmt::Display) -> String {
+pub fn failed(command: &str, why: impl fmt::Display) -> String {
     format!("Command did not exit successfully {command} {why}")
 }
 
 /// A phase that failed runs again: which try of how many comes now.
-pub(crate) fn retrying(phase: Phase, (attempt, attempts): (u32, u32)) -> String {
+pub fn retrying(phase: Phase, (attempt, attempts): (u32, u32)) -> String {
     format!("Retrying phase {phase}: attempt {attempt} of {attempts}")
 }
 
 /// A phase has ended: two lines.
-pub(crate) fn complete(phase: Phase, outcome: Outcome, context: &PhaseContext) -> [String; 2] {
+pub fn complete(phase: Phase, outcome: Outcome, context: &PhaseContext) -> [String; 2] {
     let PhaseContext {
         status_code,
         message,
@@ -80,7 +80,6 @@ pub(crate) fn complete(phase: Phase, outcome: Outcome, context: &PhaseContext) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::Exit;
 
     #[test]
     fn a_line_is_stamped_as_codebuild_does() {
@@ -118,7 +117,7 @@ mod tests {
         );
         assert_eq!(entering(Phase::Install), "Entering phase INSTALL");
         assert_eq!(
-            failed("make", Exit(2)),
+            failed("make", "exit status 2"),
             "Command did not exit successfully make exit status 2"
         );
     }
