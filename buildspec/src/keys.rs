@@ -25,8 +25,6 @@ const ANY_WORKER: &str = "the task runs on any worker";
 const OWN_SYSTEM: &str = "the task runs on the worker's own system";
 /// What happens instead of asking for rights.
 const OWN_RIGHTS: &str = "the task has the rights that the worker's isolation gives it";
-/// What happens instead of a debug session.
-const NO_SESSIONS: &str = "there are no debug sessions";
 
 /// The keys of one level.
 #[derive(Debug)]
@@ -214,7 +212,7 @@ pub(crate) const LIST_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Later(NO_SESSIONS)),
+        ("debug-session", Read),
     ],
 };
 
@@ -227,7 +225,7 @@ pub(crate) const GRAPH_TASK: Level = Level {
         ("buildspec", Read),
         ("env", Read),
         ("ignore-failure", Read),
-        ("debug-session", Later(NO_SESSIONS)),
+        ("debug-session", Read),
         ("depend-on", Read),
     ],
 };

@@ -104,6 +104,7 @@ fn plan_build(
             identifier: None,
             ignore_failure: false,
             shard: None,
+            debug: false,
         }],
         ..JobGraph::default()
     };
@@ -196,6 +197,7 @@ fn units(batch: &Batch, tasks: &[BatchTask]) -> Vec<UnitNode> {
         identifier: Some(task.identifier.clone()),
         ignore_failure: task.ignore_failure,
         shard: shard(at),
+        debug: task.debug_session,
     });
     units.collect()
 }

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Stop a build
     Stop(StopArgs),
+    /// Open a shell in a build that pauses at a breakpoint
+    Attach(AttachArgs),
     /// Build the same source again
     Retry(RetryArgs),
     /// List or fetch the artifacts of a build
@@ -181,6 +183,9 @@ pub(crate) struct BuildArgs {
     /// Restore and save no dependency caches.
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Pause at `codebuild-breakpoint`, where `grange attach` opens a shell in the build.
+    #[arg(long)]
+    pub(crate) debug: bool,
     /// Leave `.git` at home.
     #[arg(long)]
     pub(crate) no_git: bool,
@@ -261,6 +266,19 @@ pub(crate) struct OneBuildArgs {
 pub(crate) struct StopArgs {
     /// Which build: its id, a beginning of it, or `project#number`.
     pub(crate) build: String,
+    /// Which farm.
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+}
+
+/// `grange attach`.
+#[derive(Args, Debug)]
+pub(crate) struct AttachArgs {
+    /// Which build: its id, a beginning of it, or `project#number`.
+    pub(crate) build: String,
+    /// Which task of a batch, if several run.
+    #[arg(long, value_name = "TASK")]
+    pub(crate) unit: Option<String>,
     /// Which farm.
     #[command(flatten)]
     pub(crate) farm: FarmArgs,

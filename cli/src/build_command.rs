@@ -1,5 +1,6 @@
 //! The commands that builds find on their `PATH`: links to this program, told apart by their names.
 
+mod breakpoint;
 mod search;
 mod shard;
 mod tests_run;
@@ -84,8 +85,9 @@ pub(crate) fn run(name: &str, words: impl Iterator<Item = OsString>) -> Option<E
             print(files.map(|files| lines(&files)))
         }
         TESTS_RUN => tests_run::run(words),
-        // No build is debugged, and then these do nothing.
-        BREAKPOINT | RESUME => Ok(ExitCode::SUCCESS),
+        BREAKPOINT => breakpoint::pause(),
+        RESUME => breakpoint::resume(),
+        breakpoint::SHELL_NAME => breakpoint::become_shell(),
         _ => return None,
     };
     Some(ended.unwrap_or_else(|why| {

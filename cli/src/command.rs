@@ -2,6 +2,7 @@
 //! [`render`].
 
 mod artifacts;
+mod attach;
 mod bench;
 mod build;
 mod buildspec;
@@ -70,6 +71,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Status(args) => read::status(&args, context).await?,
         Command::Logs(args) => follow::logs(&args, context).await?,
         Command::Stop(args) => read::stop(&args, context).await?,
+        Command::Attach(args) => return attach::run(&args, context).await,
         Command::Retry(args) => return build::retry(&args, context).await,
         Command::Artifacts(args) => artifacts::run(&args, context).await?,
         Command::Reports(args) => reports::run(&args, context).await?,

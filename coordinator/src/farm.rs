@@ -20,6 +20,7 @@ use crate::{
     logs::{Logs, writer::LogWriter},
     members::Members,
     secrets::Secrets,
+    session::terminals::Terminals,
 };
 
 /// How many builds are planned at once: reading a megabyte of text and planning a thousand tasks takes some
@@ -49,6 +50,8 @@ pub(crate) struct Farm {
     pub directory: Arc<Directory>,
     /// What builds are given that name it.
     pub secrets: Arc<Secrets>,
+    /// Who waits for a shell in a build.
+    pub terminals: Terminals,
     /// Turns at planning builds.
     pub planning: Semaphore,
     /// Counts the sessions of workers.

@@ -30,7 +30,7 @@ use crate::{
     options::{Options, OptionsError},
     recovery::{self, Kept, OpenError},
     retention,
-    session::arrival,
+    session::{arrival, terminals::Terminals},
 };
 
 /// How long members get to hear that the coordinator stops.
@@ -204,6 +204,7 @@ impl Services {
             cache,
             directory: Arc::new(kept.directory),
             secrets: Arc::new(kept.secrets),
+            terminals: Terminals::default(),
             planning: Semaphore::new(PLANNED_AT_ONCE),
             sessions: AtomicU64::new(0),
         });

@@ -15,4 +15,5 @@ pub(crate) mod refusal;
 mod result;
 mod secret;
 pub(crate) mod submit;
+pub(crate) mod terminals;
 pub(crate) mod worker;

@@ -88,6 +88,9 @@ pub struct UnitNode {
     /// Which part of the tests it runs, if it is one of a `build-fanout`.
     #[serde(default)]
     pub shard: Option<Shard>,
+    /// Whether it pauses at breakpoints, whatever holds for its build.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub debug: bool,
 }
 
 /// One of several equal units that have the tests among them.

@@ -7,6 +7,8 @@
 pub mod cache;
 pub mod client;
 pub mod handshake;
+pub mod lane;
+pub mod terminal;
 pub mod work;
 
 use std::time::Duration;

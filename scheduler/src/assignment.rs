@@ -83,6 +83,7 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
             secondary_sources: secondary_sources(submission),
             dependencies: scope(submission),
             has_secrets: secrets_of(build, job).is_some(),
+            debug: is_debugged(build, node.unit),
         },
     })
 }
@@ -122,6 +123,11 @@ pub(crate) fn secrets_of(build: &Build, job: JobId) -> Option<&[SecretRef]> {
         Task::Commands(_) | Task::UploadArtifacts { .. } | Task::FetchSources(_) => None,
     });
     named.filter(|secrets| !secrets.is_empty())
+}
+
+/// Whether a unit pauses at breakpoints.
+pub(crate) fn is_debugged(build: &Build, unit: u32) -> bool {
+    build.submission.terms.debug || build.submission.graph.units[unit as usize].debug
 }
 
 /// Whether the job runs commands that must not run twice.

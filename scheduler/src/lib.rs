@@ -43,9 +43,10 @@ pub use crate::{
     placement::PREFERENCE_WAIT,
     project::{active_of_project, knows_project, project, projects},
     query::{
-        AttemptRecord, Counts, ResolveError, RuntimesFound, Scope, SecretsAsked, active_builds,
-        attempt, build_detail, build_phase, build_summary, builds, counts, is_ended, knows_worker,
-        live_attempt, namespaces, resolve, runtimes, secrets_asked, submission, workers,
+        AttemptRecord, Counts, ResolveError, RunningError, RuntimesFound, Scope, SecretsAsked,
+        active_builds, attempt, build_detail, build_phase, build_summary, builds, counts, is_ended,
+        knows_worker, live_attempt, namespaces, resolve, running_attempt, runtimes, secrets_asked,
+        submission, workers,
     },
     queue::PRIORITY_STEP,
     retention::{RetentionPolicy, overdue},

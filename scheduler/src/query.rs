@@ -1,6 +1,7 @@
 //! Queries: how builds and workers stand, for people and for the shell.
 
 mod resolve;
+mod running;
 mod waits;
 
 use std::collections::BTreeSet;
@@ -19,7 +20,10 @@ use protocol::{
     time::WallTime,
 };
 
-pub use crate::query::resolve::{ResolveError, resolve};
+pub use crate::query::{
+    resolve::{ResolveError, resolve},
+    running::{RunningError, running_attempt},
+};
 use crate::{
     assignment::secrets_of,
     event::{Now, Submission},

@@ -32,6 +32,9 @@ pub struct Terms {
     /// What it is planned by when its sources are there; `None`: it is planned.
     #[serde(default)]
     pub recipe: Option<Box<Recipe>>,
+    /// Whether it pauses at breakpoints.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub debug: bool,
 }
 
 /// Where a source comes from.

@@ -261,6 +261,8 @@ async fn perform(
         () = fenced => Err(Interrupt::Lost),
         ended = ongoing.scope(surviving(running)) => Ok(ended),
     };
+    let interrupt = end.as_ref().err().copied();
+    site.terminals.close(assignment.lease, interrupt);
     // Also after the phase: one that failed half-way may have left its sandbox.
     if let Err(fault) = scene.clear(log).await {
         return Performed::Left(fault);

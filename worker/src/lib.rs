@@ -35,6 +35,7 @@ mod session;
 mod site;
 mod source_times;
 mod spent;
+mod terminals;
 mod units;
 
 pub use directory::DirectoryError;

@@ -3,6 +3,7 @@
 mod artifact;
 mod cache_paths;
 mod commands;
+mod debugging;
 mod download_source;
 mod fetch_sources;
 mod hard_links;
@@ -288,7 +289,10 @@ impl Work<'_> {
         if self.secrets.is_some() {
             spec.wipe = ground.written(self.directory);
         }
-        self.scene.start(spec, layers, self.log).await
+        let meeting = self.meeting_of(&mut spec);
+        self.scene.start(spec, layers, self.log).await?;
+        self.open_door(meeting);
+        Ok(())
     }
 
     /// The variables of a phase on `snapshot`: those that it carries, and those of the occasion.

@@ -30,6 +30,7 @@ use crate::{
     session::Session,
     site::Site,
     spent::Spent,
+    terminals::Terminals,
     units::{self, Units},
 };
 
@@ -142,6 +143,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         places: Places::default(),
         units: Units::default(),
         layers,
+        terminals: Terminals::default(),
         spent: Spent::default(),
         cache,
         slots: Semaphore::new(usize::try_from(options.slots.max(1)).unwrap_or(1)),

@@ -10,7 +10,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
     lease::LeaseId,
-    message::work::{Assignment, CoordinatorMessage, RevokeReason, WorkerMessage},
+    message::{
+        terminal::{TERMINALS_OF_WORKER_MAX, TerminalStart},
+        work::{Assignment, CoordinatorMessage, RevokeReason, WorkerMessage},
+    },
     time::Time,
     worker::{Incarnation, WorkerOffer},
 };
@@ -61,6 +64,8 @@ pub(crate) struct Session {
     tasks: JoinSet<AttemptEnd>,
     /// Units that go, and what is left of attempts.
     clearing: JoinSet<()>,
+    /// Terminals that people have in attempts, and those that wait for one.
+    terminals: JoinSet<()>,
     /// The stream, if there is one.
     up: Option<Up>,
     /// Whether the coordinator has answered on it, and whether the worker is about to end.
@@ -94,6 +99,7 @@ impl Session {
             book: Book::default(),
             tasks: JoinSet::new(),
             clearing: JoinSet::new(),
+            terminals: JoinSet::new(),
             up: None,
             departure: Departure::default(),
             process: (incarnation, 0),
@@ -131,6 +137,7 @@ impl Session {
                 Some(report) = self.restores.1.recv() => self.mention(report),
                 Some(event) = link.recv() => self.link_event(event)?,
                 Some(_cleared) = self.clearing.join_next() => {}
+                Some(_left) = self.terminals.join_next() => {}
                 Some(ended) = self.tasks.join_next_with_id() => match ended {
                     Ok((_, ended)) => self.ended(ended),
                     Err(failed) => self.broken(&failed),
@@ -277,9 +284,24 @@ impl Session {
                     ignored("duplicate");
                 }
             }
+            CoordinatorMessage::Attach(start) => self.attach(start),
             CoordinatorMessage::Dismissed => self.departure.dismissed(),
             CoordinatorMessage::Drain => self.leave("drained"),
         }
+    }
+
+    /// Somebody wants a shell in an attempt.
+    fn attach(&mut self, start: TerminalStart) {
+        let may = self.terminals.len() < 2 * TERMINALS_OF_WORKER_MAX;
+        let Some(up) = self.up.as_ref().filter(|_| may) else {
+            return ignored("late");
+        };
+        let (site, connection) = (Arc::clone(&self.site), up.connection.clone());
+        self.terminals.spawn(async move {
+            if let Err(error) = site.terminals.serve(&connection, start).await {
+                debug!(lease = %start.lease, error = %error, "the stream of a terminal broke");
+            }
+        });
     }
 
     fn joined(&mut self, cache: SocketAddr, kept: &[LeaseId]) {

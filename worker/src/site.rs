@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     cache_link::CacheLink, directory::DataDirectory, docker::Docker, layers::Layers,
-    places::Places, runtimes::Runtimes, spent::Spent, units::Units,
+    places::Places, runtimes::Runtimes, spent::Spent, terminals::Terminals, units::Units,
 };
 
 /// What all attempts of a worker share.
@@ -43,6 +43,8 @@ pub(crate) struct Site {
     pub(crate) layers: Layers,
     /// The way to the cache.
     pub(crate) cache: CacheLink,
+    /// The ways into attempts that are debugged.
+    pub(crate) terminals: Terminals,
     /// How long units have run here.
     pub(crate) spent: Spent,
     /// One permit for each attempt that may run at once.

@@ -39,6 +39,7 @@ pub(super) fn phased(build: u128, team: u32, (units, phases): (u32, u32)) -> Sub
         identifier: Some(format!("unit_{unit}")),
         ignore_failure: false,
         shard: None,
+        debug: false,
     };
     let job = |index: u32| JobNode {
         unit: index / phases,

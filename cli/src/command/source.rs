@@ -213,6 +213,7 @@ pub(crate) fn submission(
         reruns: args.reruns.iter().copied().collect(),
         no_cache: args.no_cache,
         priority: args.priority,
+        debug: args.debug,
     }
 }
 

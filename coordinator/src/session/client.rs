@@ -22,7 +22,7 @@ use tokio::{
 use tracing::{Instrument as _, debug, info, info_span, warn};
 use transport::{Connection, Stream, StreamError};
 
-use super::{membership, project, refusal, secret, submit};
+use super::{membership, project, refusal, secret, submit, terminals};
 use crate::{
     clock,
     farm::{self, Farm},
@@ -115,14 +115,19 @@ impl Request {
         let Some(request) = self.receive(stream).await? else {
             return Ok(());
         };
-        let watched = match &request {
-            ClientRequest::Watch { build, .. } => Some(build.clone()),
-            _ => None,
-        };
-        let answer = if let Some(build) = watched {
-            self.find(build).await.map(ClientReply::Watching)
-        } else {
-            self.answer(&request).await
+        let mut shell = None;
+        let answer = match &request {
+            ClientRequest::Watch { build, .. } => {
+                self.find(build.clone()).await.map(ClientReply::Watching)
+            }
+            ClientRequest::Attach { build, unit } => {
+                let opened = self.open_shell(build.clone(), unit.clone()).await;
+                opened.map(|opened| {
+                    shell = Some(opened);
+                    ClientReply::Attached
+                })
+            }
+            _ => self.answer(&request).await,
         };
         if let Err(refused) = &answer {
             debug!(reason = refused.message, "request refused");
@@ -136,6 +141,9 @@ impl Request {
                 return Ok(stream.send.message(&answer).await?);
             }
             sent => sent?,
+        }
+        if let Some(shell) = shell {
+            return Ok(terminals::pass(stream, shell).await?);
         }
         if let (ClientRequest::Watch { from, follow, .. }, Ok(ClientReply::Watching(build))) =
             (request, answer)
@@ -211,7 +219,7 @@ impl Request {
             | ClientRequest::DeleteSecret { .. } => {
                 secret::answer(request, &self.identity, &self.farm).await
             }
-            ClientRequest::Watch { .. } => Err(refusal::invalid("a watch is answered elsewhere")),
+            ClientRequest::Watch { .. } | ClientRequest::Attach { .. } => Err(elsewhere()),
             _ => project::answer(request, &self.identity, &self.farm).await,
         }
     }
@@ -246,6 +254,10 @@ impl Request {
                 "set, list and delete secrets",
                 matches!(identity.role, Role::Admin | Role::Developer),
             ),
+            ClientRequest::Attach { .. } => (
+                "open shells in builds",
+                matches!(identity.role, Role::Admin | Role::Developer),
+            ),
             _ => ("submit, follow and list builds", identity.role.is_client()),
         };
         if may {
@@ -277,6 +289,16 @@ impl Request {
             scheduler::ResolveError::Unknown { .. } => refusal::not_found(error.to_string()),
             scheduler::ResolveError::Ambiguous { .. } => refusal::invalid(error.to_string()),
         })
+    }
+
+    /// A shell in a build that pauses.
+    async fn open_shell(&self, build: BuildRef, unit: Option<String>) -> Result<Stream, Refusal> {
+        self.check_role(&ClientRequest::Attach {
+            build: build.clone(),
+            unit: unit.clone(),
+        })?;
+        let build = self.find(build).await?;
+        terminals::open(&self.farm, build, (unit, &self.identity)).await
     }
 
     async fn delete(&self, text: &BuildRef) -> Result<ClientReply, Refusal> {
@@ -329,6 +351,11 @@ impl Request {
         }
         Ok(ClientReply::Done)
     }
+}
+
+/// A stream of its own is the answer.
+fn elsewhere() -> Refusal {
+    refusal::invalid("a watch and a shell are answered elsewhere")
 }
 
 /// A build was deleted between two questions.

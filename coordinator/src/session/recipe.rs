@@ -119,6 +119,7 @@ pub(super) fn fetching(fetch: &FetchSources) -> JobGraph {
             identifier: None,
             ignore_failure: false,
             shard: None,
+            debug: false,
         }],
         jobs: (0..).zip(phases).map(node).collect(),
         fast_fail: false,
@@ -144,6 +145,7 @@ mod tests {
             reruns: BTreeMap::new(),
             no_cache: false,
             priority: 0,
+            debug: false,
         }
     }
 

@@ -61,6 +61,7 @@ pub(crate) async fn submit(
     check_concurrency(&project, active)?;
     let recipe = recipe(build, &project);
     let mut terms = terms(&project);
+    terms.debug = build.debug;
     let namespace = Namespace::from(identity.team.clone());
     let held = |tree: &TreeRef| HeldSource {
         namespace: namespace.clone(),

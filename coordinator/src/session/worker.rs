@@ -7,7 +7,10 @@ use protocol::{
     access::Identity,
     job::AttemptResult,
     lease::LeaseId,
-    message::work::{CoordinatorMessage, HeldLease, RestoreProgress, WorkRequest, WorkerMessage},
+    message::{
+        terminal::TERMINALS_OF_WORKER_MAX,
+        work::{CoordinatorMessage, HeldLease, RestoreProgress, WorkRequest, WorkerMessage},
+    },
     name::{Team, WorkerName},
     report::Chain,
     worker::WorkerOffer,
@@ -22,7 +25,7 @@ use transport::{Connection, ReceiveHalf, SendHalf, Stream, StreamError};
 
 use super::{delivery, fetched, log, result};
 use crate::{
-    dispatcher::{Dispatcher, OUTBOX_MAX, Outbox},
+    dispatcher::{OUTBOX_MAX, Outbox},
     farm::Farm,
     logs::LogKey,
 };
@@ -33,15 +36,18 @@ const CAPACITY_MAX: u32 = 1_024;
 const LEASES_MAX: usize = 2 * CAPACITY_MAX as usize;
 /// How many labels a worker may have; people write them by hand.
 const LABELS_MAX: usize = 100;
+/// How many of them may be terminals.
+const TERMINALS_MAX: u32 = 64;
+const _: () = assert!(TERMINALS_MAX as usize == TERMINALS_OF_WORKER_MAX);
 /// How many streams a worker may have open at once: the greeting, the session, for each slot a log and a
-/// question for secrets, and a log for each attempt that is over and has some to bring.
-pub(super) const STREAMS_MAX: u32 = 2 + 3 * CAPACITY_MAX;
+/// question for secrets, a log for each attempt that is over and has some to bring, and terminals.
+pub(super) const STREAMS_MAX: u32 = 2 + 3 * CAPACITY_MAX + TERMINALS_MAX;
 /// The longest first message of a stream, in bytes: three numbers.
 const REQUEST_BYTES_MAX: usize = 1024;
 
 /// What came of one of a worker's streams.
 enum Ended {
-    /// A log is over, one way or the other; or a question is answered.
+    /// A log is over, one way or the other; a question is answered; or the stream is another's now.
     Answered,
     /// The session is, and why.
     Session(&'static str),
@@ -101,6 +107,10 @@ async fn serve(
             delivery::run(stream, lease, name, &farm).await;
             Ended::Answered
         }
+        Ok(Some(WorkRequest::Terminal(start))) => {
+            farm.terminals.arrived(name, start, stream);
+            Ended::Answered
+        }
         Ok(Some(WorkRequest::Session)) => {
             Ended::Session(session(stream, &connection, &member, &farm).await)
         }
@@ -142,6 +152,7 @@ async fn session(
     let session = farm.next_session();
     info!(worker = %name, %session, capacity = offer.capacity, isolation = %offer.isolation, "worker joins");
     let (messages, outbox) = mpsc::channel(OUTBOX_MAX);
+    farm.terminals.joined(name, session, &messages);
     let attached = Outbox {
         messages,
         cache: address,
@@ -159,7 +170,8 @@ async fn session(
     // From here on the dispatcher has to hear that the session is over, however it ends.
     let _leaves = Leaves {
         session,
-        dispatcher: farm.dispatcher.clone(),
+        worker: name.clone(),
+        farm: Arc::clone(farm),
     };
     let attached = farm.dispatcher.attach(session, attached).await;
     if attached.is_err() || farm.dispatcher.tell(joined).await.is_err() {
@@ -176,12 +188,14 @@ async fn session(
 /// Tells the dispatcher that a session is over, when it is dropped: sessions end by being cancelled, too.
 struct Leaves {
     session: SessionId,
-    dispatcher: Dispatcher,
+    worker: WorkerName,
+    farm: Arc<Farm>,
 }
 
 impl Drop for Leaves {
     fn drop(&mut self) {
-        self.dispatcher.left(self.session);
+        self.farm.terminals.left(&self.worker, self.session);
+        self.farm.dispatcher.left(self.session);
     }
 }
 

@@ -351,6 +351,7 @@ impl TestClient {
             reruns: BTreeMap::new(),
             no_cache: false,
             priority: 0,
+            debug: false,
             id: BuildId(DRAWN.fetch_add(1, Ordering::Relaxed).into()),
         }
     }

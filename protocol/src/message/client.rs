@@ -58,6 +58,15 @@ pub enum ClientRequest {
         /// Whether to wait for more.
         follow: bool,
     },
+    /// Open a shell in a build that pauses at a breakpoint. Answer: [`ClientReply::Attached`], then
+    /// [`TerminalOutput`](super::terminal::TerminalOutput) frames up to the last of them, and
+    /// [`TerminalInput`](super::terminal::TerminalInput) frames from the client, which leaves by finishing.
+    Attach {
+        /// The build.
+        build: BuildRef,
+        /// Which unit, by its identifier; `None`: the only one that runs.
+        unit: Option<String>,
+    },
     /// Stop a build. Answer: [`ClientReply::Done`], also if it has ended already.
     Stop(BuildRef),
     /// Submit a build again, from the same source. Answer: [`ClientReply::Submitted`].
@@ -147,6 +156,8 @@ pub enum ClientReply {
     Build(Box<BuildDetail>),
     /// Events follow.
     Watching(BuildId),
+    /// Frames of a terminal follow.
+    Attached,
     /// Workers, by name.
     Workers(Vec<WorkerSummary>),
     /// A token, in the form that `--token` takes. It is not kept, only its hash.
@@ -259,6 +270,8 @@ pub struct SubmitBuild {
     /// How urgent the build is among those of its team, from [`PRIORITY_MIN`] to [`PRIORITY_MAX`];
     /// greater is more urgent, and 0 is ordinary.
     pub priority: i8,
+    /// Whether it pauses at breakpoints.
+    pub debug: bool,
     /// The id that the build gets, drawn at random by who submits it. What is submitted again under the same
     /// id is the same build, so that who does not know whether it was taken can say it again.
     pub id: BuildId,

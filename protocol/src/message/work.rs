@@ -16,7 +16,7 @@ use crate::{
     build::Phase,
     job::{AttemptResult, JobId, Task},
     lease::LeaseId,
-    message::cache::keys::CacheScope,
+    message::{cache::keys::CacheScope, terminal::TerminalStart},
     name::{Namespace, ProjectName, Team},
     worker::{Incarnation, WorkerOffer},
 };
@@ -31,6 +31,9 @@ pub enum WorkRequest {
     /// What are the secrets of the unit that this lease is for? Answer:
     /// [`SecretsReply`](crate::secret::SecretsReply), to whoever holds the lease.
     Secrets(LeaseId),
+    /// The stream carries a terminal: [`TerminalOpened`](super::terminal::TerminalOpened), and if there is a shell a
+    /// lane after it.
+    Terminal(TerminalStart),
 }
 
 /// From a worker.
@@ -141,6 +144,8 @@ pub enum CoordinatorMessage {
     Drain,
     /// There is nothing left for the worker to do, and nothing will come: it may leave.
     Dismissed,
+    /// Somebody wants a shell in an attempt: open a [stream](WorkRequest::Terminal) for it. Not answered otherwise.
+    Attach(TerminalStart),
 }
 
 /// How far a restore is.
@@ -215,6 +220,8 @@ pub struct Assignment {
     /// Whether the unit has secrets: the worker [asks](WorkRequest::Secrets) for them before it does
     /// anything.
     pub has_secrets: bool,
+    /// Whether it pauses at breakpoints.
+    pub debug: bool,
 }
 
 /// What an attempt starts from.

@@ -207,6 +207,7 @@ fn add_unit(graph: &mut JobGraph, text: &str) {
         identifier: identifier.map(|name| name.trim_end_matches('!').to_owned()),
         ignore_failure: identifier.is_some_and(|name| name.ends_with('!')),
         shard: None,
+        debug: false,
     });
     let mut before: Option<(u32, Phase)> = None;
     for phase in phases.split(',').map(phase) {

@@ -218,7 +218,7 @@ fn host(
 fn set_up_host(spec: &SandboxSpec) -> Result<StateDirectory, Trouble> {
     set_child_subreaper(Some(getpid()))
         .map_err(|errno| Trouble::new("become the subreaper of", "commands", errno))?;
-    let state = spec.work.join("state");
+    let state = spec.state_directory();
     let helpers = spec.helpers_directory();
     for path in [&state, &helpers, &spec.home] {
         fs::create_dir_all(path).map_err(|error| Trouble::io("make directory", path, &error))?;

@@ -80,6 +80,14 @@ impl SandboxSpec {
         }
     }
 
+    /// Where the files of shells are, and where helper commands meet, as commands see it: they may write there.
+    pub fn state_directory(&self) -> PathBuf {
+        match self.isolation {
+            Isolation::Host => self.work.join("state"),
+            Isolation::Namespace => PathBuf::from(skeleton::STATE_DIRECTORY),
+        }
+    }
+
     /// The program of the shell, where machines have it.
     pub(super) fn shell_program(&self) -> &'static Path {
         let places = match self.shell {

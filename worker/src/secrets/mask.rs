@@ -297,6 +297,11 @@ impl Masker {
         self.write(self.safe(), out);
     }
 
+    /// Whether something is held back.
+    pub(crate) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Appends to `out` what is left: nothing follows.
     fn finish(mut self, out: &mut Vec<u8>) {
         self.write(self.end(), out);

@@ -286,6 +286,8 @@ impl World {
             CoordinatorMessage::GoAhead { lease } => self.go_ahead(worker, lease),
             CoordinatorMessage::Dismissed => self.workers[worker].departure.dismissed(),
             CoordinatorMessage::Drain => self.leave(worker),
+            // People are not simulated.
+            CoordinatorMessage::Attach(_) => {}
         }
         self.leave_if_done(worker);
     }
