@@ -95,10 +95,7 @@ pub(crate) const ENV: Level = Level {
         ("parameter-store", Read),
         ("secrets-manager", Read),
         ("exported-variables", Read),
-        (
-            "git-credential-helper",
-            Later("git is run as it is set up on the worker"),
-        ),
+        ("git-credential-helper", Read),
     ],
 };
 

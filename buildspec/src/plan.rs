@@ -14,6 +14,7 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
+    git::GitCredential,
     graph::{Edge, JobGraph, OutcomeSet, Shard, TASKS_MAX, UnitNode},
     project::{INLINE_BUILDSPEC, is_inline},
     secret::SECRETS_OF_UNIT_MAX,
@@ -44,6 +45,8 @@ pub struct PlanRequest {
     pub no_cache: bool,
     /// Where the buildspec is, relative to the source, for the log; empty: nobody knows.
     pub path: String,
+    /// What git in the build may be let in with, where the buildspec says that it may.
+    pub git_credentials: Vec<GitCredential>,
 }
 
 /// What a unit runs.
@@ -55,6 +58,8 @@ struct Running<'a> {
     caches: bool,
     /// Where the buildspec is, for the log.
     path: &'a str,
+    /// What its git may be let in with.
+    git_credentials: &'a [GitCredential],
 }
 
 /// Plans a build of `spec`.
@@ -93,6 +98,7 @@ fn plan_build(
         phases,
         caches: !request.no_cache,
         path: &request.path,
+        git_credentials: git_credentials(spec, request),
     };
     let task = BatchTask::default();
     errors.extend(check_size([(&task, running)].into_iter(), request).err());
@@ -111,6 +117,14 @@ fn plan_build(
     let variables = Variables::of(spec, &[&request.variables]);
     add_unit(&mut graph, (0, running), variables, Vec::new());
     Some(graph)
+}
+
+/// What git may be let in with by `spec`.
+fn git_credentials<'a>(spec: &BuildSpec, request: &'a PlanRequest) -> &'a [GitCredential] {
+    match spec.git_credential_helper {
+        true => &request.git_credentials,
+        false => &[],
+    }
 }
 
 /// Why phases of `spec` cannot run on the farm.
@@ -252,6 +266,7 @@ fn running<'a>(
                 Some((text, _)) if is_inline(text) => INLINE_BUILDSPEC,
                 Some((path, _)) => path,
             },
+            git_credentials: git_credentials(of_task, request),
         }));
     }
     if !missing.is_empty() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::secret::{SECRET_REFERENCE_BYTES_MAX, SecretRef};
+
 /// How long the address of a repository may be, in bytes: what browsers and servers take.
 pub const URL_BYTES_MAX: usize = 2048;
 /// How long the name of a version may be, in bytes: git itself refuses references of more.
@@ -27,6 +29,43 @@ pub struct GitSource {
     /// Whether its submodules come along.
     #[serde(default)]
     pub submodules: bool,
+    /// The secret that git is let in with, named as `secrets-manager` has it: a token, `user:password`, or a
+    /// key of ssh; `None`: nobody asks for one.
+    #[serde(default)]
+    pub credential: Option<String>,
+    /// Whether the certificate of its server is not checked: whoever is on the way can then say what the source
+    /// is.
+    #[serde(default)]
+    pub insecure_ssl: bool,
+}
+
+/// A credential of a repository.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct GitCredential {
+    /// Where the repository is.
+    pub url: String,
+    /// The secret, under the [name](credential_variable) of its source.
+    pub secret: SecretRef,
+}
+
+/// The protocols over which a credential is given: nobody on the way can read it there.
+pub const CREDENTIAL_PROTOCOLS: [&str; 2] = ["https", "ssh"];
+
+/// What the credentials of sources are delivered as, which no variable of a shell is called.
+const CREDENTIAL: &str = "git-credential";
+
+/// What the credential of a source is delivered as; `None`: of the primary one.
+pub fn credential_variable(identifier: Option<&str>) -> String {
+    match identifier {
+        None => CREDENTIAL.to_owned(),
+        Some(identifier) => format!("{CREDENTIAL}:{identifier}"),
+    }
+}
+
+/// Whether a secret is the credential of a source, and no variable of the build.
+pub fn is_credential(variable: &str) -> bool {
+    let rest = variable.strip_prefix(CREDENTIAL);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// Why a repository cannot be fetched as it is named.
@@ -55,6 +94,21 @@ pub enum GitSourceError {
         "the address of a repository has a password in it, which would be shown; keep it as a secret"
     )]
     Password,
+    /// It would be given a credential over something else than [`CREDENTIAL_PROTOCOLS`], where others read it:
+    /// use one of these.
+    #[error("a credential is given over {} only, and not over `{protocol}`", CREDENTIAL_PROTOCOLS.join(" and "))]
+    CredentialProtocol {
+        /// What it is fetched over.
+        protocol: String,
+    },
+    /// The name of its credential is empty or too long.
+    #[error(
+        "name of a credential has {bytes} bytes, 1 to {SECRET_REFERENCE_BYTES_MAX} are allowed"
+    )]
+    CredentialLength {
+        /// How many it has.
+        bytes: usize,
+    },
     /// It cannot name a version: name a branch, a tag or a commit.
     #[error("`{version}` cannot be a branch, a tag or a commit")]
     Version {
@@ -71,16 +125,28 @@ impl GitSource {
             version: None,
             depth: None,
             submodules: false,
+            credential: None,
+            insecure_ssl: false,
         }
     }
 
-    /// Says whether git may be given this address and this version.
+    /// Says whether git may be given this address, this version and a credential for it.
     ///
     /// # Errors
     ///
     /// Why not.
     pub fn check(&self) -> Result<(), GitSourceError> {
-        self.protocol()?;
+        let protocol = self.protocol()?;
+        if let Some(credential) = &self.credential {
+            let bytes = credential.len();
+            if bytes == 0 || SECRET_REFERENCE_BYTES_MAX < bytes {
+                return Err(GitSourceError::CredentialLength { bytes });
+            }
+            if !CREDENTIAL_PROTOCOLS.contains(&protocol) {
+                let protocol = protocol.to_owned();
+                return Err(GitSourceError::CredentialProtocol { protocol });
+            }
+        }
         self.version.as_deref().map_or(Ok(()), check_version)
     }
 
@@ -206,6 +272,39 @@ mod tests {
             "https://",
         ] {
             assert_eq!(protocol(url), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_given_only_where_nobody_on_the_way_reads_it() {
+        let check = |url: &str, credential: &str| {
+            let source = GitSource {
+                credential: Some(credential.to_owned()),
+                ..GitSource::head_of(url.to_owned())
+            };
+            source.check()
+        };
+        assert_eq!(check("https://example.org/a", "token"), Ok(()));
+        assert_eq!(check("git@example.org:a", "app/key:private"), Ok(()));
+        for url in [
+            "http://example.org/a",
+            "git://example.org/a",
+            "file:///srv/a",
+        ] {
+            let refused = check(url, "token").unwrap_err();
+            let is_of_it = matches!(refused, GitSourceError::CredentialProtocol { .. });
+            assert!(is_of_it, "{url}: {refused}");
+        }
+        let empty = check("https://example.org/a", "");
+        assert_eq!(empty, Err(GitSourceError::CredentialLength { bytes: 0 }));
+    }
+
+    #[test]
+    fn credentials_are_called_what_no_variable_is() {
+        assert!(is_credential(&credential_variable(None)));
+        assert!(is_credential(&credential_variable(Some("lib"))));
+        for variable in ["git", "git_credential", "TOKEN", "git-credentials"] {
+            assert!(!is_credential(variable), "{variable}");
         }
     }
 

@@ -98,6 +98,10 @@ pub struct FetchSources {
     pub primary: Option<GitSource>,
     /// The secondary sources, by identifier.
     pub secondary: BTreeMap<String, GitSource>,
+    /// The secrets that git is let in with: of the sources that have one, by
+    /// [name](crate::git::credential_variable).
+    #[serde(default)]
+    pub credentials: Vec<SecretRef>,
 }
 
 /// What was fetched.
@@ -133,6 +137,10 @@ pub struct Preface {
     /// Whether only workers are to run it that offer these, because there are some.
     #[serde(default)]
     pub selects_runtimes: bool,
+    /// What the build's own git may be let in with: addresses of repositories, by what their credentials are
+    /// delivered as.
+    #[serde(default)]
+    pub git_credentials: BTreeMap<String, String>,
 }
 
 /// The commands of a phase.

@@ -11,7 +11,10 @@ pub use self::check::{
     PROJECTS_MAX, ProjectError, QUEUE_MINUTES, SECONDARY_SOURCES_MAX, SOURCE_IDENTIFIER_BYTES_MAX,
     check_identifier,
 };
-use crate::{git::GitSource, name::ProjectName};
+use crate::{
+    git::{GitCredential, GitSource},
+    name::ProjectName,
+};
 
 /// A project. Its JSON is in journals, and people write it into files: every field but the name has a
 /// default.
@@ -141,6 +144,9 @@ pub struct Recipe {
     /// What a batch may be.
     #[serde(default)]
     pub restrictions: BatchRestrictions,
+    /// The credentials of the project's repositories, which the build's own git may use if the buildspec says so.
+    #[serde(default)]
+    pub git_credentials: Vec<GitCredential>,
 }
 
 impl Project {

@@ -17,6 +17,9 @@ pub const SECRET_BYTES_MIN: usize = 4;
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 /// How long the name of a secret may be, in bytes: what AWS Secrets Manager takes.
 pub const SECRET_ID_BYTES_MAX: usize = 512;
+/// How long the whole of what names a secret, or a part of one, may be, in bytes: an ARN of the longest name, a
+/// JSON key, a stage and a version.
+pub const SECRET_REFERENCE_BYTES_MAX: usize = 2048;
 /// How many secrets one unit may be given: each is looked for in every byte of its log.
 pub const SECRETS_OF_UNIT_MAX: usize = 100;
 /// How many bytes the secrets of one unit may have together: a worker looks for some thirty forms of each, and

@@ -120,7 +120,8 @@ pub(crate) fn secrets_of(build: &Build, job: JobId) -> Option<&[SecretRef]> {
     let mut tasks = jobs.map(|&job| &build.node(job).task);
     let named = tasks.find_map(|task| match task {
         Task::DownloadSource { secrets, .. } => Some(secrets.as_slice()),
-        Task::Commands(_) | Task::UploadArtifacts { .. } | Task::FetchSources(_) => None,
+        Task::FetchSources(wanted) => Some(wanted.credentials.as_slice()),
+        Task::Commands(_) | Task::UploadArtifacts { .. } => None,
     });
     named.filter(|secrets| !secrets.is_empty())
 }

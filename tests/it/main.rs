@@ -17,6 +17,7 @@ mod caching;
 mod cli;
 mod conformance;
 mod corpus;
+mod credentials;
 mod directories;
 mod full;
 mod fuzzed;

@@ -1,6 +1,6 @@
 //! Secrets: a build prints its own in every form, and they are found nowhere but where they belong.
 
-mod search;
+pub(crate) mod search;
 
 use std::{
     io::Write as _,
@@ -76,7 +76,7 @@ cache: {paths: ['cached/**/*']}
 reports: {tests: {files: [report.xml]}}
 "#;
 
-fn set(farm: &Farm, arguments: &[&str], value: &str) -> Built {
+pub(crate) fn set(farm: &Farm, arguments: &[&str], value: &str) -> Built {
     let mut command = farm.client(&["secret", "set"]);
     command.args(arguments).stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

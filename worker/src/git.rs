@@ -4,9 +4,13 @@
 //! Pure. The commands are for a shell in the sandbox, and everything that comes from outside is quoted in
 //! them and stands behind `--`.
 
+mod access;
+
 use std::path::Path;
 
 use protocol::git::{GitSource, is_commit};
+
+pub(crate) use self::access::{Access, Credential, read};
 
 /// How many bytes of git's complaints go into a message: the last lines say what is wrong.
 const COMPLAINT_BYTES_MAX: usize = 1024;
@@ -94,6 +98,8 @@ pub(crate) struct Places<'a> {
     pub(crate) listed: &'a Path,
     /// What git complained of.
     pub(crate) complaint: &'a Path,
+    /// Whether the source has a key of ssh, which its submodules must not have.
+    pub(crate) has_key: bool,
 }
 
 impl Places<'_> {
@@ -150,12 +156,21 @@ impl Places<'_> {
         if git.submodules {
             let depth = git.shallow().map(|depth| format!(" --depth {depth}"));
             let depth = depth.unwrap_or_default();
+            let without_key = match self.has_key {
+                true => "env -u SSH_AUTH_SOCK GIT_SSH_COMMAND='ssh -oBatchMode=yes' ",
+                false => "",
+            };
             steps.push(format!(
-                "git -C {tree} submodule --quiet update --init --recursive{depth}"
+                "{without_key}git -C {tree} submodule --quiet update --init --recursive{depth}"
             ));
         }
         let complaint = path(self.complaint);
         format!("{{ {}; }} >{complaint} 2>&1", steps.join(" && "))
+    }
+
+    /// The file of complaints as a word.
+    pub(crate) fn complaint_word(&self) -> String {
+        path(self.complaint)
     }
 
     /// A word that expands to the commit that is checked out.
@@ -281,6 +296,7 @@ mod tests {
             tree: Path::new("/a b"),
             listed: Path::new("/list"),
             complaint: Path::new("/err"),
+            has_key: false,
         };
         let git = GitSource::head_of("https://x/'; touch /y; '".to_owned());
         let list = places.list(&git, &["HEAD".to_owned()]);
@@ -299,6 +315,7 @@ mod tests {
             tree: Path::new("/t"),
             listed: Path::new("/l"),
             complaint: Path::new("/e"),
+            has_key: false,
         };
         let git = GitSource {
             depth: Some(1),

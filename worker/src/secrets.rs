@@ -16,6 +16,7 @@ use std::{
 };
 
 use protocol::{
+    git::is_credential,
     secret::{DeliveredSecret, SecretDelivery, SecretValue},
     snapshot::VARIABLE_BYTES_MAX,
 };
@@ -31,6 +32,7 @@ use self::{
     forms::FORM_BYTES_MIN,
     references::{References, UnknownReference},
 };
+use crate::git::{self, Credential};
 
 /// The shortest value that is looked for in what is to be stored, in bytes. Shorter ones stand there by chance, in
 /// base64 at the latest: a file of some megabytes has most runs of four characters.
@@ -53,7 +55,10 @@ impl UnitSecrets {
     ///
     /// If they are too large to be looked for.
     pub(crate) fn new(delivery: SecretDelivery) -> Result<Self, PatternsError> {
-        let SecretDelivery { key, secrets } = delivery;
+        let SecretDelivery { key, mut secrets } = delivery;
+        for secret in &mut secrets {
+            add_password(secret);
+        }
         Ok(Self {
             patterns: Arc::new(Patterns::new(named(&secrets), FORM_BYTES_MIN)?),
             stored: OnceLock::new(),
@@ -84,7 +89,17 @@ impl UnitSecrets {
 
     /// The variables that have a secret's value.
     pub(crate) fn variables(&self) -> BTreeMap<String, Vec<u8>> {
+        self.values(|variable| !is_credential(variable))
+    }
+
+    /// The credentials of sources, by what they are delivered as.
+    pub(crate) fn credentials(&self) -> BTreeMap<String, Vec<u8>> {
+        self.values(is_credential)
+    }
+
+    fn values(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeMap<String, Vec<u8>> {
         let secrets = self.delivered.iter();
+        let secrets = secrets.filter(|secret| is_wanted(&secret.variable));
         let value = |secret: &DeliveredSecret| secret.value.expose().to_vec();
         secrets
             .map(|secret| (secret.variable.clone(), value(secret)))
@@ -142,6 +157,19 @@ impl fmt::Debug for UnitSecrets {
         let variables = self.delivered.iter().map(|secret| &secret.variable);
         f.debug_set().entries(variables).finish()
     }
+}
+
+/// Has the password of a credential be a secret by itself: git is given it alone.
+fn add_password(secret: &mut DeliveredSecret) {
+    if !is_credential(&secret.variable) {
+        return;
+    }
+    let Ok(Credential::Login { password, .. }) = git::read(secret.value.expose()) else {
+        return;
+    };
+    // One that is shorter than any secret would be found everywhere.
+    let password = SecretValue::new(password.as_bytes().to_vec());
+    secret.parts.extend(password);
 }
 
 /// All values, each with the variable of the secret that it is of: the whole ones, and the parts that are secrets

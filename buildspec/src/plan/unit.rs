@@ -61,6 +61,8 @@ fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
     let cached = Cached(running);
     let mut planned = Vec::with_capacity(JOBS_PER_UNIT);
     let preface = preface_of(running, &of.variables);
+    let credentials = running.git_credentials.iter().map(|of| of.secret.clone());
+    let secrets = of.secrets.into_iter().chain(credentials).collect();
     planned.push(PlannedPhase {
         phase: Phase::DownloadSource,
         task: Task::DownloadSource {
@@ -69,7 +71,7 @@ fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
             unasked: cached.unasked(),
             shell: spec.shell,
             preface,
-            secrets: of.secrets,
+            secrets,
         },
         leaves: OutcomeSet::SUCCEEDED,
     });
@@ -130,6 +132,11 @@ fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Pre
         runtimes: runtimes.collect(),
         follows_fetch: false,
         selects_runtimes: false,
+        git_credentials: running
+            .git_credentials
+            .iter()
+            .map(|of| (of.secret.variable.clone(), of.url.clone()))
+            .collect(),
     }
 }
 

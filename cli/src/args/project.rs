@@ -76,6 +76,13 @@ pub(crate) struct SaveProjectArgs {
     /// Whether submodules are fetched.
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub(crate) submodules: Option<bool>,
+    /// The secret that its repository is let in with, as `secrets-manager` names it: a token, `user:password` or a
+    /// key of ssh; empty: none.
+    #[arg(long, value_name = "REF")]
+    pub(crate) git_credential: Option<String>,
+    /// Whether the certificate of the repository's server is left unchecked.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) insecure_ssl: Option<bool>,
     /// A secondary source, which builds find in `CODEBUILD_SRC_DIR_<ID>`; may be given several times, and
     /// without a URL takes one away.
     #[arg(long = "secondary", value_name = "ID=URL", value_parser = pair)]
@@ -83,6 +90,13 @@ pub(crate) struct SaveProjectArgs {
     /// The version of a secondary source; may be given several times.
     #[arg(long = "secondary-version", value_name = "ID=VERSION", value_parser = pair)]
     pub(crate) secondary_versions: Vec<(String, String)>,
+    /// The secret that a secondary source is let in with; may be given several times, and without one takes it
+    /// away.
+    #[arg(long = "secondary-credential", value_name = "ID=REF", value_parser = pair)]
+    pub(crate) secondary_credentials: Vec<(String, String)>,
+    /// Whether the certificate of a secondary source's server is left unchecked; may be given several times.
+    #[arg(long = "secondary-insecure-ssl", value_name = "ID=yes|no", value_parser = pair_yes_or_no)]
+    pub(crate) secondary_insecure_ssl: Vec<(String, bool)>,
     /// The buildspec: a path in the source, or the text of one; empty: `buildspec.yml`.
     #[arg(long, value_name = "PATH|TEXT")]
     pub(crate) buildspec: Option<String>,
@@ -133,6 +147,12 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
         "no" | "false" => Ok(false),
         _ => Err(format!("`{text}` is neither yes nor no")),
     }
+}
+
+/// Takes `ID=yes` and `ID=no`.
+fn pair_yes_or_no(text: &str) -> Result<(String, bool), String> {
+    let (identifier, value) = key_value(text)?;
+    Ok((identifier, yes_or_no(&value)?))
 }
 
 /// Takes `ID=VALUE`, where the value may be empty.

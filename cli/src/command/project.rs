@@ -281,7 +281,11 @@ fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), C
         }
         git.depth = args.depth.or(git.depth).filter(|depth| *depth != 0);
         git.submodules = args.submodules.unwrap_or(git.submodules);
-    } else if args.source_version.is_some() || args.depth.is_some() || args.submodules.is_some() {
+        git.insecure_ssl = args.insecure_ssl.unwrap_or(git.insecure_ssl);
+        if let Some(credential) = &args.git_credential {
+            git.credential = Some(credential.clone()).filter(|name| !name.is_empty());
+        }
+    } else if names_repository(args) {
         let error = anyhow!("the source of project `{}` is uploaded", project.name);
         return Err(CommandError::usage(error).hint("`--git URL` names a repository"));
     }
@@ -294,13 +298,37 @@ fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), C
         }
     }
     for (identifier, version) in &args.secondary_versions {
-        let Some(git) = project.secondary_sources.get_mut(identifier) else {
-            let error = anyhow!("there is no secondary source `{identifier}`");
-            return Err(CommandError::usage(error).hint("`--secondary ID=URL` adds one"));
-        };
+        let git = secondary(project, identifier)?;
         git.version = Some(version.clone()).filter(|version| !version.is_empty());
     }
+    for (identifier, credential) in &args.secondary_credentials {
+        let git = secondary(project, identifier)?;
+        git.credential = Some(credential.clone()).filter(|name| !name.is_empty());
+    }
+    for (identifier, is_insecure) in &args.secondary_insecure_ssl {
+        secondary(project, identifier)?.insecure_ssl = *is_insecure;
+    }
     Ok(())
+}
+
+/// Whether something was typed that only a repository has.
+fn names_repository(args: &SaveProjectArgs) -> bool {
+    args.source_version.is_some()
+        || args.depth.is_some()
+        || args.submodules.is_some()
+        || args.insecure_ssl.is_some()
+        || args.git_credential.is_some()
+}
+
+fn secondary<'a>(
+    project: &'a mut Project,
+    identifier: &str,
+) -> Result<&'a mut GitSource, CommandError> {
+    let known = project.secondary_sources.get_mut(identifier);
+    known.ok_or_else(|| {
+        let error = anyhow!("there is no secondary source `{identifier}`");
+        CommandError::usage(error).hint("`--secondary ID=URL` adds one")
+    })
 }
 
 #[cfg(test)]
@@ -352,6 +380,28 @@ mod tests {
         assert!(changed(shop(), &typed("--source-version main")).is_err());
         assert!(changed(shop(), &typed("--secondary-version lib=main")).is_err());
         assert!(changed(shop(), &typed("--git ext::sh")).is_err());
+        assert!(changed(shop(), &typed("--git-credential x")).is_err());
+        let over_http = "--git http://example.org/a --git-credential x";
+        assert!(changed(shop(), &typed(over_http)).is_err());
+    }
+
+    #[test]
+    fn a_credential_is_named_changed_and_taken_away() {
+        let words = "--git https://example.org/a --git-credential app/github:token --insecure-ssl yes \
+            --secondary lib=git@example.org:l --secondary-credential lib=key";
+        let made = changed(shop(), &typed(words)).unwrap();
+        let credentials = |of: &Project| {
+            let ProjectSource::Git(git) = &of.source else {
+                panic!("it has a repository");
+            };
+            let lib = of.secondary_sources["lib"].credential.clone();
+            (git.credential.clone(), git.insecure_ssl, lib)
+        };
+        let named = Some("app/github:token".to_owned());
+        assert_eq!(credentials(&made), (named, true, Some("key".to_owned())));
+        let words = "--git-credential= --insecure-ssl no --secondary-credential lib=";
+        let updated = changed(made, &typed(words)).unwrap();
+        assert_eq!(credentials(&updated), (None, false, None));
     }
 
     #[test]

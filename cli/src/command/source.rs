@@ -83,7 +83,7 @@ pub(crate) fn checked_buildspec(args: &BuildArgs, name: &str) -> Result<String, 
         batch: args.batch,
         no_cache: args.no_cache,
         buildspecs,
-        path: String::new(),
+        ..PlanRequest::default()
     };
     match buildspec::plan(&spec, &request) {
         Ok(_) => Ok(text),

@@ -124,6 +124,12 @@ fn repository(git: &GitSource) -> String {
     if git.submodules {
         text += ", with submodules";
     }
+    if let Some(credential) = &git.credential {
+        text += &format!(", let in by `{credential}`");
+    }
+    if git.insecure_ssl {
+        text += ", certificate not checked";
+    }
     text
 }
 

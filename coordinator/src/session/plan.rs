@@ -86,6 +86,7 @@ pub(super) async fn plan(
         no_cache: recipe.no_cache,
         buildspecs: own,
         path: path.clone(),
+        git_credentials: recipe.git_credentials.clone(),
     };
     let planned = spawn_blocking(move || {
         buildspec::plan(&spec, &request).map_err(|error| error.diagnostics())

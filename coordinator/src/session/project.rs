@@ -12,7 +12,7 @@ use protocol::{
 use scheduler::{Event, State};
 use tracing::info;
 
-use super::refusal;
+use super::{recipe::credentials, refusal};
 use crate::farm::Farm;
 
 /// Answers a request about projects.
@@ -52,6 +52,7 @@ async fn save(
     project
         .check()
         .map_err(|error| refusal::invalid(error.to_string()))?;
+    credentials(project)?;
     let name = project.name.clone();
     let known = {
         let (team, name) = (team.clone(), name.clone());

@@ -2,20 +2,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use buildspec::{SecretName, SecretStore};
 use protocol::{
     build::Phase,
-    git::GitSource,
+    git::{GitCredential, GitSource, credential_variable},
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
     job::{FetchSources, PhaseCommands, Task},
     message::{Refusal, client::SubmitBuild},
     project::{CacheKind, INLINE_BUILDSPEC, Project, ProjectSource, Recipe},
+    secret::SecretRef,
 };
 use scheduler::{Origin, Terms};
 
 use super::{plan::BUILDSPEC, refusal};
 
 /// What the build is planned by: what was submitted goes over what the project says.
-pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Recipe {
+pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Result<Recipe, Refusal> {
     let (path, inline) = project.buildspec();
     let given = Some(build.buildspec.as_str()).filter(|text| !text.is_empty());
     let named = Some(build.buildspec_path.as_str()).filter(|path| !path.is_empty());
@@ -25,7 +27,7 @@ pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Recipe {
         Some(_) => INLINE_BUILDSPEC,
         None => named.or(path).unwrap_or(BUILDSPEC),
     };
-    Recipe {
+    Ok(Recipe {
         buildspec: given.or(inline).map(str::to_owned),
         buildspec_path: place.to_owned(),
         variables: build.variables.clone(),
@@ -33,7 +35,45 @@ pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Recipe {
         batch: build.batch,
         no_cache: build.no_cache || project.cache.kind == CacheKind::None,
         restrictions: project.batch.clone(),
-    }
+        git_credentials: credentials(project)?,
+    })
+}
+
+/// The credentials of a project's repositories.
+pub(super) fn credentials(project: &Project) -> Result<Vec<GitCredential>, Refusal> {
+    let primary = match &project.source {
+        ProjectSource::Git(git) => Some((None, git)),
+        ProjectSource::Upload => None,
+    };
+    let secondary = project.secondary_sources.iter();
+    let secondary = secondary.map(|(identifier, git)| (Some(identifier.as_str()), git));
+    let all = primary.into_iter().chain(secondary);
+    let named = all.filter_map(|(identifier, git)| credential(identifier, git).transpose());
+    named.collect()
+}
+
+/// The credential of a source; `None`: it has none.
+fn credential(identifier: Option<&str>, git: &GitSource) -> Result<Option<GitCredential>, Refusal> {
+    let Some(named) = &git.credential else {
+        return Ok(None);
+    };
+    let name = SecretName::parse(named).map_err(|error| {
+        refusal::invalid(format!(
+            "`{named}` is no credential of `{}`: {error}",
+            git.url
+        ))
+    })?;
+    Ok(Some(GitCredential {
+        url: git.url.clone(),
+        secret: SecretRef {
+            variable: credential_variable(identifier),
+            store: SecretStore::SecretsManager,
+            id: name.id,
+            json_key: name.json_key,
+            stage: name.version_stage,
+            version: name.version_id,
+        },
+    }))
 }
 
 /// What the project says beside that.
@@ -54,10 +94,13 @@ pub(super) fn to_fetch(
     project: &Project,
 ) -> Result<Option<FetchSources>, Refusal> {
     let secondary = project.secondary_sources.clone();
+    let secrets = credentials(project)?.into_iter().map(|of| of.secret);
     if build.source.is_some() {
-        return Ok((!secondary.is_empty()).then_some(FetchSources {
+        let own = credential_variable(None);
+        return Ok((!secondary.is_empty()).then(|| FetchSources {
             primary: None,
             secondary,
+            credentials: secrets.filter(|secret| secret.variable != own).collect(),
         }));
     }
     let ProjectSource::Git(git) = &project.source else {
@@ -77,6 +120,7 @@ pub(super) fn to_fetch(
     Ok(Some(FetchSources {
         primary: Some(git),
         secondary,
+        credentials: secrets.collect(),
     }))
 }
 
@@ -128,7 +172,11 @@ pub(super) fn fetching(fetch: &FetchSources) -> JobGraph {
 
 #[cfg(test)]
 mod tests {
-    use protocol::build::BuildId;
+    use protocol::{
+        blob::{Blob, TreeRef},
+        build::BuildId,
+        digest::Digest,
+    };
 
     use super::*;
 
@@ -162,7 +210,7 @@ mod tests {
         let check = |given: (&str, &str), of: Option<&str>, expected: (Option<&str>, &str)| {
             let mut build = build();
             (build.buildspec, build.buildspec_path) = (given.0.to_owned(), given.1.to_owned());
-            let recipe = recipe(&build, &project(of));
+            let recipe = recipe(&build, &project(of)).unwrap();
             let found = (recipe.buildspec.as_deref(), recipe.buildspec_path.as_str());
             assert_eq!(found, expected);
         };
@@ -172,6 +220,40 @@ mod tests {
         check(("", ""), Some(inline), (Some(inline), INLINE_BUILDSPEC));
         check(("", "b.yml"), Some(inline), (None, "b.yml"));
         check(("text", "b.yml"), Some("ci/a.yml"), (Some("text"), "b.yml"));
+    }
+
+    #[test]
+    fn sources_that_are_fetched_bring_their_credentials_and_no_others() {
+        let git = |name: Option<&str>| GitSource {
+            credential: name.map(str::to_owned),
+            ..GitSource::head_of("https://example.org/a".to_owned())
+        };
+        let mut of = project(None);
+        of.source = ProjectSource::Git(git(Some("github:token")));
+        of.secondary_sources
+            .insert("lib".to_owned(), git(Some("lab")));
+        of.secondary_sources.insert("open".to_owned(), git(None));
+        let fetched = |build: &SubmitBuild| {
+            let fetch = to_fetch(build, &of).unwrap().unwrap();
+            let named = fetch.credentials.into_iter();
+            named.map(|secret| secret.variable).collect::<Vec<_>>()
+        };
+        assert_eq!(fetched(&build()), ["git-credential", "git-credential:lib"]);
+        let mut uploaded = build();
+        let blob = || Blob {
+            digest: Digest::of(b""),
+            chunks: Vec::new(),
+        };
+        uploaded.source = Some(TreeRef {
+            tree: blob(),
+            attributes: blob(),
+            layout: blob(),
+        });
+        assert_eq!(fetched(&uploaded), ["git-credential:lib"]);
+        let named = credentials(&of).unwrap();
+        assert_eq!(named[0].secret.json_key.as_deref(), Some("token"));
+        of.source = ProjectSource::Git(git(Some("a:b:c:d")));
+        assert!(credentials(&of).is_err(), "it has a stage and a version");
     }
 
     #[test]

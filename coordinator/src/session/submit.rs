@@ -59,7 +59,7 @@ pub(crate) async fn submit(
     let (project, active) = farm.dispatcher.ask(known).await?;
     let project = project.unwrap_or_else(|| Project::new(build.project.clone()));
     check_concurrency(&project, active)?;
-    let recipe = recipe(build, &project);
+    let recipe = recipe(build, &project)?;
     let mut terms = terms(&project);
     terms.debug = build.debug;
     let namespace = Namespace::from(identity.team.clone());

@@ -9,7 +9,6 @@ pub(super) const KNOWN: &[(&str, &str)] = &[];
 pub(super) const NOT_ACTED_ON: &[&str] = &[
     "`compute-type` in `build-matrix.dynamic.env`",
     "`compute-type` in the `env` of a batch task",
-    "`git-credential-helper` in `env`",
     "`image` in `build-matrix.dynamic.env`",
     "`image` in the `env` of a batch task",
     "`privileged-mode` in the `env` of a batch task",

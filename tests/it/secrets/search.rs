@@ -12,15 +12,15 @@ use testkit::program::grange;
 
 /// Where something was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Which of what was sought.
-    pub(super) needle: usize,
+    pub(crate) needle: usize,
     /// Where.
-    pub(super) place: String,
+    pub(crate) place: String,
 }
 
 /// Searches the files below `directory`, and the environment and arguments of all processes of the program.
-pub(super) fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<Found> {
+pub(crate) fn search(directory: &Path, needles: &[Vec<u8>]) -> Vec<Found> {
     let mut found = Vec::new();
     for path in files(directory) {
         let place = path.display().to_string();

@@ -35,6 +35,7 @@ use crate::{
     attempt::Verdict,
     clock,
     fault::{Fault, blocking},
+    git::Access,
     ground::{Ground, SOURCE},
     layers::remove,
     lock_files::select,
@@ -160,8 +161,11 @@ async fn begin(
         let value = place.as_os_str().as_encoded_bytes().to_vec();
         snapshot.variables.insert(name, value);
     }
-    let secrets = work.secrets.as_ref().map(|secrets| secrets.variables());
-    snapshot.variables.extend(secrets.unwrap_or_default());
+    if let Some(secrets) = &work.secrets {
+        snapshot.variables.extend(secrets.variables());
+        let access = Access::of_build(&preface.git_credentials, &secrets.credentials());
+        snapshot.variables.extend(access.variables);
+    }
     Ok(Ok(snapshot))
 }
 

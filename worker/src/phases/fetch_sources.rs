@@ -21,7 +21,7 @@ use super::{PhaseEnd, Work, commands::upload, download_source::make_unit, save::
 use crate::{
     attempt::Verdict,
     fault::{Fault, blocking},
-    git::{self, Places},
+    git::{self, Access, Places},
     ground::Ground,
     sandbox::Expansion,
 };
@@ -40,16 +40,24 @@ pub(super) async fn run(
     if let Some(refused) = refused(work, wanted) {
         return Ok(PhaseEnd::new(Verdict::client_error(refused)));
     }
-    open(work, ground).await?;
+    let secrets = work.secrets.as_ref().map(|secrets| secrets.credentials());
+    let access = match Access::to_fetch(wanted, &secrets.unwrap_or_default()) {
+        Ok(access) => access,
+        Err((identifier, git, why)) => {
+            let why = git::failed(identifier, git, why);
+            return Ok(PhaseEnd::new(Verdict::client_error(why)));
+        }
+    };
+    open(work, ground, &access).await?;
     let mut fetched = FetchedSources::default();
     if let Some(git) = &wanted.primary {
-        match fetch(work, ground, (None, git)).await? {
+        match fetch(work, (ground, &access), (None, git)).await? {
             Ok(source) => fetched.primary = Some(source),
             Err(why) => return Ok(PhaseEnd::new(Verdict::client_error(why))),
         }
     }
     for (identifier, git) in &wanted.secondary {
-        match fetch(work, ground, (Some(identifier), git)).await? {
+        match fetch(work, (ground, &access), (Some(identifier), git)).await? {
             Ok(source) => drop(fetched.secondary.insert(identifier.clone(), source)),
             Err(why) => return Ok(PhaseEnd::new(Verdict::client_error(why))),
         }
@@ -90,7 +98,7 @@ fn refused(work: &Work<'_>, wanted: &FetchSources) -> Option<String> {
 }
 
 /// Starts the sandbox that git runs in.
-async fn open(work: &mut Work<'_>, ground: &Ground) -> Result<(), Fault> {
+async fn open(work: &mut Work<'_>, ground: &Ground, access: &Access) -> Result<(), Fault> {
     if let Ground::Host { unit, .. } = ground {
         make_unit(work, unit).await?;
     }
@@ -106,6 +114,7 @@ async fn open(work: &mut Work<'_>, ground: &Ground) -> Result<(), Fault> {
     let own = git::environment(&work.site.git_protocols);
     let own = own.map(|(name, value)| (name.to_owned(), value.into_bytes()));
     snapshot.variables.extend(own);
+    snapshot.variables.extend(access.variables.clone());
     spec.variables = snapshot.variables;
     spec.source_directory = ground.home();
     spec.until = Some(*work.until.borrow());
@@ -115,7 +124,7 @@ async fn open(work: &mut Work<'_>, ground: &Ground) -> Result<(), Fault> {
 /// Fetches one source; or says why it cannot be had.
 async fn fetch(
     work: &mut Work<'_>,
-    ground: &Ground,
+    (ground, access): (&Ground, &Access),
     (identifier, git): (Option<&String>, &GitSource),
 ) -> Result<Result<FetchedSource, String>, Fault> {
     let identifier = identifier.map(String::as_str);
@@ -131,7 +140,10 @@ async fn fetch(
         tree: &tree,
         listed: &listed,
         complaint: &complaint,
+        has_key: access.has_key(identifier),
     };
+    let place = places.complaint_word();
+    let with_key = |command: String| access.with_key(identifier, (command, &place));
     let shown = version
         .map(|version| format!(" at {version}"))
         .unwrap_or_default();
@@ -145,7 +157,7 @@ async fn fetch(
     let meaning = git::meaning(version);
     let mut reference = None;
     if !meaning.references.is_empty() {
-        let list = places.list(git, &meaning.references);
+        let list = with_key(places.list(git, &meaning.references));
         let ended = work.scene.run(&list, work.log).await?.code;
         if ended != 0 && ended != NO_REFERENCE {
             let said = said(work, &complaint).await?;
@@ -160,7 +172,7 @@ async fn fetch(
         (None, _) if meaning.may_be_commit => places.fetch_commit(git, version.unwrap_or_default()),
         (None, _) => return Ok(Err(git::not_found(identifier, version))),
     };
-    if work.scene.run(&command, work.log).await?.code != 0 {
+    if work.scene.run(&with_key(command), work.log).await?.code != 0 {
         let said = said(work, &complaint).await?;
         // Everything was fetched and the commit is not in it.
         let is_unknown = reference.is_none()
@@ -200,8 +212,13 @@ async fn capture_tree(
     Ok(tree)
 }
 
+/// What git has printed. A server can have it print what it was let in with; that is not told on.
 async fn said(work: &mut Work<'_>, file: &std::path::Path) -> Result<String, Fault> {
-    expanded(work, &git::content(file)).await
+    let said = expanded(work, &git::content(file)).await?;
+    if work.holds_secret(&said) {
+        return Ok("what git says of it holds a secret".to_owned());
+    }
+    Ok(said)
 }
 
 async fn expanded(work: &mut Work<'_>, word: &str) -> Result<String, Fault> {

@@ -244,8 +244,6 @@ fn keys_that_are_known_and_not_acted_on_say_what_happens_instead_and_once() {
     check(
         "\
 version: 0.2
-env:
-  git-credential-helper: yes
 proxy:
   logs: yes
 phases:
@@ -253,8 +251,7 @@ phases:
     commands: [a]
 ",
         "\
-warning 3:3+21 `git-credential-helper` in `env` is not carried out yet: git is run as it is set up on the worker
-warning 4:1+5 `proxy` at the top level is not acted on: the farm uses no proxy
+warning 2:1+5 `proxy` at the top level is not acted on: the farm uses no proxy
 ",
     );
 }

@@ -39,6 +39,41 @@ fn a_secret_is_named_to_the_unit_unless_the_request_has_its_value() {
 }
 
 #[test]
+fn git_in_the_build_has_the_credentials_of_the_project_only_where_the_file_says_so() {
+    let request = PlanRequest {
+        git_credentials: vec![GitCredential {
+            url: "https://example.org/a".to_owned(),
+            secret: SecretRef {
+                variable: "git-credential".to_owned(),
+                store: SecretStore::SecretsManager,
+                id: "github".to_owned(),
+                json_key: None,
+                stage: None,
+                version: None,
+            },
+        }],
+        ..PlanRequest::default()
+    };
+    let given = |env: &str| {
+        let graph = plan(&file("", env), &request).unwrap();
+        let Task::DownloadSource {
+            secrets, preface, ..
+        } = graph.jobs[0].task.clone()
+        else {
+            panic!()
+        };
+        let secrets: Vec<_> = secrets.into_iter().map(|secret| secret.variable).collect();
+        (secrets, preface.git_credentials)
+    };
+    let yes = given("env:\n  secrets-manager: {TOKEN: y}\n  git-credential-helper: yes\n");
+    assert_eq!(yes.0, ["TOKEN", "git-credential"]);
+    assert_eq!(yes.1["git-credential"], "https://example.org/a");
+    for env in ["", "env:\n  git-credential-helper: no\n"] {
+        assert_eq!(given(env), (Vec::new(), BTreeMap::new()));
+    }
+}
+
+#[test]
 fn more_secrets_than_a_build_may_have_are_refused_at_the_first_of_them() {
     let lines = |count: usize| -> String {
         let lines = (0..count).map(|at| format!("    S{at:03}: s\n"));
