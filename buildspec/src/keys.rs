@@ -19,12 +19,6 @@ pub(crate) enum Support {
 
 use Support::{Ignored, Later, Pointless, Read};
 
-/// What happens instead of asking for a machine.
-const ANY_WORKER: &str = "the task runs on any worker";
-/// What happens instead of asking for a system.
-const OWN_SYSTEM: &str = "the task runs on the worker's own system";
-/// What happens instead of asking for rights.
-const OWN_RIGHTS: &str = "the task has the rights that the worker's isolation gives it";
 
 /// The keys of one level.
 #[derive(Debug)]
@@ -233,11 +227,11 @@ pub(crate) const TASK_ENV: Level = Level {
     path: "batch.build-list.env",
     keys: &[
         ("variables", Read),
-        ("compute-type", Later(ANY_WORKER)),
-        ("fleet", Later(ANY_WORKER)),
-        ("image", Later(OWN_SYSTEM)),
-        ("privileged-mode", Later(OWN_RIGHTS)),
-        ("type", Later(OWN_SYSTEM)),
+        ("compute-type", Read),
+        ("fleet", Read),
+        ("image", Read),
+        ("privileged-mode", Read),
+        ("type", Read),
     ],
 };
 
@@ -266,11 +260,7 @@ pub(crate) const MATRIX_DYNAMIC: Level = Level {
 pub(crate) const MATRIX_DYNAMIC_ENV: Level = Level {
     name: "in `build-matrix.dynamic.env`",
     path: "batch.build-matrix.dynamic.env",
-    keys: &[
-        ("variables", Read),
-        ("compute-type", Later(ANY_WORKER)),
-        ("image", Later(OWN_SYSTEM)),
-    ],
+    keys: &[("variables", Read), ("compute-type", Read), ("image", Read)],
 };
 
 /// `build-fanout`.

@@ -14,6 +14,7 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
+    environment::BuildEnvironment,
     git::GitCredential,
     graph::{Edge, JobGraph, OutcomeSet, Shard, TASKS_MAX, UnitNode},
     project::{INLINE_BUILDSPEC, is_inline},
@@ -47,6 +48,8 @@ pub struct PlanRequest {
     pub path: String,
     /// What git in the build may be let in with, where the buildspec says that it may.
     pub git_credentials: Vec<GitCredential>,
+    /// What units ask of their machines that do not say it themselves.
+    pub environment: BuildEnvironment,
 }
 
 /// What a unit runs.
@@ -114,7 +117,8 @@ fn plan_build(
         }],
         ..JobGraph::default()
     };
-    let variables = Variables::of(spec, &[&request.variables]);
+    let mut variables = Variables::of(spec, &[&request.variables]);
+    variables.environment = request.environment.asked();
     add_unit(&mut graph, (0, running), variables, Vec::new());
     Some(graph)
 }
@@ -194,7 +198,8 @@ fn plan_batch(
             .flat_map(|&unit| edges_to_all(first_jobs[unit], tasks[unit].ignore_failure))
             .collect();
         needs.sort_by_key(|edge| edge.job);
-        let variables = Variables::of(running.spec, &[&task.variables, &request.variables]);
+        let mut variables = Variables::of(running.spec, &[&task.variables, &request.variables]);
+        variables.environment = task.environment.asked().over(&request.environment).asked();
         add_unit(&mut graph, (index(place.unit), running), variables, needs);
     }
     Some(graph)

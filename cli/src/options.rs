@@ -30,6 +30,7 @@ pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Opti
             .iter()
             .map(|(team, share)| (team.clone(), share.get()))
             .collect(),
+        build_url: file.build_url.clone(),
         team: TEAM.parse().expect("the team's name is a name"),
     }
 }

@@ -90,6 +90,8 @@ pub(crate) struct CoordinatorFile {
     pub(crate) retention_bytes_max: u64,
     /// How many times as large the share of a team is as that of a team that is not named.
     pub(crate) team_shares: BTreeMap<Team, NonZeroU32>,
+    /// Where builds have pages.
+    pub(crate) build_url: Option<String>,
 }
 
 impl Default for CoordinatorFile {
@@ -105,6 +107,7 @@ impl Default for CoordinatorFile {
             retention_days: not_zero(RETENTION.as_secs() / (24 * 60 * 60)),
             retention_bytes_max: RETENTION_BYTES,
             team_shares: BTreeMap::new(),
+            build_url: None,
         }
     }
 }

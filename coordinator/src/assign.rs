@@ -4,14 +4,21 @@ use protocol::{lease::LeaseId, message::work::Assignment, time::WallTime};
 use scheduler::State;
 use transport::GrantSigner;
 
-/// The assignment for a lease; `None` if it is over by now.
+use crate::build_url;
+
+/// The assignment for a lease, which says where the page of its build is if that is known; `None` if it is over by
+/// now.
 pub(crate) fn assignment(
     state: &State,
     lease: LeaseId,
     now: WallTime,
-    signer: &GrantSigner,
+    (signer, build_url): (&GrantSigner, Option<&str>),
 ) -> Option<Assignment> {
     let draft = scheduler::assignment(state, lease, now)?;
     let grant = signer.sign(&draft.grant);
-    Some(draft.signed(grant))
+    let mut assignment = draft.signed(grant);
+    if let Some(pattern) = build_url {
+        build_url::tell(&mut assignment, pattern);
+    }
+    Some(assignment)
 }

@@ -59,6 +59,8 @@ pub(crate) struct Desk {
     pub journal: Journal,
     /// What makes grants valid.
     pub signer: Arc<GrantSigner>,
+    /// Where builds have pages: a pattern; `None`: nowhere.
+    pub build_url: Option<String>,
     /// Who tells watchers.
     pub bells: Arc<Bells>,
     /// Who deletes what is not needed any more.
@@ -234,8 +236,9 @@ impl Desk {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Assign { session, lease } => {
+                let with = (&*self.signer, self.build_url.as_deref());
                 let assignment =
-                    assign::assignment(self.scheduler.state(), lease, clock::wall(), &self.signer);
+                    assign::assignment(self.scheduler.state(), lease, clock::wall(), with);
                 if let Some(assignment) = assignment {
                     self.send(session, CoordinatorMessage::Assign(Box::new(assignment)));
                 }

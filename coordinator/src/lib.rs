@@ -6,6 +6,7 @@
 
 mod assign;
 mod bells;
+mod build_url;
 mod cache_link;
 mod clock;
 mod directory;

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use protocol::name::Team;
 
+use crate::build_url::is_pattern;
+
 /// How long a build may run, by default: CodeBuild's default.
 pub const BUILD_TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// How long a build may wait for a worker, by default: CodeBuild's default.
@@ -49,11 +51,23 @@ pub struct Options {
     /// How many times as large the share of each of these teams is as that of a team that is not here: 1 to
     /// 1,000.
     pub team_shares: BTreeMap<Team, u32>,
+    /// Where builds have pages: an address of http with `{id}`, or `{project}` and `{number}`, in it; `None`:
+    /// nowhere.
+    pub build_url: Option<String>,
 }
 
 /// Why options cannot be.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum OptionsError {
+    /// It is no address, or the same for all builds. Write one with `{id}` in it.
+    #[error(
+        "`build_url` is `{found}`; it has to be an address of http or https with `{{id}}`, or `{{project}}` and \
+         `{{number}}`, in it"
+    )]
+    BuildUrl {
+        /// What it is.
+        found: String,
+    },
     /// A time is zero, or longer than ten years. Set it to something between.
     #[error("`{option}` is {found:?}; it has to be more than zero and at most ten years")]
     Time {
@@ -118,6 +132,10 @@ impl Options {
                 return Err(OptionsError::Share { team, found });
             }
         }
+        if let Some(found) = self.build_url.as_ref().filter(|url| !is_pattern(url)) {
+            let found = found.clone();
+            return Err(OptionsError::BuildUrl { found });
+        }
         // The data of the farm's other parts is beside the coordinator's.
         let data = self.directory.parent().unwrap_or(&self.directory);
         if let Some(found) = self
@@ -154,6 +172,7 @@ mod tests {
             retention: RETENTION,
             retention_bytes: RETENTION_BYTES,
             team_shares: BTreeMap::new(),
+            build_url: None,
         }
     }
 

@@ -212,6 +212,7 @@ impl Services {
             scheduler: kept.scheduler,
             journal: kept.journal,
             signer: Arc::clone(&farm.signer),
+            build_url: options.build_url.clone(),
             bells: Arc::clone(&bells),
             chores,
             health: health.clone(),

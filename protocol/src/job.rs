@@ -9,6 +9,7 @@ use crate::{
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, Phase, PhaseContext},
     cache_spec::{CacheSpec, UnaskedCache},
+    environment::Asked,
     git::GitSource,
     report_group::{ReportRef, ReportSpec},
     secret::SecretRef,
@@ -141,6 +142,12 @@ pub struct Preface {
     /// delivered as.
     #[serde(default)]
     pub git_credentials: BTreeMap<String, String>,
+    /// What is asked of the machine; once the build is planned, what only workers are to run it that serve it.
+    #[serde(default)]
+    pub environment: Asked,
+    /// What is asked of it besides, which no worker says that it serves.
+    #[serde(default)]
+    pub not_served: Asked,
 }
 
 /// The commands of a phase.

@@ -16,6 +16,7 @@ pub mod cache_spec;
 pub mod canonical;
 pub mod codec;
 pub mod digest;
+pub mod environment;
 pub mod frame;
 pub mod git;
 pub mod graph;

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 pub use self::check::{
-    BUILD_MINUTES, DESCRIPTION_CHARS_MAX, PROJECT_NAME_BYTES_MIN, PROJECT_VARIABLE_BYTES_MAX,
-    PROJECTS_MAX, ProjectError, QUEUE_MINUTES, SECONDARY_SOURCES_MAX, SOURCE_IDENTIFIER_BYTES_MAX,
-    check_identifier,
+    ARTIFACT_NAME_BYTES_MAX, BUILD_MINUTES, DESCRIPTION_CHARS_MAX, PROJECT_NAME_BYTES_MIN,
+    PROJECT_VARIABLE_BYTES_MAX, PROJECTS_MAX, ProjectError, QUEUE_MINUTES, SECONDARY_SOURCES_MAX,
+    SOURCE_IDENTIFIER_BYTES_MAX, check_identifier,
 };
 use crate::{
+    environment::BuildEnvironment,
     git::{GitCredential, GitSource},
     name::ProjectName,
 };
@@ -38,6 +39,12 @@ pub struct Project {
     /// Variables that go over those of the buildspec.
     #[serde(default)]
     pub env: ProjectEnvironment,
+    /// What it asks of the machines of its builds.
+    #[serde(default)]
+    pub environment: BuildEnvironment,
+    /// What its builds publish.
+    #[serde(default)]
+    pub artifacts: ProjectArtifacts,
     /// What its builds do with dependency caches.
     #[serde(default)]
     pub cache: ProjectCache,
@@ -82,6 +89,29 @@ pub struct ProjectEnvironment {
     /// Variables with references to secrets that have their values: `SECRETS_MANAGER`.
     #[serde(default)]
     pub secrets_manager: BTreeMap<String, String>,
+}
+
+/// What the builds of a project publish.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProjectArtifacts {
+    /// What artifacts are called; `None`: as the project.
+    pub name: Option<String>,
+    /// Whether the name in a buildspec goes over that.
+    pub override_name: bool,
+    /// The identifiers that secondary artifacts may have; empty: any.
+    pub secondary: BTreeSet<String>,
+}
+
+impl Default for ProjectArtifacts {
+    /// Buildspecs say what artifacts are called, and which there are.
+    fn default() -> Self {
+        Self {
+            name: None,
+            override_name: true,
+            secondary: BTreeSet::new(),
+        }
+    }
 }
 
 /// What the builds of a project do with dependency caches.
@@ -147,6 +177,12 @@ pub struct Recipe {
     /// The credentials of the project's repositories, which the build's own git may use if the buildspec says so.
     #[serde(default)]
     pub git_credentials: Vec<GitCredential>,
+    /// What the project asks of the machine.
+    #[serde(default)]
+    pub environment: BuildEnvironment,
+    /// What the project says of artifacts.
+    #[serde(default)]
+    pub artifacts: ProjectArtifacts,
 }
 
 impl Project {
@@ -159,6 +195,8 @@ impl Project {
             secondary_sources: BTreeMap::new(),
             buildspec: None,
             env: ProjectEnvironment::default(),
+            environment: BuildEnvironment::default(),
+            artifacts: ProjectArtifacts::default(),
             cache: ProjectCache::default(),
             build_minutes: None,
             queue_minutes: None,

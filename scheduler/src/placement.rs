@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{lease::LeaseId, name::WorkerName, runtime::has_all};
+use protocol::{lease::LeaseId, name::WorkerName};
 
 use crate::{
     decide::Turn,
@@ -17,8 +17,8 @@ use crate::{
 /// free. To fetch them takes seconds; to wait longer than that would leave a free worker idle.
 pub const PREFERENCE_WAIT: Duration = Duration::from_secs(2);
 
-/// How many different choices of runtimes of a team a worker is looked for: more than a batch over all supported
-/// versions has. Each takes a look at what the free workers offer. What comes later waits its turn.
+/// How many different selections of a team a worker is looked for: more than a batch over all supported
+/// versions of a runtime has. Each takes a look at what the free workers offer. What comes later waits its turn.
 const CHOICES_MAX: usize = 64;
 
 /// Gives jobs to free workers until there is no pair left.
@@ -135,8 +135,8 @@ fn fresh(state: &State) -> Option<(Ticket, WorkerName)> {
     Some((*ticket, acquainted.unwrap_or(worker).clone()))
 }
 
-/// As [`fresh`], where units wait that select runtimes: each goes to a worker that offers them, and lets others
-/// pass while none of these is free.
+/// As [`fresh`], where units wait that select among workers: each goes to one that serves all of it, and lets
+/// others pass while none of these is free.
 fn fresh_where_offered(state: &State) -> Option<(Ticket, WorkerName)> {
     let (presence, queue) = (&state.presence, &state.ledger.index.queue);
     let mut best: Best<'_> = None;
@@ -159,8 +159,10 @@ fn fresh_where_offered(state: &State) -> Option<(Ticket, WorkerName)> {
                 break;
             }
             let fits = |name: &&WorkerName| {
-                let offer = presence.get(name).map(|worker| &worker.offer.runtimes);
-                wanted.is_none_or(|wanted| offer.is_some_and(|offer| has_all(offer, wanted)))
+                let offer = presence.get(name).map(|worker| &worker.offer);
+                wanted.is_none_or(|wanted| {
+                    offer.is_some_and(|offer| wanted.is_served(&offer.runtimes, &offer.labels))
+                })
             };
             if let Some(worker) = presence.free_for(team).find(fits) {
                 best = Some((share, *ticket, worker));

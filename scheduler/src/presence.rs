@@ -11,6 +11,7 @@ use std::{
 
 use protocol::{
     build::BuildId,
+    environment::Labels,
     lease::{LEASE_TTL, LeaseId},
     name::{ProjectName, Team, WorkerName},
     runtime::Offered,
@@ -147,6 +148,7 @@ impl Presence {
             let away = Away {
                 incarnation: connected.incarnation,
                 runtimes: connected.offer.runtimes.clone(),
+                labels: connected.offer.labels.clone(),
             };
             self.away.insert(name.clone(), away);
         }
@@ -260,6 +262,12 @@ impl Presence {
     pub(crate) fn offered(&self) -> impl Iterator<Item = &Offered> + Clone {
         let here = self.workers.values().map(|worker| &worker.offer.runtimes);
         here.chain(self.away.values().map(|away| &away.runtimes))
+    }
+
+    /// What is said of workers, those included that are away and may come back.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &Labels> + Clone {
+        let here = self.workers.values().map(|worker| &worker.offer.labels);
+        here.chain(self.away.values().map(|away| &away.labels))
     }
 
     /// The workers that keep units and can go on with one.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use protocol::{
     access::Trust,
     build::{BuildId, Status},
+    environment::{Asked, Selected, select},
     job::JobId,
     lease::LeaseId,
     message::client::{
@@ -296,6 +297,16 @@ pub fn runtimes(state: &State, wanted: &Wanted) -> RuntimesFound {
         Some(mistake) => RuntimesFound::Mistake(mistake),
         None => RuntimesFound::Offered,
     }
+}
+
+/// What of all that a build asks of its machines selects among workers, those that are there and those that were
+/// lately.
+///
+/// # Errors
+///
+/// If none of them serves it: what there is.
+pub fn environment(state: &State, asked: &Asked) -> Result<Selected, String> {
+    select(state.presence.labels(), asked)
 }
 
 /// Whether a worker is connected, was since the start and in the last day, or still has something on its

@@ -10,6 +10,7 @@ use std::{
 };
 
 use protocol::{
+    environment::Selection,
     job::{JobId, Task},
     name::{Team, WorkerName},
     runtime::Wanted,
@@ -50,8 +51,8 @@ impl Ticket {
 pub(crate) enum Requirement {
     /// All that serve its team: the unit has not begun.
     Any,
-    /// Those of them that offer these runtimes: the same, of a unit that selects them.
-    Runtimes(Wanted),
+    /// Those of them that serve this: the same, of a unit that selects among them.
+    Selected(Selection),
     /// Those with this platform: the unit has begun on one.
     Platform(Platform),
     /// Only this one, on this platform: the unit's state is there.
@@ -62,7 +63,7 @@ impl Requirement {
     /// Which workers can run the job `index` of `build`.
     pub(crate) fn of(build: &Build, index: u32) -> Self {
         match &build.unit_of(index).placement {
-            None => runtimes_of(build, index).map_or(Self::Any, |of| Self::Runtimes(of.clone())),
+            None => selection_of(build, index).map_or(Self::Any, Self::Selected),
             Some(at) if at.is_bound() => Self::Worker(at.worker.clone(), at.platform.clone()),
             Some(at) => Self::Platform(at.platform.clone()),
         }
@@ -83,8 +84,8 @@ type Place = (Requirement, Team, Ticket);
 pub(crate) struct Queue {
     /// The first jobs of units that any worker can begin.
     fresh: Lines,
-    /// The first jobs of units that only workers can begin that offer these runtimes.
-    wanting: BTreeMap<Team, BTreeMap<Wanted, Line>>,
+    /// The first jobs of units that only workers can begin that serve this.
+    wanting: BTreeMap<Team, BTreeMap<Selection, Line>>,
     /// Jobs of units that have begun and can go on wherever the platform is.
     travelling: BTreeMap<Platform, Lines>,
     /// Jobs of units whose state is on one worker.
@@ -103,7 +104,7 @@ impl Queue {
         let place = (&team, ticket);
         match &requirement {
             Requirement::Any => enter(&mut self.fresh, place),
-            Requirement::Runtimes(wanted) => {
+            Requirement::Selected(wanted) => {
                 let of = self.wanting.entry(team.clone()).or_default();
                 of.entry(wanted.clone()).or_default().insert(ticket);
             }
@@ -128,7 +129,7 @@ impl Queue {
         let (requirement, team, ticket) = *place;
         match requirement {
             Requirement::Any => leave(&mut self.fresh, &team, ticket),
-            Requirement::Runtimes(wanted) => {
+            Requirement::Selected(wanted) => {
                 if let Some(of) = self.wanting.get_mut(&team) {
                     leave(of, &wanted, ticket);
                     if of.is_empty() {
@@ -176,8 +177,8 @@ impl Queue {
         self.fresh.keys().chain(self.wanting.keys()).collect()
     }
 
-    /// Units that wait to begin where the runtimes are that they select: by team and runtimes, no line empty.
-    pub(crate) fn wanting(&self) -> &BTreeMap<Team, BTreeMap<Wanted, Line>> {
+    /// Units that wait to begin where what they select is served: by team and selection, no line empty.
+    pub(crate) fn wanting(&self) -> &BTreeMap<Team, BTreeMap<Selection, Line>> {
         &self.wanting
     }
 
@@ -197,14 +198,19 @@ impl Queue {
     }
 }
 
-/// The runtimes that a unit selects whose first job this is; `None`: it selects none, or the job is another.
-fn runtimes_of(build: &Build, index: u32) -> Option<&Wanted> {
-    match &build.node(index).task {
-        Task::DownloadSource { preface, .. } if preface.selects_runtimes => {
-            Some(&preface.runtimes).filter(|wanted| !wanted.is_empty())
-        }
-        _ => None,
-    }
+/// What a unit selects whose first job this is; `None`: nothing, or the job is another.
+fn selection_of(build: &Build, index: u32) -> Option<Selection> {
+    let Task::DownloadSource { preface, .. } = &build.node(index).task else {
+        return None;
+    };
+    let selection = Selection {
+        runtimes: match preface.selects_runtimes {
+            true => preface.runtimes.clone(),
+            false => Wanted::new(),
+        },
+        environment: preface.environment.clone(),
+    };
+    (selection != Selection::default()).then_some(selection)
 }
 
 fn enter(lines: &mut Lines, (team, ticket): (&Team, Ticket)) {

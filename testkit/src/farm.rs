@@ -207,6 +207,11 @@ impl Farm {
 
     /// Starts the worker with this index; its name is `worker-INDEX`.
     pub fn start_worker(&mut self, index: u32) {
+        self.start_worker_with(index, &[]);
+    }
+
+    /// As [`start_worker`](Self::start_worker), with more arguments; the index may be a new one.
+    pub fn start_worker_with(&mut self, index: u32, more: &[&str]) {
         let data = self.worker_directory(index);
         let name = format!("worker-{index}");
         let arguments = ["worker", "--name", &name, "--join", &self.address];
@@ -219,7 +224,10 @@ impl Farm {
         if !data.exists() {
             command.arg("--token").arg(self.token("worker"));
         }
+        command.args(more);
         let child = logged(command, &self.log_file(&name));
+        let count = self.workers.len().max(index as usize + 1);
+        self.workers.resize_with(count, || None);
         self.workers[index as usize] = Some(Service { child });
     }
 

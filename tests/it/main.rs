@@ -19,6 +19,7 @@ mod conformance;
 mod corpus;
 mod credentials;
 mod directories;
+mod environment;
 mod full;
 mod fuzzed;
 mod home;

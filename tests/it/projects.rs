@@ -370,3 +370,81 @@ fn only_named_projects_find_docker_and_the_others_get_a_hint() {
         built.stdout
     );
 }
+
+/// Publishes two artifacts, both with a name.
+const PUBLISHES: &str = "\
+version: 0.2
+phases:
+  build:
+    commands: [echo a > a]
+artifacts:
+  files: [a]
+  name: of-the-file
+  secondary-artifacts:
+    docs: {files: [a], name: docs-of-the-file}
+";
+
+#[test]
+fn the_name_of_an_artifact_counts_only_when_the_project_lets_the_buildspec_override_it() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), PUBLISHES);
+    let names = |number: u32| {
+        let built = farm.build(source.path(), &["--project", "shop"]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        let status = farm.status(&format!("shop#{number}"));
+        let unit = &status["units"][0];
+        let name = |artifact: &Value| artifact["name"].as_str().unwrap().to_owned();
+        let secondary = &unit["secondary_artifacts"]["docs"];
+        [name(&unit["artifact"]), name(secondary)]
+    };
+    assert_eq!(names(1), ["of-the-file", "docs-of-the-file"]);
+    let create = [
+        "project",
+        "create",
+        "shop",
+        "--override-artifact-name",
+        "no",
+    ];
+    done(&farm, &create);
+    assert_eq!(names(2), ["shop", "shop"]);
+    done(
+        &farm,
+        &["project", "update", "shop", "--artifact-name", "rel/shop"],
+    );
+    assert_eq!(names(3), ["rel/shop", "rel/shop"]);
+    let update = [
+        "project",
+        "update",
+        "shop",
+        "--override-artifact-name",
+        "yes",
+    ];
+    done(&farm, &update);
+    assert_eq!(names(4), ["of-the-file", "docs-of-the-file"]);
+}
+
+#[test]
+fn the_identifier_of_a_secondary_artifact_must_exist_in_a_project_that_names_some() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), PUBLISHES);
+    let build = || farm.build(source.path(), &["--project", "shop"]);
+    let create = ["project", "create", "shop", "--secondary-artifact", "logs"];
+    done(&farm, &create);
+    let refused = build();
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    let why = "secondary artifact `docs` is none of the project, which has logs";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    let update = ["project", "update", "shop", "--secondary-artifact", "logs"];
+    done(
+        &farm,
+        &[&update[..], &["--secondary-artifact", "docs"]].concat(),
+    );
+    assert_eq!(build().code, 0);
+    done(
+        &farm,
+        &["project", "update", "shop", "--secondary-artifact="],
+    );
+    assert_eq!(build().code, 0);
+}

@@ -109,7 +109,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
     let opened = tokio::task::spawn_blocking(move || DataDirectory::open(&path)).await?;
     let directory = opened?;
     let layers = open_layers(&directory, options.disk_budget).await?;
-    let salt = runtimes::salted(&options.base_salt, &options.runtimes);
+    let salt = runtimes::salted(&options.base_salt, &options.runtimes, &options.labels);
     let probed = probe(&directory.attempts(), &options.program, &salt).await;
     let isolation = choose(options.isolation, &probed)?;
     let offer = offer(&options, isolation, &probed);

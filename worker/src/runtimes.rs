@@ -4,7 +4,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use protocol::runtime::{Offered, Wanted, choose, mistake, needed};
+use protocol::{
+    environment::{self, Labels},
+    runtime::{Offered, Wanted, choose, mistake, needed},
+};
 
 /// The directories of programs, by runtime and version.
 pub(crate) type Runtimes = BTreeMap<String, BTreeMap<String, PathBuf>>;
@@ -48,12 +51,14 @@ pub(crate) fn offered(runtimes: &Runtimes) -> Offered {
 }
 
 /// The owner's salt of the base, with what is offered: a unit goes on only where the same directories are in
-/// `PATH`.
-pub(crate) fn salted(salt: &str, runtimes: &Runtimes) -> String {
-    if runtimes.is_empty() {
-        return salt.to_owned();
-    }
+/// `PATH`, and where the same is served of what it can ask for.
+pub(crate) fn salted(salt: &str, runtimes: &Runtimes, labels: &Labels) -> String {
     let mut salted = salt.to_owned();
+    for key in environment::KEYS {
+        if let Some(served) = labels.get(key) {
+            salted.push_str(&format!("\0{key}={served}"));
+        }
+    }
     for (runtime, versions) in runtimes {
         for (version, directory) in versions {
             for part in [runtime, version, &directory.display().to_string()] {
@@ -137,6 +142,21 @@ mod tests {
         runtimes
             .map(|&(a, b)| (a.to_owned(), b.to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn who_offers_and_serves_the_same_has_the_same_base() {
+        let labels = |of: &[(&str, &str)]| {
+            let of = of.iter();
+            of.map(|&(key, value)| (key.to_owned(), value.to_owned()))
+                .collect::<Labels>()
+        };
+        let none = Runtimes::new();
+        assert_eq!(salted("x", &none, &labels(&[("zone", "a")])), "x");
+        let image = salted("x", &none, &labels(&[("image", "a")]));
+        assert_ne!(image, "x");
+        assert_ne!(image, salted("x", &none, &labels(&[("image", "b")])));
+        assert_ne!(salted("x", &runtimes(), &Labels::new()), "x");
     }
 
     #[test]

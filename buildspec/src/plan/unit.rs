@@ -6,6 +6,7 @@ use protocol::{
     artifact::ArtifactsSpec,
     build::Phase,
     cache_spec::{CacheSpec, UnaskedCache},
+    environment::Asked,
     graph::{Edge, JobGraph, JobNode, OutcomeSet, text_bytes_of},
     job::{PhaseCommands, Preface, ShellState, Task},
     report_group::ReportSpec,
@@ -31,6 +32,8 @@ pub(super) struct Variables {
     pub(super) variables: BTreeMap<String, String>,
     /// Those whose values are secrets.
     pub(super) secrets: Vec<SecretRef>,
+    /// What it asks of its machine.
+    pub(super) environment: Asked,
 }
 
 impl Variables {
@@ -45,6 +48,7 @@ impl Variables {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             secrets: secrets.map(|(name, of)| of.to_ref(name)).collect(),
+            environment: Asked::new(),
         }
     }
 }
@@ -60,7 +64,8 @@ fn unit_tasks(running: Running<'_>, of: Variables) -> Vec<PlannedPhase> {
     let Running { spec, phases, .. } = running;
     let cached = Cached(running);
     let mut planned = Vec::with_capacity(JOBS_PER_UNIT);
-    let preface = preface_of(running, &of.variables);
+    let mut preface = preface_of(running, &of.variables);
+    preface.environment = of.environment;
     let credentials = running.git_credentials.iter().map(|of| of.secret.clone());
     let secrets = of.secrets.into_iter().chain(credentials).collect();
     planned.push(PlannedPhase {
@@ -137,6 +142,8 @@ fn preface_of(running: Running<'_>, variables: &BTreeMap<String, String>) -> Pre
             .iter()
             .map(|of| (of.secret.variable.clone(), of.url.clone()))
             .collect(),
+        environment: Asked::new(),
+        not_served: Asked::new(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use protocol::environment::BuildEnvironment;
+
 use crate::diagnostic::Place;
 
 /// The `batch` section.
@@ -97,6 +99,19 @@ pub struct TaskEnvironment {
     pub system: Option<String>,
     /// Whether it may use docker.
     pub privileged_mode: bool,
+}
+
+impl TaskEnvironment {
+    /// What the task asks of its machine.
+    pub fn asked(&self) -> BuildEnvironment {
+        BuildEnvironment {
+            compute_type: self.compute_type.clone(),
+            fleet: self.fleet.clone(),
+            image: self.image.clone(),
+            system: self.system.clone(),
+            privileged_mode: self.privileged_mode,
+        }
+    }
 }
 
 /// `build-matrix`: a task for each combination of buildspec, image, compute type and variables.

@@ -112,6 +112,30 @@ pub(crate) struct SaveProjectArgs {
     /// A variable to take away; may be given several times.
     #[arg(long = "unset", value_name = "K")]
     pub(crate) unset: Vec<String>,
+    /// The image that its builds run on, which a worker has to serve; empty: any.
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) environment_image: Option<String>,
+    /// The type of its environment, like `LINUX_CONTAINER`; empty: any.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) environment_type: Option<String>,
+    /// How large a machine its builds run on, like `BUILD_GENERAL1_SMALL`; empty: any.
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) compute_type: Option<String>,
+    /// Which reserved machines its builds run on, in the place of a compute type; empty: any.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) fleet: Option<String>,
+    /// Whether its builds run only where docker may be used.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) privileged: Option<bool>,
+    /// What artifacts are called; empty: as the project.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) artifact_name: Option<String>,
+    /// Whether the name in a buildspec goes over that; so from the start.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) override_artifact_name: Option<bool>,
+    /// A secondary artifact that buildspecs may have; may be given several times, and empty allows all.
+    #[arg(long = "secondary-artifact", value_name = "ID")]
+    pub(crate) secondary_artifacts: Vec<String>,
     /// Whether its builds have dependency caches.
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub(crate) cache: Option<bool>,

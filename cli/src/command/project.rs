@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use protocol::{
     build::Status,
+    environment::BuildEnvironment,
     git::GitSource,
     message::client::{ClientReply, ClientRequest, ProjectDetail},
     name::ProjectName,
-    project::{CacheKind, Project, ProjectSource},
+    project::{CacheKind, Project, ProjectArtifacts, ProjectSource},
 };
 
 use crate::{
@@ -224,6 +225,8 @@ fn changed(mut project: Project, args: &SaveProjectArgs) -> Result<Project, Comm
             variables(&mut project).insert(name.clone(), value.clone());
         }
     }
+    change_environment(&mut project.environment, args);
+    change_artifacts(&mut project.artifacts, args);
     if let Some(cache) = args.cache {
         project.cache.kind = if cache {
             CacheKind::Farm
@@ -262,6 +265,32 @@ fn changed(mut project: Project, args: &SaveProjectArgs) -> Result<Project, Comm
     }
     project.check().map_err(CommandError::usage)?;
     Ok(project)
+}
+
+fn change_artifacts(artifacts: &mut ProjectArtifacts, args: &SaveProjectArgs) {
+    if let Some(name) = &args.artifact_name {
+        artifacts.name = Some(name.clone()).filter(|name| !name.is_empty());
+    }
+    artifacts.override_name = args
+        .override_artifact_name
+        .unwrap_or(artifacts.override_name);
+    if !args.secondary_artifacts.is_empty() {
+        let all = args.secondary_artifacts.iter();
+        artifacts.secondary = all.filter(|of| !of.is_empty()).cloned().collect();
+    }
+}
+
+fn change_environment(environment: &mut BuildEnvironment, args: &SaveProjectArgs) {
+    let set = |place: &mut Option<String>, typed: &Option<String>| {
+        if let Some(text) = typed {
+            *place = Some(text.clone()).filter(|text| !text.is_empty());
+        }
+    };
+    set(&mut environment.image, &args.environment_image);
+    set(&mut environment.system, &args.environment_type);
+    set(&mut environment.compute_type, &args.compute_type);
+    set(&mut environment.fleet, &args.fleet);
+    environment.privileged_mode = args.privileged.unwrap_or(environment.privileged_mode);
 }
 
 fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), CommandError> {

@@ -4,7 +4,7 @@ use protocol::{
     build::{Outcome, Status},
     git::GitSource,
     message::client::{ProjectDetail, ProjectSummary},
-    project::{CacheKind, ProjectSource},
+    project::{CacheKind, ProjectArtifacts, ProjectSource},
 };
 use serde_json::json;
 
@@ -83,6 +83,12 @@ fn rows(detail: &ProjectDetail) -> Vec<(&'static str, String)> {
             row("variable", format!("{name}={value} ({kind})"));
         }
     }
+    for (key, value) in project.environment.asked() {
+        row("asks for", format!("{key} {value}"));
+    }
+    if project.artifacts != ProjectArtifacts::default() {
+        row("artifacts", artifacts(&project.artifacts));
+    }
     let cache = match (project.cache.kind, &project.cache.namespace) {
         (CacheKind::None, _) => "none".to_owned(),
         (CacheKind::Farm, None) => "the farm's".to_owned(),
@@ -111,6 +117,19 @@ fn rows(detail: &ProjectDetail) -> Vec<(&'static str, String)> {
     row("builds", detail.builds.to_string());
     row("saved", text::at(detail.saved));
     rows
+}
+
+fn artifacts(of: &ProjectArtifacts) -> String {
+    let name = of.name.as_deref().unwrap_or("as the project");
+    let mut text = format!("called {name}");
+    if of.override_name {
+        text += " unless the buildspec says otherwise";
+    }
+    if !of.secondary.is_empty() {
+        let secondary: Vec<_> = of.secondary.iter().map(String::as_str).collect();
+        text += &format!("; secondary ones: {}", secondary.join(", "));
+    }
+    text
 }
 
 fn repository(git: &GitSource) -> String {

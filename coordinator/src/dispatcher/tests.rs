@@ -37,6 +37,7 @@ fn desk(home: &Path, config: Config) -> Desk {
         scheduler,
         journal,
         signer: Arc::new(GrantSigner::create()),
+        build_url: None,
         bells: Arc::default(),
         chores: retention::queue().0,
         health: Health::default(),

@@ -15,7 +15,7 @@ use protocol::{
     job::Task,
     message::client::BUILDSPEC_BYTES_MAX,
     path::TreePath,
-    project::{Recipe, is_inline},
+    project::{ProjectArtifacts, Recipe, is_inline},
     report::Chain,
 };
 use scheduler::RuntimesFound;
@@ -87,13 +87,47 @@ pub(super) async fn plan(
         buildspecs: own,
         path: path.clone(),
         git_credentials: recipe.git_credentials.clone(),
+        environment: recipe.environment.clone(),
     };
     let planned = spawn_blocking(move || {
         buildspec::plan(&spec, &request).map_err(|error| error.diagnostics())
     });
     let planned = planned.await.expect("planning does not panic");
     let graph = planned.map_err(|found| PlanningError::Buildspec(described(&path, &found)))?;
-    with_runtimes(farm, graph).await
+    let graph = with_runtimes(farm, graph).await?;
+    with_environment(farm, graph).await
+}
+
+/// Has units run only where what they ask of their machine is served, as far as workers say what they serve;
+/// refuses a build that asks for what none of these serves.
+async fn with_environment(farm: &Farm, mut graph: JobGraph) -> Result<JobGraph, PlanningError> {
+    let prefaces = graph.jobs.iter_mut().filter_map(|job| match &mut job.task {
+        Task::DownloadSource { preface, .. } if !preface.environment.is_empty() => Some(preface),
+        _ => None,
+    });
+    let prefaces: Vec<_> = prefaces.collect();
+    let asked: BTreeSet<_> = prefaces.iter().map(|of| of.environment.clone()).collect();
+    if asked.is_empty() {
+        return Ok(graph);
+    }
+    let found = farm.dispatcher.ask(move |state| {
+        let asked = asked.into_iter();
+        let found = asked.map(|asked| (scheduler::environment(state, &asked), asked));
+        found.collect::<Vec<_>>()
+    });
+    // Who stops gives the jobs to nobody.
+    let found = found.await.unwrap_or_default();
+    let mut selected = BTreeMap::new();
+    for (found, asked) in found {
+        drop(selected.insert(asked, found.map_err(PlanningError::Buildspec)?));
+    }
+    for preface in prefaces {
+        if let Some(selected) = selected.get(&preface.environment) {
+            preface.environment.clone_from(&selected.by);
+            preface.not_served.clone_from(&selected.not);
+        }
+    }
+    Ok(graph)
 }
 
 /// Has units run only where the runtimes are that they want, if workers offer any; refuses a build that wants some
@@ -145,7 +179,7 @@ fn parsed(text: &str, recipe: &Recipe) -> Result<BuildSpec, Vec<Diagnostic>> {
         (SecretStore::ParameterStore, &recipe.env.parameter_store),
         (SecretStore::SecretsManager, &recipe.env.secrets_manager),
     ];
-    let mut mistakes = Vec::new();
+    let mut mistakes = name_artifacts(&mut spec, &recipe.artifacts);
     for (store, of) in stores {
         for (name, reference) in of {
             match secret(store, reference) {
@@ -162,6 +196,31 @@ fn parsed(text: &str, recipe: &Recipe) -> Result<BuildSpec, Vec<Diagnostic>> {
     } else {
         Err(mistakes)
     }
+}
+
+/// Has artifacts be called as the project says; gives the mistakes of those that it does not have.
+fn name_artifacts(spec: &mut BuildSpec, of_project: &ProjectArtifacts) -> Vec<Diagnostic> {
+    let Some(artifacts) = &mut spec.artifacts else {
+        return Vec::new();
+    };
+    let all = [&mut artifacts.primary].into_iter();
+    for published in all.chain(artifacts.secondary.values_mut()) {
+        let own = published.spec.name.take();
+        let own = own.filter(|_| of_project.override_name);
+        published.spec.name = own.or_else(|| of_project.name.clone());
+    }
+    let known = &of_project.secondary;
+    let unknown = artifacts.secondary.keys();
+    let unknown = unknown.filter(|identifier| !known.is_empty() && !known.contains(*identifier));
+    let mistake = |identifier: &String| {
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        let message = format!(
+            "secondary artifact `{identifier}` is none of the project, which has {}",
+            known.join(", ")
+        );
+        Diagnostic::error(Place::START, message)
+    };
+    unknown.map(mistake).collect()
 }
 
 /// What a variable of the project refers to.

@@ -36,6 +36,8 @@ pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Result<Recipe, R
         no_cache: build.no_cache || project.cache.kind == CacheKind::None,
         restrictions: project.batch.clone(),
         git_credentials: credentials(project)?,
+        environment: project.environment.clone(),
+        artifacts: project.artifacts.clone(),
     })
 }
 

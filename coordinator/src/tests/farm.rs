@@ -240,6 +240,7 @@ async fn start_coordinator(directory: PathBuf) -> (Running<RunError>, Ready) {
         retention: RETENTION,
         retention_bytes: RETENTION_BYTES,
         team_shares: BTreeMap::new(),
+        build_url: None,
     };
     let (told, ready) = oneshot::channel();
     let stop = CancellationToken::new();

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Project, ProjectEnvironment, ProjectSource};
+use super::{Project, ProjectArtifacts, ProjectEnvironment, ProjectSource};
 use crate::{
+    environment::{BuildEnvironment, VALUE_BYTES_MAX},
     git::GitSourceError,
     graph::TASKS_MAX,
+    job::SECONDARY_ARTIFACTS_MAX,
     message::client::{BUILDSPEC_BYTES_MAX, SUBMITTED_VARIABLES_MAX},
     name::ProjectName,
 };
@@ -18,6 +20,8 @@ pub const DESCRIPTION_CHARS_MAX: usize = 255;
 pub const SECONDARY_SOURCES_MAX: usize = 12;
 /// How long the identifier of a secondary source may be, in bytes: CodeBuild's limit.
 pub const SOURCE_IDENTIFIER_BYTES_MAX: usize = 127;
+/// How long the name of a project's artifacts may be, in bytes: what keys of object stores have.
+pub const ARTIFACT_NAME_BYTES_MAX: usize = 1024;
 /// How many minutes a build may take at least and at most: CodeBuild's limits.
 pub const BUILD_MINUTES: (u32, u32) = (5, 2160);
 /// How many minutes a build may wait at least and at most: CodeBuild's limits.
@@ -59,6 +63,21 @@ pub enum ProjectError {
         /// What it is called.
         identifier: String,
     },
+    /// What artifacts are to be called cannot be a name: other tools would take it for something else.
+    #[error(
+        "artifacts cannot be called `{name}`: a name has at most {ARTIFACT_NAME_BYTES_MAX} letters, digits, `_`, \
+         `-`, `.` and `/`"
+    )]
+    ArtifactName {
+        /// The name.
+        name: String,
+    },
+    /// There are too many secondary artifacts.
+    #[error("{count} secondary artifacts, at most {SECONDARY_ARTIFACTS_MAX} are allowed")]
+    SecondaryArtifacts {
+        /// How many there are.
+        count: usize,
+    },
     /// The buildspec is too long.
     #[error("buildspec has {bytes} bytes, at most {BUILDSPEC_BYTES_MAX} are allowed")]
     Buildspec {
@@ -83,6 +102,19 @@ pub enum ProjectError {
         /// And of which then.
         second: &'static str,
     },
+    /// What it asks of machines is empty, too long, or no word.
+    #[error(
+        "{key} `{value}` cannot be asked for: it has 1 to {VALUE_BYTES_MAX} characters, and neither commas nor spaces"
+    )]
+    Environment {
+        /// What it asks for,
+        key: String,
+        /// and which.
+        value: String,
+    },
+    /// It asks for a fleet and for a size of machine: take one of them out.
+    #[error("a project asks for a fleet or for a compute type, and not for both")]
+    FleetAndSize,
     /// There are too many variables, or they are too long.
     #[error(
         "{count} variables of {bytes} bytes, at most {SUBMITTED_VARIABLES_MAX} of \
@@ -128,6 +160,8 @@ impl Project {
             return Err(ProjectError::Buildspec { bytes });
         }
         self.env.check()?;
+        self.environment.check()?;
+        self.artifacts.check()?;
         let tasks = u32::try_from(TASKS_MAX).unwrap_or(u32::MAX);
         range(
             "the limit of a build, in minutes,",
@@ -181,6 +215,43 @@ pub fn check_identifier(identifier: &str) -> Result<(), ProjectError> {
         return Err(ProjectError::Identifier { identifier });
     }
     Ok(())
+}
+
+impl ProjectArtifacts {
+    fn check(&self) -> Result<(), ProjectError> {
+        let is_good = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+        let is_name = |name: &String| {
+            (1..=ARTIFACT_NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_good)
+        };
+        if let Some(name) = self.name.iter().find(|name| !is_name(name)) {
+            let name = name.clone();
+            return Err(ProjectError::ArtifactName { name });
+        }
+        let count = self.secondary.len();
+        if SECONDARY_ARTIFACTS_MAX < count {
+            return Err(ProjectError::SecondaryArtifacts { count });
+        }
+        let identifiers = self.secondary.iter();
+        identifiers
+            .map(String::as_str)
+            .try_for_each(check_identifier)
+    }
+}
+
+impl BuildEnvironment {
+    fn check(&self) -> Result<(), ProjectError> {
+        if self.fleet.is_some() && self.compute_type.is_some() {
+            return Err(ProjectError::FleetAndSize);
+        }
+        for (key, value) in self.asked() {
+            let is_word =
+                !value.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control());
+            if value.is_empty() || VALUE_BYTES_MAX < value.len() || !is_word {
+                return Err(ProjectError::Environment { key, value });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ProjectEnvironment {
@@ -285,6 +356,37 @@ mod tests {
                 .insert("A".to_owned(), "s".to_owned());
         };
         check(twice, "twice, as PLAINTEXT and as SECRETS_MANAGER");
+    }
+
+    #[test]
+    fn what_is_asked_of_machines_is_words_and_a_size_or_a_fleet() {
+        let ask = |of: &mut Project, image: &str| of.environment.image = Some(image.to_owned());
+        check(|of| ask(of, "aws/codebuild/standard:7.0"), "");
+        check(|of| ask(of, ""), "cannot be asked for");
+        check(|of| ask(of, "a,b"), "neither commas");
+        let both = |of: &mut Project| {
+            of.environment.fleet = Some("f".to_owned());
+            of.environment.compute_type = Some("SMALL".to_owned());
+        };
+        check(both, "not for both");
+    }
+
+    #[test]
+    fn artifacts_are_called_what_no_shell_expands() {
+        let call = |of: &mut Project, name: &str| of.artifacts.name = Some(name.to_owned());
+        check(|of| call(of, "releases/shop-1.zip"), "");
+        for name in ["", "$(date)", "a b"] {
+            check(|of| call(of, name), "cannot be called");
+        }
+        let add = |of: &mut Project, identifier: &str| {
+            of.artifacts.secondary.insert(identifier.to_owned());
+        };
+        check(|of| add(of, "docs"), "");
+        check(|of| add(of, "do-cs"), "cannot identify");
+        check(
+            |of| (0..13).for_each(|at| add(of, &format!("a{at}"))),
+            "13 secondary",
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use protocol::{
+    environment::Labels,
     lease::LeaseId,
     name::Team,
     runtime::Offered,
@@ -20,8 +21,10 @@ use crate::{
 pub(super) struct Away {
     /// Its process.
     pub(super) incarnation: Incarnation,
-    /// What it offered.
+    /// The runtimes that it offered.
     pub(super) runtimes: Offered,
+    /// What its owner said of it.
+    pub(super) labels: Labels,
 }
 
 /// A worker that is there.

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use protocol::{
+    environment::{Selection, select},
     name::{Team, WorkerName},
-    runtime::{Wanted, has_all, mistake},
+    runtime::{has_all, mistake},
     time::Time,
 };
 
@@ -50,7 +51,7 @@ impl<'a> Waits<'a> {
             JobState::Ready => Some(match Requirement::of(build, index) {
                 Requirement::Worker(worker, _) => bound(state, &worker, self.now),
                 Requirement::Any => self.crowded(None),
-                Requirement::Runtimes(wanted) => match not_offered(state, &wanted) {
+                Requirement::Selected(wanted) => match not_served(state, &wanted) {
                     Some(why) => why,
                     None => self.crowded(None),
                 },
@@ -77,14 +78,28 @@ impl<'a> Waits<'a> {
 }
 
 /// Why no worker will do that is there; `None`: one will, once it is free.
-fn not_offered(state: &State, wanted: &Wanted) -> Option<String> {
+fn not_served(state: &State, wanted: &Selection) -> Option<String> {
     let workers = state.presence.workers();
-    let offers: Vec<_> = workers.map(|(_, worker)| &worker.offer.runtimes).collect();
-    if offers.iter().any(|offered| has_all(offered, wanted)) {
+    let offers: Vec<_> = workers.map(|(_, worker)| &worker.offer).collect();
+    let mut each = offers.iter();
+    if each.any(|offer| wanted.is_served(&offer.runtimes, &offer.labels)) {
         return None;
     }
-    let why = mistake(offers.into_iter(), wanted);
-    let why = why.unwrap_or_else(|| "none offers runtimes".to_owned());
+    let runtimes = offers.iter().map(|offer| &offer.runtimes);
+    let has_runtimes =
+        wanted.runtimes.is_empty() || runtimes.clone().any(|of| has_all(of, &wanted.runtimes));
+    let labels = offers.iter().map(|offer| &offer.labels);
+    let why = match (has_runtimes, select(labels, &wanted.environment)) {
+        (false, _) => {
+            let why = mistake(runtimes, &wanted.runtimes);
+            why.unwrap_or_else(|| "none offers runtimes".to_owned())
+        }
+        (true, Err(why)) => why,
+        (true, Ok(selected)) => match selected.not.first_key_value() {
+            Some((key, value)) => format!("none serves {key} `{value}`"),
+            None => "none serves all of it together".to_owned(),
+        },
+    };
     Some(format!("no connected worker will do: {why}"))
 }
 

@@ -139,6 +139,28 @@ fn a_unit_waits_for_who_offers_its_runtimes_and_is_away() {
 }
 
 #[test]
+fn a_unit_goes_where_what_it_asks_of_its_machine_is_served_and_waits_for_that() {
+    check(
+        "
+        0s  join w1 label compute-type:SMALL,MEDIUM
+        0s  join w2 label compute-type:LARGE
+        1s  submit b1 install asks=compute-type:LARGE
+        1s  submit b2 install asks=compute-type:LARGE
+        1s  submit b3 install asks=compute-type:MEDIUM
+        2s  why b2
+        3s  leave w2
+        4s  why b2
+        ",
+        "
+        1s run b1.INSTALL on w2 under 0
+        1s run b3.INSTALL on w1 under 1
+        2s INSTALL: no worker with a free slot (2 connected, all busy)
+        4s INSTALL: no connected worker will do: No worker serves compute-type `LARGE`. There are: MEDIUM, SMALL.
+        ",
+    );
+}
+
+#[test]
 fn what_selects_nothing_is_not_held_up_by_whatever_selects_what_nobody_offers() {
     let mut farm = Farm::default();
     farm.play("0s join w1");

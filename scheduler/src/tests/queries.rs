@@ -375,3 +375,20 @@ fn builds_are_taken_as_long_as_their_graphs_fit_into_memory_and_the_reason_is_sa
     scheduler.apply(moment(Duration::from_secs(1)), Event::Stop { build });
     assert_eq!(room(scheduler.state(), &red, weight), Ok(()));
 }
+
+#[test]
+fn the_resolved_version_is_known_only_after_the_source_was_fetched() {
+    let variable = |farm: &Farm, lease| {
+        let draft = assignment(farm.scheduler.state(), LeaseId(lease), EPOCH).unwrap();
+        let signature = protocol::access::SignedGrant {
+            grant: Vec::new(),
+            signature: Vec::new(),
+        };
+        let variables = draft.signed(signature).variables;
+        variables.get("CODEBUILD_RESOLVED_SOURCE_VERSION").cloned()
+    };
+    let mut farm = farm("0s join w1 \n 0s submit b1 download,build from=git");
+    assert_eq!(variable(&farm, 0), None);
+    farm.play("1s fetched w1 0 download,build");
+    assert_eq!(variable(&farm, 1).as_deref(), Some("c0ffee"));
+}

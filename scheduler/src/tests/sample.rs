@@ -100,7 +100,20 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
         .iter()
         .filter_map(|word| word.strip_prefix("selects="));
     if let Some((runtime, version)) = selected.next().and_then(|text| text.split_once(':')) {
-        select(&mut submission.graph, runtime, version);
+        let preface = Preface {
+            runtimes: BTreeMap::from([(runtime.to_owned(), version.to_owned())]),
+            selects_runtimes: true,
+            ..Preface::default()
+        };
+        select(&mut submission.graph, &preface);
+    }
+    let mut asked = words.iter().filter_map(|word| word.strip_prefix("asks="));
+    if let Some((key, value)) = asked.next().and_then(|text| text.split_once(':')) {
+        let preface = Preface {
+            environment: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+            ..Preface::default()
+        };
+        select(&mut submission.graph, &preface);
     }
     let said = words
         .iter()
@@ -109,8 +122,8 @@ pub(crate) fn submission(build: &str, words: &[&str]) -> Submission {
     submission
 }
 
-/// Has each unit select a version of a runtime before its first phase.
-fn select(graph: &mut JobGraph, runtime: &str, version: &str) {
+/// Has each unit select among workers before its first phase.
+fn select(graph: &mut JobGraph, preface: &Preface) {
     for (unit, _) in (0..).zip(graph.units.clone()) {
         let first = graph.jobs.iter_mut().find(|job| job.unit == unit).unwrap();
         first.task = Task::DownloadSource {
@@ -118,11 +131,7 @@ fn select(graph: &mut JobGraph, runtime: &str, version: &str) {
             cache: None,
             unasked: None,
             shell: Shell::default(),
-            preface: Preface {
-                runtimes: BTreeMap::from([(runtime.to_owned(), version.to_owned())]),
-                selects_runtimes: true,
-                ..Preface::default()
-            },
+            preface: preface.clone(),
             secrets: Vec::new(),
         };
     }

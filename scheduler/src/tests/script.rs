@@ -252,6 +252,10 @@ impl Farm {
                     let versions = offer.runtimes.entry(runtime.to_owned()).or_default();
                     versions.push(version.to_owned());
                 }
+                "label" => {
+                    let (key, value) = words.next().unwrap().split_once(':').unwrap();
+                    offer.labels.insert(key.to_owned(), value.to_owned());
+                }
                 "team" => team = words.next().unwrap(),
                 "ended" => ended = self.incarnations.get(name).map(|now| Incarnation(now - 1)),
                 "ended-itself" => ended = self.incarnations.get(name).copied().map(Incarnation),

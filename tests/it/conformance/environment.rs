@@ -51,6 +51,35 @@ phases:
 }
 
 #[test]
+fn the_url_of_a_build_is_set_where_the_farm_says_what_shows_it() {
+    let lines = "\
+phases:
+  build:
+    commands:
+      - echo ${CODEBUILD_BUILD_URL-unset}
+      - test \"$CODEBUILD_BUILD_URL\" = https://ci.example.org/${CODEBUILD_BUILD_ID#*:}/1 && echo same
+";
+    assert_eq!(
+        build("phases:\n  build:\n    commands:\n      - echo ${CODEBUILD_BUILD_URL-unset}\n")
+            .printed(),
+        ["unset"]
+    );
+    let plan = FarmPlan {
+        settings: "[coordinator]\nbuild_url = 'https://ci.example.org/{id}/{number}'\n".to_owned(),
+        ..FarmPlan::default()
+    };
+    let done = build_of(lines, &[], plan);
+    let id = done.status["summary"]["build"].as_str().unwrap();
+    let url = format!("https://ci.example.org/{id}/1");
+    assert_eq!(
+        done.printed(),
+        [url.as_str(), "same"],
+        "{}",
+        done.built.stdout
+    );
+}
+
+#[test]
 fn the_region_is_in_both_variables_and_a_build_may_set_its_own() {
     let lines = "\
 env:

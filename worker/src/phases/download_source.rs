@@ -19,6 +19,7 @@ use protocol::{
     attributes::Attributes,
     blob::TreeRef,
     cache_spec::{CacheSpec, UnaskedCache},
+    environment,
     job::{Preface, Shell, ShellState},
     message::work::JobInput,
     path::TreePath,
@@ -153,6 +154,17 @@ async fn begin(
     let how = (shell, ShellState::Carried);
     let spec = ground.sandbox(work.site, work.directory, &snapshot, how);
     snapshot.variables = ground.variables(work.site, &spec);
+    for (key, value) in &preface.not_served {
+        work.say(&format!(
+            "No worker says which {key} it serves, so `{value}` was not looked for"
+        ))
+        .await?;
+    }
+    if let Some(image) = preface.environment.get(environment::IMAGE) {
+        let image = image.clone().into_bytes();
+        let name = "CODEBUILD_BUILD_IMAGE".to_owned();
+        snapshot.variables.insert(name, image);
+    }
     snapshot.variables.extend(as_bytes(variables));
     for identifier in work.assignment.secondary_sources.keys() {
         let place = ground.root().join(secondary_place(identifier));

@@ -118,6 +118,9 @@ async fn open(work: &mut Work<'_>, ground: &Ground, access: &Access) -> Result<(
     spec.variables = snapshot.variables;
     spec.source_directory = ground.home();
     spec.until = Some(*work.until.borrow());
+    if work.secrets.is_some() {
+        spec.wipe = ground.written(work.directory);
+    }
     work.scene.start(spec, Vec::new(), work.log).await
 }
 
