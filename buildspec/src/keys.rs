@@ -8,17 +8,13 @@
 pub(crate) enum Support {
     /// The parser reads it, and the farm acts on it.
     Read,
-    /// The parser reads and checks it; the farm does not act on it yet, and says so: with what happens
-    /// instead.
-    Later(&'static str),
     /// CodeBuild knows it; the build runs without it, and says so: with what it does instead.
     Ignored(&'static str),
     /// CodeBuild knows it and it changes nothing here; nothing is said.
     Pointless,
 }
 
-use Support::{Ignored, Later, Pointless, Read};
-
+use Support::{Ignored, Pointless, Read};
 
 /// The keys of one level.
 #[derive(Debug)]

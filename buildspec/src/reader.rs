@@ -133,10 +133,7 @@ impl<'a> Reader<'a> {
         for entry in entries {
             match level.support(&entry.key) {
                 Some(Support::Ignored(instead)) => {
-                    self.unheeded(level, entry, ("is not acted on", instead));
-                }
-                Some(Support::Later(instead)) => {
-                    self.unheeded(level, entry, ("is not carried out yet", instead));
+                    self.unheeded(level, entry, instead);
                 }
                 Some(Support::Read | Support::Pointless) => {}
                 // Looking for the nearest known key takes time, so not for what is dropped anyway.
@@ -156,9 +153,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Says once that a key, which is read, changes nothing, and what happens instead.
-    fn unheeded(&mut self, level: &Level, entry: &Entry, (how, instead): (&str, &str)) {
+    fn unheeded(&mut self, level: &Level, entry: &Entry, instead: &str) {
         if self.ignored.insert((level.path, entry.key.clone())) {
-            let message = format!("`{}` {} {how}: {instead}", entry.key, level.name);
+            let message = format!("`{}` {} is not acted on: {instead}", entry.key, level.name);
             self.say(Diagnostic::warning(entry.place, message));
         }
     }

@@ -89,9 +89,11 @@ pub enum GitSourceError {
         /// Which.
         protocol: String,
     },
-    /// It has a password in it, which everybody would see who looks at the project: keep it as a secret.
+    /// It says who is let in, by a password or a token, which everybody would see who looks at the project: keep
+    /// that as a secret. The address is not repeated.
     #[error(
-        "the address of a repository has a password in it, which would be shown; keep it as a secret"
+        "the address of a repository says who is let in, which would be shown; keep `user:password` or a token as a \
+         secret, and name that as the credential"
     )]
     Password,
     /// It would be given a credential over something else than [`CREDENTIAL_PROTOCOLS`], where others read it:
@@ -174,7 +176,14 @@ impl GitSource {
             }
             let host = rest.split('/').next().unwrap_or_default();
             let user = host.rsplit_once('@').map(|(user, _)| user);
-            if user.is_some_and(|user| user.contains(':')) {
+            // A token often stands in the place of a name, and a password may have a slash in it.
+            let is_let_in = match protocol {
+                "http" | "https" => {
+                    user.is_some() || host.contains(':') && has_password(host, rest)
+                }
+                _ => user.is_some_and(|user| user.contains(':') || user.contains("%3")),
+            };
+            if is_let_in {
                 return Err(GitSourceError::Password);
             }
             // A host that begins like an option would be one of ssh.
@@ -190,6 +199,13 @@ impl GitSource {
             return Err(GitSourceError::Protocol { protocol });
         }
         let (host, path) = url.split_once(':').ok_or_else(wrong)?;
+        if path
+            .split('/')
+            .next()
+            .is_some_and(|first| first.contains('@'))
+        {
+            return Err(GitSourceError::Password);
+        }
         let name = host.rsplit('@').next().unwrap_or_default();
         if name.is_empty() || name.starts_with('-') || host.contains('/') || path.is_empty() {
             return Err(wrong());
@@ -201,6 +217,23 @@ impl GitSource {
     pub fn shallow(&self) -> Option<u32> {
         self.depth.filter(|depth| (1..=DEPTH_MAX).contains(depth))
     }
+}
+
+/// Whether what stands for a port is none, and a name for whoever is let in comes later.
+fn has_password(host: &str, rest: &str) -> bool {
+    let port = host.rsplit(':').next().unwrap_or_default();
+    !port.bytes().all(|byte| byte.is_ascii_digit()) && rest.contains('@')
+}
+
+/// Who is told the credential of an address: its protocol, host and port. `None`: the address names no host.
+pub fn origin(url: &str) -> Option<String> {
+    let (protocol, host) = match url.split_once("://") {
+        Some(("file", _)) => return None,
+        Some((protocol, rest)) => (protocol, rest.split('/').next()?),
+        None => ("ssh", url.split_once(':')?.0),
+    };
+    let host = host.rsplit('@').next()?;
+    Some(format!("{protocol}://{host}"))
 }
 
 /// Says whether `version` can name a version of a repository.
@@ -254,6 +287,24 @@ mod tests {
         ];
         for (url, expected) in good {
             assert_eq!(protocol(url).as_deref(), Some(expected), "{url}");
+        }
+        for url in [
+            "https://ghp_x@example.org/a/b",
+            "http://ghp_x@example.org/a/b",
+            "https://user%3Apass@example.org/x",
+            "ssh://user%3Apass@example.org/x",
+            "https://u:p/w@example.org/x",
+            "u:pw@example.org:path",
+        ] {
+            let refused = GitSource::head_of(url.to_owned()).check().unwrap_err();
+            assert_eq!(refused, GitSourceError::Password, "{url}");
+        }
+        let good = [
+            "https://example.org:8443/@scope/a",
+            "ssh://git@example.org:22/a",
+        ];
+        for url in good {
+            assert!(protocol(url).is_some(), "{url}");
         }
         for url in [
             "",
@@ -344,5 +395,16 @@ mod tests {
         for all in [None, Some(0), Some(26)] {
             assert_eq!(depth(all), None);
         }
+    }
+
+    #[test]
+    fn a_credential_is_for_one_protocol_host_and_port() {
+        let same = |a: &str, b: &str| origin(a) == origin(b);
+        assert!(same("https://example.org/a", "https://example.org/b.git"));
+        assert!(same("git@example.org:a", "ssh://git@example.org/b"));
+        assert!(!same("https://example.org/a", "https://example.org:8443/a"));
+        assert!(!same("https://example.org/a", "http://example.org/a"));
+        assert!(!same("https://example.org/a", "https://mirror.example/a"));
+        assert_eq!(origin("file:///srv/a"), None);
     }
 }

@@ -44,9 +44,9 @@ pub use crate::{
     project::{active_of_project, knows_project, project, projects},
     query::{
         AttemptRecord, Counts, ResolveError, RunningError, RuntimesFound, Scope, SecretsAsked,
-        active_builds, attempt, build_detail, build_phase, build_summary, builds, counts, environment, is_ended,
-        knows_worker, live_attempt, namespaces, resolve, running_attempt, runtimes, secrets_asked,
-        submission, workers,
+        active_builds, attempt, build_detail, build_phase, build_summary, builds, counts,
+        environment, is_ended, knows_worker, live_attempt, namespaces, resolve, running_attempt,
+        runtimes, secrets_asked, submission, workers,
     },
     queue::PRIORITY_STEP,
     retention::{RetentionPolicy, overdue},

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    path::Path,
     process::{Child, Command, Output, Stdio},
     thread::{self, JoinHandle},
 };
@@ -25,6 +24,7 @@ phases:
       - A=seen && cd sub && touch here
       - codebuild-breakpoint
       - echo on with $(cat made) $A
+      - test ! -e ~/.bash_history && echo nothing typed is kept
 ";
 
 /// Submits a build that is debugged, and gives its id.
@@ -142,6 +142,7 @@ fn a_breakpoint_pauses_a_debugged_build_and_a_terminal_is_in_it() {
     );
     let log = farm.log(&build);
     assert!(log.contains("on with 42 seen\n"), "{log}");
+    assert!(log.contains("\nnothing typed is kept\n"), "{log}");
     assert!(
         !log.contains("<37 101>"),
         "what is typed is not logged: {log}"
@@ -271,12 +272,11 @@ fn refused_as(farm: &Farm, (team, role): (&str, &str), build: &str) -> Built {
     let token = farm.client(&arguments).output().unwrap();
     let token = String::from_utf8(token.stdout).unwrap();
     let home = tempfile::tempdir().unwrap();
-    let own = |name: &str| -> &Path { Box::leak(home.path().join(name).into_boxed_path()) };
     let mut attach = farm.client(&["attach", build]);
     attach
         .env("GRANGE_TOKEN", token.trim())
-        .env("XDG_DATA_HOME", own("data"))
-        .env("XDG_CONFIG_HOME", own("config"));
+        .env("XDG_DATA_HOME", home.path().join("data"))
+        .env("XDG_CONFIG_HOME", home.path().join("config"));
     Built::from(attach.output().unwrap())
 }
 
@@ -292,6 +292,8 @@ fn only_people_of_the_builds_team_get_a_shell() {
         (("other", "admin"), "of another team"),
         (("main", "ci"), "may not open shells"),
         (("main", "worker"), "is needed"),
+        // It is an admin's, and so trusted as those of protected branches.
+        (("main", "developer"), "that is trusted further"),
     ] {
         let refused = refused_as(&farm, who, &build);
         assert_eq!(refused.code, 2, "{who:?}: {}", refused.stderr);

@@ -180,11 +180,16 @@ fn who_is_redirected_to_is_given_nothing_and_what_a_server_repeats_is_not_told()
     assert!(notes.iter().all(|(_, given)| given == "-"), "{notes:?}");
 
     // One that lets another in tells what it was given.
-    let wrong = ["--git", &other.url("a.git")];
-    done(
-        &farm,
-        &[&["project", "update", "shop"], &wrong[..]].concat(),
+    let update = ["project", "update", "shop", "--git", &other.url("a.git")];
+    let refused = run(&farm, &update);
+    assert_eq!(refused.code, 2, "it is the credential of another host");
+    assert!(
+        refused.stderr.contains("--git-credential NAME"),
+        "{}",
+        refused.stderr
     );
+    let named = ["--git-credential", "github", "--insecure-ssl", "yes"];
+    done(&farm, &[&update[..], &named].concat());
     let built = build(&farm);
     assert_eq!(built.code, 1, "{}", built.stdout);
     assert!(other.notes().iter().any(|(_, given)| given != "-"));

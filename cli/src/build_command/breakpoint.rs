@@ -212,7 +212,13 @@ pub(super) fn become_shell() -> Result<ExitCode, String> {
     let shell = shell.ok_or("there is no shell")?;
     setsid().map_err(|error| error.to_string())?;
     ioctl_tiocsctty(stdin()).map_err(|error| error.to_string())?;
-    Err(Command::new(shell).arg("-i").exec().to_string())
+    let mut command = Command::new(shell);
+    // Files of the machine would change what commands have: their `PATH`, and where history is kept.
+    if shell.ends_with("bash") {
+        command.args(["--noprofile", "--norc"]);
+    }
+    command.env_remove("ENV").arg("-i");
+    Err(command.exec().to_string())
 }
 
 /// Serves whoever has connected.

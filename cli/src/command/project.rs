@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use protocol::{
     build::Status,
     environment::BuildEnvironment,
-    git::GitSource,
+    git::{GitSource, origin},
     message::client::{ClientReply, ClientRequest, ProjectDetail},
     name::ProjectName,
     project::{CacheKind, Project, ProjectArtifacts, ProjectSource},
@@ -298,7 +298,24 @@ fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), C
         project.source = ProjectSource::Upload;
     }
     match (&args.git, &mut project.source) {
-        (Some(url), ProjectSource::Git(git)) => git.url.clone_from(url),
+        (Some(url), ProjectSource::Git(git)) => {
+            if origin(&git.url) != origin(url) {
+                // Who is trusted there is not trusted here.
+                git.insecure_ssl = false;
+                if let Some(credential) = git
+                    .credential
+                    .as_ref()
+                    .filter(|_| args.git_credential.is_none())
+                {
+                    let error =
+                        anyhow!("the credential `{credential}` lets git in at another address");
+                    return Err(CommandError::usage(error).hint(
+                        "say `--git-credential NAME` for the new one, or an empty name for none",
+                    ));
+                }
+            }
+            git.url.clone_from(url);
+        }
         (Some(url), source @ ProjectSource::Upload) => {
             *source = ProjectSource::Git(GitSource::head_of(url.clone()));
         }

@@ -154,7 +154,7 @@ impl Drop for Asked<'_> {
 ///
 /// # Errors
 ///
-/// If it is another team's, no phase of the build runs, or it is not at a breakpoint.
+/// If it is another team's or is trusted further than the person, no phase of the build runs, or it is not at a breakpoint.
 pub(super) async fn open(
     farm: &Farm,
     build: BuildId,
@@ -163,12 +163,19 @@ pub(super) async fn open(
     let asked = farm.dispatcher.ask(move |state| {
         let summary = scheduler::build_summary(state, build);
         let running = scheduler::running_attempt(state, build, unit.as_deref());
-        (summary.map(|summary| summary.team), running)
+        let trust = scheduler::submission(state, build).map(|submission| submission.trust);
+        (summary.map(|summary| summary.team), trust, running)
     });
-    let (team, running) = asked.await?;
+    let (team, trust, running) = asked.await?;
     if team.as_ref() != Some(&identity.team) {
         return Err(refusal::denied(format!(
             "{identity} may not open a shell in a build of another team"
+        )));
+    }
+    // What is done in it is kept as the build's own doing.
+    if trust.is_some_and(|trust| identity.role.trust() < trust) {
+        return Err(refusal::denied(format!(
+            "{identity} may not open a shell in a build that is trusted further: one of a protected branch"
         )));
     }
     let (lease, worker) = running.map_err(|error| match error {
@@ -213,7 +220,14 @@ pub(super) async fn pass(person: &mut Stream, shell: Stream) -> Result<(), Strea
         pending::<Infallible>().await
     };
     let typing = async {
-        while let Ok(Some(input)) = receive.message_within(TERMINAL_MESSAGE_BYTES_MAX).await {
+        while let Ok(Some(input)) = receive
+            .message_within::<TerminalInput>(TERMINAL_MESSAGE_BYTES_MAX)
+            .await
+        {
+            // With what a lane adds, a longer one would be too long for the worker, whose connection is everybody's.
+            if input.is_too_long() {
+                return;
+            }
             if to_shell.send(input).await.is_err() {
                 pending::<()>().await;
             }

@@ -71,6 +71,16 @@ pub enum TerminalInput {
     },
 }
 
+impl TerminalInput {
+    /// Whether it is more than may come at once.
+    pub const fn is_too_long(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => TERMINAL_BYTES_MAX < bytes.len(),
+            Self::Size { .. } => false,
+        }
+    }
+}
+
 /// From a shell.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum TerminalOutput {
@@ -122,9 +132,12 @@ mod tests {
     fn the_longest_messages_are_within_their_limit() {
         let bytes = vec![b'x'; TERMINAL_BYTES_MAX];
         let output = OnLane::Passed(TerminalOutput::Bytes(bytes.clone()));
-        let input = OnLane::Passed(TerminalInput::Bytes(bytes));
+        let input = TerminalInput::Bytes(bytes);
+        assert!(!input.is_too_long());
+        let input = OnLane::Passed(input);
         for encoded in [codec::encode(&output), codec::encode(&input)] {
             assert!(encoded.unwrap().len() <= TERMINAL_MESSAGE_BYTES_MAX);
         }
+        assert!(TerminalInput::Bytes(vec![b'x'; TERMINAL_BYTES_MAX + 1]).is_too_long());
     }
 }

@@ -8,7 +8,7 @@ use buildspec::{
 use protocol::job::Shell;
 
 /// What a warning says of a key that is right and has no effect here.
-const NOT_ACTED_ON: [&str; 2] = [" is not acted on", " is not carried out yet"];
+const NOT_ACTED_ON: &str = " is not acted on";
 
 /// A diagnostic, in the order of the file.
 #[derive(Debug)]
@@ -102,8 +102,7 @@ impl Found {
 
 /// What a warning says is not acted on; `None` if it says something else.
 fn not_acted_on(text: &str) -> Option<String> {
-    let mut ends = NOT_ACTED_ON.iter();
-    ends.find_map(|end| Some(text.split_once(end)?.0.to_owned()))
+    Some(text.split_once(NOT_ACTED_ON)?.0.to_owned())
 }
 
 fn remark(diagnostic: &Diagnostic) -> Remark {

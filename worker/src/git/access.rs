@@ -43,6 +43,9 @@ pub(crate) fn read(value: &[u8]) -> Result<Credential<'_>, &'static str> {
         return Ok(Credential::Key(text));
     }
     let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim_start().starts_with('{') {
+        return Err("its credential is a JSON object; name one of its keys, as `NAME:KEY`");
+    }
     if text.contains(['\r', '\n']) {
         return Err("its credential has several lines and is no key of ssh");
     }
@@ -108,19 +111,22 @@ impl Access {
                 }
             }
         }
-        access.set(&settings);
+        access.set(&settings, 0);
         Ok(access)
     }
 
     /// Makes ready what git in a build is let in with, where one of these repositories is: addresses by what the
-    /// credentials are delivered as. What is no login is left out.
+    /// credentials are delivered as. What is no login is left out. The build's own variables have so many settings of
+    /// git already, which stay.
     pub(crate) fn of_build(
         repositories: &BTreeMap<String, String>,
         secrets: &BTreeMap<String, Vec<u8>>,
+        settings_before: usize,
     ) -> Self {
         let mut access = Self::default();
         let mut settings = Vec::new();
-        for (number, (name, url)) in repositories.iter().enumerate() {
+        // Of several sources on one host the first counts, which git is told last.
+        for (number, (name, url)) in repositories.iter().enumerate().rev() {
             let login = secrets.get(name).map(|value| read(value));
             if let (Some(Ok(Credential::Login { user, password })), Some(origin)) =
                 (login, origin(url))
@@ -128,7 +134,7 @@ impl Access {
                 access.let_in(&mut settings, (&origin, number), (user, password));
             }
         }
-        access.set(&settings);
+        access.set(&settings, settings_before);
         access
     }
 
@@ -158,15 +164,16 @@ impl Access {
     }
 
     /// Adds settings of git.
-    fn set(&mut self, settings: &[(String, String)]) {
+    fn set(&mut self, settings: &[(String, String)], before: usize) {
         if settings.is_empty() {
             return;
         }
         let mut add = |name: String, value: &str| {
             self.variables.insert(name, value.as_bytes().to_vec());
         };
-        add("GIT_CONFIG_COUNT".to_owned(), &settings.len().to_string());
-        for (number, (name, value)) in settings.iter().enumerate() {
+        let count = before + settings.len();
+        add("GIT_CONFIG_COUNT".to_owned(), &count.to_string());
+        for (number, (name, value)) in (before..).zip(settings) {
             add(format!("GIT_CONFIG_KEY_{number}"), name);
             add(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
@@ -243,11 +250,12 @@ mod tests {
         // Another line would be another setting to git.
         assert!(login("bob:x\nhost=evil").contains("several lines"));
         assert!(login("bob:").contains("no password"));
+        assert!(login("{\"user\": \"bob\"}").contains("name one of its keys"));
     }
 
     #[test]
     fn a_login_counts_for_its_repository_only_and_is_in_no_setting() {
-        let wanted = wanted("https://me@example.org:8443/team/a.git");
+        let wanted = wanted("https://example.org:8443/team/a.git");
         let access = Access::to_fetch(&wanted, &secrets(&[("git-credential", "bob:hunter2")]));
         let access = access.map_err(|(.., why)| why).unwrap();
         let text = |name: &str| String::from_utf8(access.variables[name].clone()).unwrap();
@@ -330,14 +338,34 @@ mod tests {
             ("git-credential", "token-1"),
             ("git-credential:key", "-----BEGIN KEY-----\nx"),
         ]);
-        let access = Access::of_build(&repositories, &secrets);
+        let access = Access::of_build(&repositories, &secrets, 0);
         let key = &access.variables["GIT_CONFIG_KEY_1"];
         assert_eq!(key, b"credential.https://example.org.helper");
         assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"3");
         assert!(
-            Access::of_build(&repositories, &BTreeMap::new())
+            Access::of_build(&repositories, &BTreeMap::new(), 0)
                 .variables
                 .is_empty()
         );
+        // What the build's own variables set stays.
+        let access = Access::of_build(&repositories, &secrets, 2);
+        assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"5");
+        assert_eq!(access.variables["GIT_CONFIG_KEY_3"], *key);
+        assert!(!access.variables.contains_key("GIT_CONFIG_KEY_1"));
+    }
+
+    #[test]
+    fn of_two_sources_on_one_host_the_first_ones_credential_counts_in_a_build() {
+        let url = |name: &str| format!("https://example.org/{name}");
+        let names = ["git-credential", "git-credential:lib"];
+        let repositories = names.map(|name| (name.to_owned(), url(name))).into();
+        let secrets = secrets(&[(names[0], "ann:first"), (names[1], "bob:second")]);
+        let access = Access::of_build(&repositories, &secrets, 0);
+        let text = |name: &str| String::from_utf8(access.variables[name].clone()).unwrap();
+        // git empties its list at each, so that the last one counts.
+        assert_eq!(text("GIT_CONFIG_COUNT"), "6");
+        let last = text("GIT_CONFIG_VALUE_4");
+        assert!(last.contains("$GRANGE_GIT_PASSWORD_0"), "{last}");
+        assert_eq!(text("GRANGE_GIT_PASSWORD_0"), "first");
     }
 }

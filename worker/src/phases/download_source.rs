@@ -175,7 +175,10 @@ async fn begin(
     }
     if let Some(secrets) = &work.secrets {
         snapshot.variables.extend(secrets.variables());
-        let access = Access::of_build(&preface.git_credentials, &secrets.credentials());
+        let before = snapshot.variables.get("GIT_CONFIG_COUNT");
+        let before = before.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+        let credentials = secrets.credentials();
+        let access = Access::of_build(&preface.git_credentials, &credentials, before.unwrap_or(0));
         snapshot.variables.extend(access.variables);
     }
     Ok(Ok(snapshot))
