@@ -179,6 +179,8 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
     let version = &submission.source_version;
     let origin = submission.terms.origin.as_ref();
     let wanted = origin.map_or(version, |origin| &origin.git.version);
+    // Of what the farm fetches it is known once it is there.
+    let resolved = origin.map_or(version, |origin| &origin.commit);
     let identifier = &submission.graph.units[unit].identifier;
     let log = match identifier {
         Some(identifier) => format!("{}/{identifier}", submission.build),
@@ -197,7 +199,7 @@ fn variables(build: &Build, job: JobId, succeeding: bool) -> BTreeMap<String, St
             "PROJECT_UUID",
             Some(arn::uuid_of_project(&submission.team, project)),
         ),
-        ("RESOLVED_SOURCE_VERSION", version.clone()),
+        ("RESOLVED_SOURCE_VERSION", resolved.clone()),
         (
             "SOURCE_REPO_URL",
             origin.map(|origin| origin.git.url.clone()),

@@ -282,6 +282,8 @@ fn a_credential_that_is_not_there_or_not_of_use_fails_download_source() {
             "shop",
             "--git",
             "http://127.0.0.1/a.git",
+            "--git-credential",
+            "github",
         ],
     );
     assert_eq!(refused.code, 2, "{}", refused.stderr);
