@@ -4,8 +4,9 @@
 //! stands in a [`Scene`] that outlives it, so that everything is dead before anybody says that the
 //! attempt has ended.
 
+mod told;
+
 use std::{
-    collections::BTreeMap,
     future::poll_fn,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,10 +20,10 @@ use cache::ongoing::Ongoing;
 use protocol::{
     agent_line,
     build::Outcome,
-    job::{AttemptResult, FetchedSources, Task},
+    job::{AttemptResult, Task},
     lease::LeaseId,
     message::work::{Assignment, LogStart},
-    time::{Time, WallTime},
+    time::Time,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -32,6 +33,7 @@ use tokio::{
 use tracing::{error, warn};
 use transport::Connection;
 
+use self::told::{masked, reported};
 use crate::{
     attempt::{Interrupt, Verdict},
     begin::{Begin, BeginRequest},
@@ -387,110 +389,9 @@ pub(crate) async fn clean_up(remains: Remains) {
     }
 }
 
-/// What is reported is kept and shown as logs are, so nothing may be in it that may not be in the log.
-fn masked(mut end: PhaseEnd, log: &Log) -> PhaseEnd {
-    let mask = |text: &mut String| *text = log.masked(text);
-    // All fields are named, so that a new one is thought of here.
-    let PhaseEnd {
-        verdict,
-        snapshot: _,
-        artifact,
-        secondary_artifacts,
-        exported,
-        reports,
-        cache_uses,
-        ended: _,
-        state_lost: _,
-        fetched,
-    } = &mut end;
-    let Verdict {
-        outcome: _,
-        context,
-    } = verdict;
-    mask(&mut context.message);
-    for of in cache_uses {
-        mask(&mut of.key);
-    }
-    for artifact in artifact.iter_mut().chain(secondary_artifacts.values_mut()) {
-        mask(&mut artifact.name);
-    }
-    for value in exported.iter_mut().flat_map(BTreeMap::values_mut) {
-        mask(value);
-    }
-    for report in reports {
-        mask(&mut report.group);
-        mask(&mut report.summary);
-    }
-    if let Some(fetched) = fetched {
-        let FetchedSources { primary, secondary } = &mut **fetched;
-        for source in primary.iter_mut().chain(secondary.values_mut()) {
-            mask(&mut source.commit);
-        }
-    }
-    end
-}
-
-fn reported(end: PhaseEnd, log_bytes: u64, started: WallTime, ended: WallTime) -> Ending {
-    Ending::Reported(Box::new(AttemptResult {
-        outcome: end.verdict.outcome,
-        context: end.verdict.context,
-        snapshot: end.snapshot,
-        artifact: end.artifact,
-        secondary_artifacts: end.secondary_artifacts,
-        exported: end.exported,
-        reports: end.reports,
-        cache_uses: end.cache_uses,
-        log_bytes,
-        started,
-        ended,
-        state_lost: end.state_lost,
-        fetched: end.fetched,
-    }))
-}
-
 #[cfg(test)]
 mod tests {
-    use protocol::{
-        blob::{Blob, TreeRef},
-        digest::Digest,
-        job::Artifact,
-    };
-
     use super::*;
-    use crate::secrets::Patterns;
-
-    #[tokio::test]
-    async fn what_is_reported_is_masked_whatever_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = Log::create(&folder.path().join("log")).await.unwrap();
-        let secrets = [("TOKEN", &b"hunter2"[..])].into_iter();
-        log.mask(&Arc::new(Patterns::new(secrets, 4).unwrap()))
-            .await;
-        let text = || "a hunter2".to_owned();
-        let blob = || Blob {
-            digest: Digest::of(b""),
-            chunks: Vec::new(),
-        };
-        let artifact = || Artifact {
-            name: text(),
-            tree: TreeRef {
-                tree: blob(),
-                attributes: blob(),
-                layout: blob(),
-            },
-            files: 1,
-            bytes: 1,
-        };
-        let end = PhaseEnd {
-            artifact: Some(artifact()),
-            secondary_artifacts: [("other".to_owned(), artifact())].into(),
-            exported: Some([("URL".to_owned(), text())].into()),
-            ..PhaseEnd::new(Verdict::client_error(text()))
-        };
-        let shown = format!("{:?}", masked(end, &log));
-        assert!(!shown.contains("hunter2"), "{shown}");
-        assert_eq!(shown.matches("a ***").count(), 4, "{shown}");
-    }
 
     #[tokio::test]
     async fn a_phase_that_panics_is_a_fault() {

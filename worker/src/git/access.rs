@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use protocol::{
-    git::{GitSource, credential_variable},
+    git::{GitSource, credential_variable, origin},
     job::FetchSources,
 };
 
@@ -83,7 +83,7 @@ impl Access {
         let secondary = secondary.map(|(identifier, git)| (Some(identifier.as_str()), git));
         for (number, (identifier, git)) in primary.chain(secondary).enumerate() {
             if git.insecure_ssl {
-                let checked = format!("http.{}.sslVerify", without_user(&git.url));
+                let checked = format!("http.{}.sslVerify", git.url);
                 settings.push((checked, "false".to_owned()));
             }
             let Some(value) = secrets.get(&credential_variable(identifier)) else {
@@ -93,8 +93,7 @@ impl Access {
             let is_ssh = git.protocol() == Ok("ssh");
             match (read(value).map_err(wrong)?, is_ssh) {
                 (Credential::Login { user, password }, false) => {
-                    let place = without_user(&git.url);
-                    access.let_in(&mut settings, (&place, number), (user, password));
+                    access.let_in(&mut settings, (&git.url, number), (user, password));
                 }
                 (Credential::Key(key), true) => {
                     let name = format!("GRANGE_GIT_KEY_{number}");
@@ -129,7 +128,7 @@ impl Access {
         for (number, (name, url)) in repositories.iter().enumerate().rev() {
             let login = secrets.get(name).map(|value| read(value));
             if let (Some(Ok(Credential::Login { user, password })), Some(origin)) =
-                (login, origin(url))
+                (login, https_origin(url))
             {
                 access.let_in(&mut settings, (&origin, number), (user, password));
             }
@@ -203,21 +202,9 @@ impl Access {
     }
 }
 
-/// An address without the name of whoever is let in there: git looks settings up by the rest.
-fn without_user(url: &str) -> String {
-    let Some((protocol, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{protocol}://{host}{path}")
-}
-
-/// Protocol and host of an address of `https`; `None`: it is none.
-fn origin(url: &str) -> Option<String> {
-    let rest = url.strip_prefix("https://")?;
-    let host = rest.split('/').next()?.rsplit('@').next()?;
-    Some(format!("https://{host}"))
+/// Where the credential of an address of `https` counts; `None`: it is another's.
+fn https_origin(url: &str) -> Option<String> {
+    origin(url).filter(|origin| origin.starts_with("https://"))
 }
 
 #[cfg(test)]
