@@ -26,6 +26,8 @@ const STALLED_ROUNDS: u8 = 3;
 /// that this sender itself keeps filled. The same is done when much is lost: what all who share the path took
 /// for the shortest may have been one through a full queue.
 const SHORTEST_COUNTS: Duration = Duration::from_secs(10);
+/// From this part of the window on a round has used it, though there was nothing to send for a moment: three quarters.
+const USED_PARTS: (u64, u64) = (3, 4);
 /// The smallest window, in datagrams.
 const DATAGRAMS_MIN: u64 = 4;
 
@@ -64,22 +66,32 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Round {
     start: Option<Instant>,
+    /// The window when it began.
+    window: u64,
     arrived: u64,
+    lost: u64,
     shortest: Duration,
-    /// Whether less was sent than might have been, so that the rate says nothing of the path.
-    is_limited: bool,
+    /// Whether there was nothing to send for a moment.
+    had_nothing: bool,
     is_over: bool,
 }
 
 impl Round {
-    const fn new(start: Option<Instant>, is_limited: bool) -> Self {
+    const fn new(start: Option<Instant>, window: u64) -> Self {
         Self {
             start,
+            window,
             arrived: 0,
+            lost: 0,
             shortest: Duration::MAX,
-            is_limited,
+            had_nothing: false,
             is_over: false,
         }
+    }
+
+    /// Whether less was sent than might have been, so that the rate says nothing of the path.
+    const fn is_limited(&self) -> bool {
+        self.had_nothing && (self.arrived + self.lost) / USED_PARTS.0 < self.window / USED_PARTS.1
     }
 }
 
@@ -93,7 +105,7 @@ impl Rate {
             rate: 0,
             shortest: Duration::MAX,
             shortest_seen: None,
-            round: Round::new(None, true),
+            round: Round::new(None, first_flight),
             slack: SLACK_PARTS,
             judged: (0, 0),
             is_idle: true,
@@ -114,7 +126,8 @@ impl Rate {
         if self.is_idle {
             self.is_idle = false;
             // Nothing arrives until a round trip has passed.
-            self.round = Round::new(Some(now), true);
+            self.round = Round::new(Some(now), self.window);
+            self.round.had_nothing = true;
         }
     }
 
@@ -127,7 +140,7 @@ impl Rate {
         }
         self.round.shortest = self.round.shortest.min(trip);
         self.round.arrived += bytes;
-        self.round.is_limited |= limited;
+        self.round.had_nothing |= limited;
         self.round.is_over |= self.round.start.is_some_and(|start| start <= sent);
         self.judged.0 += bytes;
         if matches!(self.phase, Phase::Start { .. }) && !limited && !self.is_queued(trip) {
@@ -139,8 +152,8 @@ impl Rate {
     pub(super) fn acknowledged(&mut self, now: Instant, in_flight: u64) {
         if self.round.is_over {
             let round = self.round;
-            self.round = Round::new(Some(now), false);
             self.end_round(now, round);
+            self.round = Round::new(Some(now), self.window);
         }
         self.is_idle = in_flight == 0;
     }
@@ -148,11 +161,14 @@ impl Rate {
     /// Bytes were lost.
     pub(super) fn lost(&mut self, bytes: u64, is_everything: bool) {
         self.judged.1 += bytes;
+        self.round.lost += bytes;
         if is_everything {
             // Whatever the path was, it is another now.
+            let window = self.window_min();
             *self = Self {
                 datagram: self.datagram,
-                window: self.window_min(),
+                window,
+                round: Round::new(None, window),
                 ..Self::new(self.first_flight, 0)
             };
         }
@@ -165,7 +181,7 @@ impl Rate {
         let rate = per_second(round.arrived, took.unwrap_or_default());
         let before = self.rate;
         let is_steady = self.phase == Phase::Steady;
-        if is_steady && !round.is_limited {
+        if is_steady && !round.is_limited() {
             // Acknowledgements come unevenly.
             self.rate = u64::midpoint(self.rate, rate);
         } else {
@@ -176,7 +192,7 @@ impl Rate {
             Phase::Start { stalled } => {
                 let is_queued = self.is_queued(round.shortest);
                 let has_grown = before + before / 4 < self.rate;
-                let stalled = match (has_grown, round.is_limited) {
+                let stalled = match (has_grown, round.is_limited()) {
                     (true, _) => 0,
                     (false, true) => stalled,
                     (false, false) => stalled + 1,

@@ -16,6 +16,8 @@ struct Path {
     round_trip: u64,
     /// One datagram of so many is lost; 0: none.
     lost_one_of: u64,
+    /// One acknowledgement of so many comes when there was nothing to send for a moment; 0: none.
+    limited_one_of: u64,
 }
 
 /// The path of the benchmark: 200 Mbit/s, 40 ms.
@@ -24,6 +26,7 @@ const LONG: Path = Path {
     queue_bytes: 1_000_000,
     round_trip: 40_000,
     lost_one_of: 100,
+    limited_one_of: 0,
 };
 
 /// Something happens to a sender at a time, in microseconds.
@@ -135,7 +138,9 @@ impl Simulation {
                 sender.in_flight -= DATAGRAM;
                 sender.arrived += DATAGRAM;
                 let sent = self.base + Duration::from_micros(sent);
-                sender.rate.arrived((now, sent), DATAGRAM, false);
+                let one_of = self.path.limited_one_of;
+                let is_limited = one_of != 0 && event.number.is_multiple_of(one_of);
+                sender.rate.arrived((now, sent), DATAGRAM, is_limited);
                 sender.rate.acknowledged(now, sender.in_flight);
             }
             What::Lost => {
@@ -212,6 +217,23 @@ fn those_who_share_a_queue_share_it_evenly_and_do_not_overrun_it() {
     }
     let dropped = 1_000 * outcome.dropped / outcome.sent;
     assert!(dropped <= 20, "{dropped} of 1,000");
+}
+
+#[test]
+fn senders_that_often_have_nothing_to_send_for_a_moment_do_not_overrun_it_either() {
+    let path = Path {
+        limited_one_of: 100,
+        ..LONG
+    };
+    let outcome = Simulation::run(path, 4, 20);
+    let all = outcome.arrived.iter().sum::<u64>();
+    assert!(90 <= percent(all, 20 * path.bytes_per_second));
+    for arrived in &outcome.arrived {
+        let share = percent(*arrived, all);
+        assert!((15..=40).contains(&share), "{:?}", outcome.arrived);
+    }
+    let dropped = 1_000 * outcome.dropped / outcome.sent;
+    assert!(dropped <= 30, "{dropped} of 1,000");
 }
 
 #[test]
