@@ -1,6 +1,7 @@
 //! Private repositories: git is let in by a secret, which reaches nobody else.
 
 mod server;
+mod several;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 

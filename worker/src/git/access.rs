@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use protocol::{
     git::{GitSource, credential_variable, origin},
     job::FetchSources,
+    secret::SECRET_BYTES_MIN,
 };
 
 /// Who lets a token in where nobody has a name: what GitHub takes, and others do not look at.
@@ -53,6 +54,9 @@ pub(crate) fn read(value: &[u8]) -> Result<Credential<'_>, &'static str> {
     if password.is_empty() {
         return Err("its credential has no password");
     }
+    if password.len() < SECRET_BYTES_MIN {
+        return Err("its credential has a password that is too short to be masked in logs");
+    }
     Ok(Credential::Login { user, password })
 }
 
@@ -81,19 +85,29 @@ impl Access {
         let primary = wanted.primary.iter().map(|git| (None, git));
         let secondary = wanted.secondary.iter();
         let secondary = secondary.map(|(identifier, git)| (Some(identifier.as_str()), git));
-        for (number, (identifier, git)) in primary.chain(secondary).enumerate() {
+        let mut all: Vec<_> = primary.chain(secondary).enumerate().collect();
+        // One address can be the begin of another, and git takes the last setting that fits.
+        all.sort_by_key(|(_, (_, git))| git.url.len());
+        for (number, (identifier, git)) in all {
             if git.insecure_ssl {
                 let checked = format!("http.{}.sslVerify", git.url);
                 settings.push((checked, "false".to_owned()));
             }
             let Some(value) = secrets.get(&credential_variable(identifier)) else {
+                if !secrets.is_empty() {
+                    // Its address may be below another's.
+                    settings.push((format!("credential.{}.helper", git.url), String::new()));
+                }
                 continue;
             };
             let wrong = |why| (identifier, git, why);
             let is_ssh = git.protocol() == Ok("ssh");
             match (read(value).map_err(wrong)?, is_ssh) {
                 (Credential::Login { user, password }, false) => {
-                    access.let_in(&mut settings, (&git.url, number), (user, password));
+                    let helper = access.helper(number, (user, password));
+                    sole_helper(&mut settings, &git.url, helper);
+                    let path = format!("credential.{}.useHttpPath", git.url);
+                    settings.push((path, "true".to_owned()));
                 }
                 (Credential::Key(key), true) => {
                     let name = format!("GRANGE_GIT_KEY_{number}");
@@ -115,35 +129,37 @@ impl Access {
     }
 
     /// Makes ready what git in a build is let in with, where one of these repositories is: addresses by what the
-    /// credentials are delivered as. What is no login is left out. The build's own variables have so many settings of
-    /// git already, which stay.
+    /// credentials are delivered as. Each repository has its own, and the rest of its host that of the first one there.
+    /// What is no login is left out. The build's own variables have so many settings of git already, which stay.
     pub(crate) fn of_build(
         repositories: &BTreeMap<String, String>,
         secrets: &BTreeMap<String, Vec<u8>>,
         settings_before: usize,
     ) -> Self {
         let mut access = Self::default();
-        let mut settings = Vec::new();
-        // Of several sources on one host the first counts, which git is told last.
-        for (number, (name, url)) in repositories.iter().enumerate().rev() {
+        let (mut hosts, mut own) = (Vec::new(), Vec::new());
+        for (number, (name, url)) in repositories.iter().enumerate() {
             let login = secrets.get(name).map(|value| read(value));
             if let (Some(Ok(Credential::Login { user, password })), Some(origin)) =
                 (login, https_origin(url))
             {
-                access.let_in(&mut settings, (&origin, number), (user, password));
+                let helper = access.helper(number, (user, password));
+                own.push((url.clone(), helper.clone()));
+                hosts.push((origin, helper));
             }
+        }
+        // Each takes the place of those before it, so that the closest comes last, and of a host the first source's.
+        own.sort_by_key(|(place, _)| place.len());
+        let mut settings = Vec::new();
+        for (place, helper) in hosts.into_iter().rev().chain(own) {
+            sole_helper(&mut settings, &place, helper);
         }
         access.set(&settings, settings_before);
         access
     }
 
-    /// Lets git in at `place`.
-    fn let_in(
-        &mut self,
-        settings: &mut Vec<(String, String)>,
-        (place, number): (&str, usize),
-        (user, password): (&str, &str),
-    ) {
+    /// A helper that tells git a login, which is in variables.
+    fn helper(&mut self, number: usize, (user, password): (&str, &str)) -> String {
         let names = [
             format!("GRANGE_GIT_USER_{number}"),
             format!("GRANGE_GIT_PASSWORD_{number}"),
@@ -155,11 +171,7 @@ impl Access {
         for (name, value) in names.into_iter().zip([user, password]) {
             self.variables.insert(name, value.as_bytes().to_vec());
         }
-        let setting = |name: &str| format!("credential.{place}.{name}");
-        // Nobody else is asked, or told what was right.
-        settings.push((setting("helper"), String::new()));
-        settings.push((setting("helper"), helper));
-        settings.push((setting("useHttpPath"), "true".to_owned()));
+        helper
     }
 
     /// Adds settings of git.
@@ -202,6 +214,13 @@ impl Access {
     }
 }
 
+/// Has git ask this helper at a place, and nobody else, who would also be told what was right, and could keep it.
+fn sole_helper(settings: &mut Vec<(String, String)>, place: &str, helper: String) {
+    let setting = format!("credential.{place}.helper");
+    settings.push((setting.clone(), String::new()));
+    settings.push((setting, helper));
+}
+
 /// Where the credential of an address of `https` counts; `None`: it is another's.
 fn https_origin(url: &str) -> Option<String> {
     origin(url).filter(|origin| origin.starts_with("https://"))
@@ -209,6 +228,11 @@ fn https_origin(url: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+
     use super::*;
 
     fn secrets(of: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
@@ -231,12 +255,13 @@ mod tests {
             Ok(Credential::Key(_)) => "key".to_owned(),
             Err(why) => why.to_owned(),
         };
-        assert_eq!(login("bob:a:b"), "bob a:b");
+        assert_eq!(login("bob:a:bc"), "bob a:bc");
         assert_eq!(login("ghp_x\n"), "x-access-token ghp_x");
         assert_eq!(login("-----BEGIN OPENSSH PRIVATE KEY-----\nx\n"), "key");
         // Another line would be another setting to git.
         assert!(login("bob:x\nhost=evil").contains("several lines"));
         assert!(login("bob:").contains("no password"));
+        assert!(login("bob:abc").contains("too short"));
         assert!(login("{\"user\": \"bob\"}").contains("name one of its keys"));
     }
 
@@ -326,9 +351,9 @@ mod tests {
             ("git-credential:key", "-----BEGIN KEY-----\nx"),
         ]);
         let access = Access::of_build(&repositories, &secrets, 0);
+        assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"4");
         let key = &access.variables["GIT_CONFIG_KEY_1"];
         assert_eq!(key, b"credential.https://example.org.helper");
-        assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"3");
         assert!(
             Access::of_build(&repositories, &BTreeMap::new(), 0)
                 .variables
@@ -336,23 +361,100 @@ mod tests {
         );
         // What the build's own variables set stays.
         let access = Access::of_build(&repositories, &secrets, 2);
-        assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"5");
+        assert_eq!(access.variables["GIT_CONFIG_COUNT"], b"6");
         assert_eq!(access.variables["GIT_CONFIG_KEY_3"], *key);
         assert!(!access.variables.contains_key("GIT_CONFIG_KEY_1"));
     }
 
+    /// What the system's git is told of `url` with these variables; `None`: there is no git here.
+    fn told(access: &Access, url: &str) -> Option<String> {
+        let mut git = Command::new("git")
+            .args(["credential", "fill"])
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .envs(access.variables.iter().map(|(name, value)| {
+                let value = std::str::from_utf8(value).unwrap();
+                (name, value)
+            }))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut asks = git.stdin.take().unwrap();
+        writeln!(asks, "url={url}\n").unwrap();
+        drop(asks);
+        let told = String::from_utf8(git.wait_with_output().unwrap().stdout).unwrap();
+        let mut lines = told.lines();
+        let password = lines.find_map(|line| line.strip_prefix("password="));
+        Some(password.unwrap_or("nothing").to_owned())
+    }
+
+    fn check_told(access: &Access, expected: &[(&str, &str)]) {
+        for (url, password) in expected {
+            if let Some(told) = told(access, url) {
+                assert_eq!(told, *password, "{url}");
+            }
+        }
+    }
+
     #[test]
-    fn of_two_sources_on_one_host_the_first_ones_credential_counts_in_a_build() {
-        let url = |name: &str| format!("https://example.org/{name}");
-        let names = ["git-credential", "git-credential:lib"];
-        let repositories = names.map(|name| (name.to_owned(), url(name))).into();
-        let secrets = secrets(&[(names[0], "ann:first"), (names[1], "bob:second")]);
-        let access = Access::of_build(&repositories, &secrets, 0);
-        let text = |name: &str| String::from_utf8(access.variables[name].clone()).unwrap();
-        // git empties its list at each, so that the last one counts.
-        assert_eq!(text("GIT_CONFIG_COUNT"), "6");
-        let last = text("GIT_CONFIG_VALUE_4");
-        assert!(last.contains("$GRANGE_GIT_PASSWORD_0"), "{last}");
-        assert_eq!(text("GRANGE_GIT_PASSWORD_0"), "first");
+    fn each_repository_has_its_own_credential_in_a_build_and_the_rest_of_a_host_the_first_ones() {
+        let repositories = BTreeMap::from(
+            [
+                ("git-credential", "https://example.org/team/a"),
+                ("git-credential:deep", "https://example.org/team/a/deep"),
+                ("git-credential:lib", "https://example.org/lib.git"),
+                ("git-credential:other", "https://other.example.org/x"),
+            ]
+            .map(|(name, url)| (name.to_owned(), url.to_owned())),
+        );
+        let secrets = secrets(&[
+            ("git-credential", "first"),
+            ("git-credential:deep", "deeper"),
+            ("git-credential:lib", "bob:second"),
+            ("git-credential:other", "elsewhere"),
+        ]);
+        check_told(
+            &Access::of_build(&repositories, &secrets, 0),
+            &[
+                ("https://example.org/team/a", "first"),
+                ("https://example.org/team/a/deep", "deeper"),
+                ("https://example.org/lib.git", "second"),
+                ("https://example.org/submodule", "first"),
+                ("https://other.example.org/y", "elsewhere"),
+                ("https://example.com/team/a", "nothing"),
+                ("http://example.org/team/a", "nothing"),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_fetched_has_its_own_credential_and_nothing_else_has() {
+        let mut wanted = wanted("https://example.org/team/a");
+        for (name, url) in [
+            ("lib", "https://example.org/team/a/deep"),
+            ("open", "https://example.org/open"),
+        ] {
+            let git = GitSource::head_of(url.to_owned());
+            wanted.secondary.insert(name.to_owned(), git);
+        }
+        let secrets = secrets(&[
+            ("git-credential", "first"),
+            ("git-credential:lib", "second"),
+        ]);
+        let access = Access::to_fetch(&wanted, &secrets);
+        check_told(
+            &access.map_err(|(.., why)| why).unwrap(),
+            &[
+                ("https://example.org/team/a", "first"),
+                ("https://example.org/team/a/deep", "second"),
+                ("https://example.org/open", "nothing"),
+                ("https://example.org/team", "nothing"),
+            ],
+        );
     }
 }
