@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::terminal::DEBUG_DIRECTORY;
+
 /// What a variable's value depends on.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum VariableClass {
@@ -38,6 +40,7 @@ const TABLE: &[(&str, VariableClass)] = &[
     ("CODEBUILD_SOURCE_REPO_URL", VariableClass::Occasion),
     ("CODEBUILD_SOURCE_VERSION", VariableClass::Occasion),
     ("CODEBUILD_START_TIME", VariableClass::Occasion),
+    (DEBUG_DIRECTORY, VariableClass::Occasion),
     (SHARD_COUNT, VariableClass::Occasion),
     (SHARD_INDEX, VariableClass::Occasion),
     ("CI", VariableClass::Place),

@@ -1,13 +1,17 @@
 //! `grange build --debug` and `grange attach`: shells in a build that pauses.
 
+mod seats;
+
 use std::{
     fs::File,
     io::{Read as _, Write as _},
     process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
 use rustix::{
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
@@ -70,40 +74,55 @@ fn outcome(farm: &Farm, build: &str) -> String {
 struct Terminal {
     master: File,
     child: Child,
-    screen: JoinHandle<String>,
+    /// What was shown so far.
+    screen: Arc<Mutex<Vec<u8>>>,
+    reads: JoinHandle<()>,
 }
 
 impl Terminal {
-    fn start(mut command: Command, (rows, columns): (u16, u16)) -> Self {
+    fn start(mut command: Command, size: (u16, u16)) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
-        let size = Winsize {
-            ws_row: rows,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&master, size).unwrap();
+        tcsetwinsize(&master, window(size)).unwrap();
         let end = || Stdio::from(ioctl_tiocgptpeer(&master, OpenptFlags::RDWR).unwrap());
         command.stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
         // It holds its own ends of the terminal.
         drop(command);
         let mut shown = File::from(master.try_clone().unwrap());
-        let screen = thread::spawn(move || {
-            let (mut screen, mut piece) = (Vec::new(), [0; 1024]);
+        let screen = Arc::default();
+        let written: Arc<Mutex<Vec<u8>>> = Arc::clone(&screen);
+        let reads = thread::spawn(move || {
+            let mut piece = [0; 1024];
             // Nobody has the other end any more: an error, on Linux.
             while let Ok(length @ 1..) = shown.read(&mut piece) {
-                screen.extend_from_slice(&piece[..length]);
+                written.lock().unwrap().extend_from_slice(&piece[..length]);
             }
-            String::from_utf8_lossy(&screen).into_owned()
         });
         Self {
             master: File::from(master),
             child,
             screen,
+            reads,
         }
+    }
+
+    fn resize(&self, size: (u16, u16)) {
+        tcsetwinsize(&self.master, window(size)).unwrap();
+        // Only those are told by the kernel whose own terminal it is.
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::WINCH).unwrap();
+    }
+
+    fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait::until_true(&format!("the screen shows `{text}`"), || {
+            self.screen().contains(text)
+        });
     }
 
     fn type_in(&mut self, text: &str) {
@@ -113,7 +132,19 @@ impl Terminal {
     /// The exit code, and all that was shown.
     fn finish(mut self) -> (Option<i32>, String) {
         let ended = self.child.wait().unwrap();
-        (ended.code(), self.screen.join().unwrap())
+        let screen = Arc::clone(&self.screen);
+        self.reads.join().unwrap();
+        let screen = String::from_utf8_lossy(&screen.lock().unwrap()).into_owned();
+        (ended.code(), screen)
+    }
+}
+
+fn window((rows, columns): (u16, u16)) -> Winsize {
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
     }
 }
 

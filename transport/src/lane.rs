@@ -5,13 +5,16 @@
 //! it has handed on, and sends no more than the other has room for. So a reader who stands still holds up its lane
 //! only.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use protocol::message::lane::OnLane;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{Stream, StreamError};
+
+/// How long what has arrived is handed on whose sender is gone: a slow screen takes as long.
+const REST_TIME: Duration = Duration::from_secs(5);
 
 /// How much may be on its way on a lane, each way. Both sides have to have the same.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +26,9 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Carries what comes from `outgoing` to the other side, and what comes from there to `incoming`, until the other
-    /// side has finished and all is handed on, or nobody takes it any more. When `outgoing` ends, this side finishes,
-    /// and takes what is on its way to it still; more than that does not come.
+    /// Carries what comes from `outgoing` to the other side, and what comes from there to `incoming`, until both have
+    /// ended and all is handed on, or the other side is gone, or nobody takes what it says any more. What has arrived
+    /// of a side that is gone is handed on for five seconds more.
     ///
     /// # Errors
     ///
@@ -46,8 +49,10 @@ impl Lane {
         } = stream;
         let mut on_their_way = 0_u32;
         let mut arrived = VecDeque::new();
-        let (mut sends, mut receives) = (true, true);
-        while receives || !arrived.is_empty() {
+        // Whether this side has more, whether the other has, and whether that hears anything.
+        let (mut sends, mut receives, mut is_heard) = (true, true, true);
+        let mut ended = Ok(());
+        while sends || receives || !arrived.is_empty() {
             tokio::select! {
                 biased;
                 place = incoming.reserve(), if !arrived.is_empty() => {
@@ -55,34 +60,48 @@ impl Lane {
                         return Ok(());
                     };
                     place.send(message);
-                    if sends {
-                        send.message(&OnLane::<Out>::Taken(1)).await?;
+                    if is_heard {
+                        match send.message(&OnLane::<Out>::Taken(1)).await {
+                            // Whoever has said all, and heard all, does not wait for it.
+                            Err(StreamError::Stopped) => is_heard = false,
+                            told => told?,
+                        }
                     }
                 }
-                () = incoming.closed() => return Ok(()),
-                message = receive.message_within(self.bytes_max), if receives => match message? {
-                    Some(OnLane::Passed(message)) if arrived.len() < self.messages_max as usize => {
+                () = incoming.closed(), if receives => return Ok(()),
+                message = receive.message_within(self.bytes_max) => match message {
+                    Ok(Some(OnLane::Passed(message)))
+                        if receives && arrived.len() < self.messages_max as usize =>
+                    {
                         arrived.push_back(message);
                     }
-                    Some(OnLane::Passed(_)) => return Err(receive.violation(StreamError::Surplus)),
-                    Some(OnLane::Taken(count)) => match on_their_way.checked_sub(count) {
-                        Some(left) => on_their_way = left,
-                        None => return Err(receive.violation(StreamError::Surplus)),
-                    },
-                    None => receives = false,
-                },
-                message = outgoing.recv(), if sends && on_their_way < self.messages_max => match message {
-                    Some(message) => {
-                        on_their_way += 1;
-                        send.message(&OnLane::Passed(message)).await?;
+                    Ok(Some(OnLane::Taken(count @ 1..))) if count <= on_their_way => {
+                        on_their_way -= count;
                     }
-                    None => {
-                        sends = false;
-                        send.finish();
+                    Ok(Some(OnLane::Ended)) if receives => receives = false,
+                    Ok(Some(_)) => return Err(receive.violation(StreamError::Surplus)),
+                    gone => {
+                        ended = gone.map(drop);
+                        break;
                     }
                 },
+                message = outgoing.recv(), if sends && on_their_way < self.messages_max => {
+                    let said = message.map_or(OnLane::Ended, OnLane::Passed);
+                    sends = matches!(said, OnLane::Passed(_));
+                    on_their_way += u32::from(sends);
+                    send.message(&said).await?;
+                }
             }
         }
-        Ok(())
+        let rest = async {
+            for message in arrived {
+                if incoming.send(message).await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Nobody may take it, and nobody waits for that any more.
+        let _all_or_given_up = timeout(REST_TIME, rest).await;
+        ended
     }
 }

@@ -183,13 +183,16 @@ impl SendHalf {
     }
 
     /// Waits until the other side wants nothing more: it reads no more, or it has acknowledged all of a
-    /// finished half, or the connection is over.
+    /// finished half, or the connection is over. What is waited with does not hold the stream.
     ///
     /// # Cancel safety
     ///
     /// Can be asked again.
-    pub async fn stopped(&mut self) {
-        let _why = self.quic.stopped().await;
+    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.quic.stopped();
+        async move {
+            let _why = stopped.await;
+        }
     }
 
     /// Sets how urgent this stream's bytes are among those of its connection: higher goes first, 0 is

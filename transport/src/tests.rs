@@ -4,6 +4,7 @@
 mod greeting;
 mod hostile;
 mod joining;
+mod lanes;
 mod streams;
 
 use std::{

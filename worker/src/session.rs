@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use protocol::{
     lease::LeaseId,
     message::{
-        terminal::{TERMINALS_OF_WORKER_MAX, TerminalStart},
+        terminal::TerminalStart,
         work::{Assignment, CoordinatorMessage, RevokeReason, WorkerMessage},
     },
     time::Time,
@@ -37,6 +37,7 @@ use crate::{
     options::Stop,
     restoring,
     site::Site,
+    terminals::ATTACHING_MAX,
     units,
 };
 
@@ -292,7 +293,7 @@ impl Session {
 
     /// Somebody wants a shell in an attempt.
     fn attach(&mut self, start: TerminalStart) {
-        let may = self.terminals.len() < 2 * TERMINALS_OF_WORKER_MAX;
+        let may = self.terminals.len() < ATTACHING_MAX;
         let Some(up) = self.up.as_ref().filter(|_| may) else {
             return ignored("late");
         };

@@ -43,6 +43,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 /// How long a build that goes on waits for its shells to show the last of what they wrote.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long whoever connects may take to say why: helper commands and the worker say so at once.
+const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
+
 /// A pause.
 #[derive(Debug)]
 struct Pause {
@@ -75,7 +78,10 @@ impl Pause {
     /// Takes a place for another shell, if there is one; the shell ends when a byte comes from `end`.
     fn enter(&self, end: PipeWriter) -> io::Result<Seat<'_>> {
         let mut shells = self.lock();
-        if shells.is_over || TERMINALS_OF_ATTEMPT_MAX <= shells.open.len() {
+        if shells.is_over {
+            return Err(io::Error::other("the build goes on"));
+        }
+        if TERMINALS_OF_ATTEMPT_MAX <= shells.open.len() {
             return Err(io::Error::other("there are as many as may be"));
         }
         shells.count += 1;
@@ -150,7 +156,12 @@ pub(super) fn pause() -> Result<ExitCode, String> {
     });
     let host = Arc::clone(&pause);
     thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // There is no room for another file until somebody leaves.
+                thread::sleep(Duration::from_millis(100));
+                continue;
+            };
             let host = Arc::clone(&host);
             thread::spawn(move || visit(stream, &host));
         }
@@ -224,7 +235,11 @@ pub(super) fn become_shell() -> Result<ExitCode, String> {
 /// Serves whoever has connected.
 fn visit(mut stream: UnixStream, pause: &Arc<Pause>) {
     let mut first = [0];
-    match stream.read_exact(&mut first) {
+    // Who says nothing keeps no thread.
+    let _as_it_is = stream.set_read_timeout(Some(FIRST_BYTE_TIME));
+    let read = stream.read_exact(&mut first);
+    let _as_it_is = stream.set_read_timeout(None);
+    match read {
         // Somebody else may have said so just before.
         Ok(()) if first == [RESUME] => drop(pause.resume.try_send(())),
         Ok(()) if first == [SHELL] => visit::serve(&stream, pause),

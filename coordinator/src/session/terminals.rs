@@ -210,6 +210,7 @@ pub(super) async fn open(
 /// If the person cannot be told any more.
 pub(super) async fn pass(person: &mut Stream, shell: Stream) -> Result<(), StreamError> {
     let Stream { send, receive } = person;
+    let left = send.stopped();
     let (to_shell, typed) = mpsc::channel::<TerminalInput>(HANDED_MAX);
     let (shown, mut from_shell) = mpsc::channel::<TerminalOutput>(HANDED_MAX);
     let lane = async {
@@ -246,6 +247,8 @@ pub(super) async fn pass(person: &mut Stream, shell: Stream) -> Result<(), Strea
         biased;
         ended = showing => ended,
         () = typing => Ok(()),
+        // Also while the shell takes nothing.
+        () = left => Ok(()),
         never = lane => match never {},
     }
 }

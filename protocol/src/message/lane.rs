@@ -9,4 +9,6 @@ pub enum OnLane<T> {
     Passed(T),
     /// So many more of the messages that came from there were handed on: there is room for as many.
     Taken(u32),
+    /// Nothing more is passed; what comes from the other end is still taken.
+    Ended,
 }

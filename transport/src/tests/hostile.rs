@@ -53,9 +53,13 @@ fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 fn hello() -> Vec<u8> {
+    hello_of(version::PROGRAM)
+}
+
+fn hello_of(program: &str) -> Vec<u8> {
     let hello = Hello {
         protocol: version::PROTOCOL,
-        program: version::PROGRAM.to_owned(),
+        program: program.to_owned(),
         purpose: Purpose::Requests,
     };
     framed(&codec::encode(&hello).unwrap())
@@ -152,7 +156,11 @@ async fn nonsense_instead_of_a_request_ends_the_connection() {
             framed(&[252, 0xff, 0xff, 0xff, 0x7f]),
             "frame holds no such",
         ),
-        ("a hello again", hello(), "frame holds no such message"),
+        (
+            "a hello again",
+            hello_of(&version::PROGRAM.repeat(10)),
+            "frame holds no such message",
+        ),
     ] {
         let quic = silent(&siege.enemy, siege.running.addr).await;
         let mut welcome = throw(&quic, &hello()).await;

@@ -28,7 +28,7 @@ use protocol::{
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    io::Errno,
+    io::{Errno, ioctl_fionbio},
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
     time::Timespec,
@@ -74,6 +74,8 @@ fn shell<'a>(stream: &UnixStream, pause: &'a Pause) -> io::Result<(TerminalOutpu
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
+    // A program that does not read must not keep who types from leaving.
+    ioctl_fionbio(&master, true)?;
     let keys = File::from(master.try_clone()?);
     let input = stream.try_clone()?;
     let mut child = start(&master, &pause.here)?;
@@ -119,11 +121,12 @@ fn code_of(status: ExitStatus) -> u8 {
         .unwrap_or(UNKNOWN)
 }
 
-/// Carries what a person types to the terminal, until the person leaves.
-fn type_in(mut stream: UnixStream, mut keys: File) {
+/// Carries what a person types to the terminal, until the person leaves. When nobody has the terminal's near end any
+/// more, what runs at the other is told (`SIGHUP`).
+fn type_in(mut stream: UnixStream, keys: File) {
     while let Ok(message) = receive::<TerminalInput>(&mut stream) {
         let taken = match message {
-            TerminalInput::Bytes(bytes) => keys.write_all(&bytes),
+            TerminalInput::Bytes(bytes) => type_all(&stream, &keys, &bytes),
             TerminalInput::Size { rows, columns } => {
                 let size = Winsize {
                     ws_row: rows,
@@ -140,8 +143,41 @@ fn type_in(mut stream: UnixStream, mut keys: File) {
     }
 }
 
-/// Carries what the terminal shows, until nobody has its other end any more, or a byte comes from `over`; then what
-/// is there already.
+/// Types `bytes` as the program takes them, while the person is there.
+fn type_all(stream: &UnixStream, mut keys: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let mut polled = [
+            PollFd::new(keys, PollFlags::OUT),
+            PollFd::new(stream, PollFlags::RDHUP),
+        ];
+        match poll(&mut polled, None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let [takes, has_left] = polled.map(|of| !of.revents().is_empty());
+        if !takes && has_left {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match keys.write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Whether the same may go well at once, or later.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+/// Carries what the terminal shows, until the person leaves, nobody has its other end any more, or a byte comes from
+/// `over`; then what is there already.
 fn show(stream: &UnixStream, mut terminal: File, over: &PipeReader) {
     let mut buffer = vec![0; TERMINAL_BYTES_MAX];
     let mut pieces_left = None;
@@ -153,13 +189,17 @@ fn show(stream: &UnixStream, mut terminal: File, over: &PipeReader) {
         let mut polled = [
             PollFd::new(&terminal, PollFlags::IN),
             PollFd::new(over, PollFlags::IN),
+            PollFd::new(stream, PollFlags::RDHUP),
         ];
         match poll(&mut polled, pieces_left.map(|_| &at_once)) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(_) => return,
         }
-        let [has_more, is_over] = polled.map(|of| !of.revents().is_empty());
+        let [has_more, is_over, has_left] = polled.map(|of| !of.revents().is_empty());
+        if has_left {
+            return;
+        }
         if is_over {
             let left = pieces_left.unwrap_or(LAST_PIECES_MAX);
             if !has_more || left == 0 {
@@ -172,7 +212,7 @@ fn show(stream: &UnixStream, mut terminal: File, over: &PipeReader) {
         }
         let bytes = match terminal.read(&mut buffer) {
             Ok(length) if 0 < length => buffer[..length].to_vec(),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if is_passing(&error) => continue,
             // The last one has closed it.
             Ok(_) | Err(_) => return,
         };
