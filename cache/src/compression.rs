@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    io::{self, Read as _},
+    io::{self, Read},
 };
 
 use bytes::Bytes;
@@ -68,6 +68,15 @@ thread_local! {
     /// Contexts are made once for a thread: making one costs as much as compressing a small chunk.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// What a stream that somebody has compressed with zstd holds, from its beginning.
+///
+/// # Errors
+///
+/// If there is no memory for it.
+pub fn unpacked_stream(packed: impl Read) -> io::Result<impl Read> {
+    zstd::stream::read::Decoder::new(packed)
 }
 
 /// Encodes the chunk `bytes`, whose digest is `digest`.

@@ -21,7 +21,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::CommandFactory as _;
 
-pub(crate) use self::{artifacts::Published, cache::Explanation};
+pub(crate) use self::{
+    artifacts::{Content, Published},
+    cache::Explanation,
+};
 use crate::{
     args::{BenchCommand, BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},
     error::CommandError,

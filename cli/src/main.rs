@@ -60,14 +60,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// This file is also the keeper of a phase's processes, and the commands that builds find on their
-/// `PATH`. Both must not start a runtime.
+/// This file is also the keeper of a phase's processes, what unpacks archives, and the commands that builds find on
+/// their `PATH`. None of them may start a runtime.
 fn other_program(called: &OsString, mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let name = Path::new(called).file_name()?.to_str()?;
     if let Some(code) = build_command::run(name, &mut words) {
         return Some(code);
     }
-    (words.next()? == *"keeper").then(|| worker::sandbox::keeper_main(words))
+    match words.next()?.to_str()? {
+        "keeper" => Some(worker::sandbox::keeper_main(words)),
+        "unpack" => Some(worker::archive::unpack_main(words)),
+        _ => None,
+    }
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CommandError> {

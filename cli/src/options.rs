@@ -22,6 +22,7 @@ pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Opti
         secrets_key: Some(plan.secrets_key.clone()),
         metrics_listen: file.metrics_listen.filter(|_| plan.metrics),
         build_time_limit: minutes(file.build_minutes_max.get()),
+        batch_time_limit: minutes(file.batch_minutes_max.get()),
         queue_time_limit: minutes(file.queue_minutes_max.get()),
         retention: Duration::from_secs(file.retention_days.get().saturating_mul(24 * 60 * 60)),
         retention_bytes: file.retention_bytes_max,
@@ -84,6 +85,7 @@ pub(crate) fn worker(
         docker_socket: file.docker_socket.clone(),
         docker_projects: file.docker_projects.clone(),
         git_protocols: file.git_protocols.clone(),
+        archive_protocols: file.archive_protocols.clone(),
         disk_budget: file.bytes_max,
         // A worker beside other services has their metrics served; one by itself says where.
         metrics_listen: None,

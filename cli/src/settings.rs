@@ -12,7 +12,9 @@ use std::{
     path::PathBuf,
 };
 
-use coordinator::{BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES};
+use coordinator::{
+    BATCH_TIME_LIMIT, BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES,
+};
 use protocol::{
     name::{Team, WorkerName},
     worker::Isolation,
@@ -25,7 +27,9 @@ use transport::Congestion;
 const LISTEN_DEFAULT: &str = "127.0.0.1:7420";
 /// Where the cache listens unless told otherwise.
 const CACHE_LISTEN_DEFAULT: &str = "127.0.0.1:7421";
-/// What sources are fetched over unless the worker's owner says otherwise: not the machine's own files, and
+/// What archives are fetched over unless the worker's owner says otherwise: nobody on the way can change them unseen.
+const ARCHIVE_PROTOCOL: &str = "https";
+/// What sources are fetched over with git unless the worker's owner says otherwise: not the machine's own files, and
 /// nothing that anybody on the way could change unseen.
 const GIT_PROTOCOLS: [&str; 2] = ["https", "ssh"];
 /// What a build needs to know of its machine to reach the network at all: proxies and certificates, by
@@ -82,6 +86,8 @@ pub(crate) struct CoordinatorFile {
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// How long a build may run.
     pub(crate) build_minutes_max: NonZeroU64,
+    /// How long a batch may take with all of its builds.
+    pub(crate) batch_minutes_max: NonZeroU64,
     /// How long a build may wait for its first phase.
     pub(crate) queue_minutes_max: NonZeroU64,
     /// How long builds, logs and artifacts are kept.
@@ -103,6 +109,7 @@ impl Default for CoordinatorFile {
             secrets_key_file: None,
             metrics_listen: None,
             build_minutes_max: not_zero(BUILD_TIME_LIMIT.as_secs() / 60),
+            batch_minutes_max: not_zero(BATCH_TIME_LIMIT.as_secs() / 60),
             queue_minutes_max: not_zero(QUEUE_TIME_LIMIT.as_secs() / 60),
             retention_days: not_zero(RETENTION.as_secs() / (24 * 60 * 60)),
             retention_bytes_max: RETENTION_BYTES,
@@ -188,6 +195,8 @@ pub(crate) struct WorkerFile {
     pub(crate) pass_environment: Vec<String>,
     /// The protocols over which it fetches sources.
     pub(crate) git_protocols: Vec<String>,
+    /// Over what sources that are archives are fetched.
+    pub(crate) archive_protocols: Vec<String>,
     /// The socket of its machine's docker.
     pub(crate) docker_socket: PathBuf,
     /// The projects whose builds may use it.
@@ -209,6 +218,7 @@ impl Default for WorkerFile {
             path: None,
             pass_environment: PASSED_ON.map(str::to_owned).into(),
             git_protocols: GIT_PROTOCOLS.map(str::to_owned).into(),
+            archive_protocols: vec![ARCHIVE_PROTOCOL.to_owned()],
             docker_socket: PathBuf::from("/var/run/docker.sock"),
             docker_projects: Vec::new(),
         }

@@ -35,7 +35,8 @@ pub use crate::{
     logs::files::new_part,
     members::OpenMembersError,
     options::{
-        BUILD_TIME_LIMIT, Options, OptionsError, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES,
+        BATCH_TIME_LIMIT, BUILD_TIME_LIMIT, Options, OptionsError, QUEUE_TIME_LIMIT, RETENTION,
+        RETENTION_BYTES,
     },
     recovery::OpenError,
     run::{Ready, RunError, run},

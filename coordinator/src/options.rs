@@ -8,6 +8,8 @@ use crate::build_url::is_pattern;
 
 /// How long a build may run, by default: CodeBuild's default.
 pub const BUILD_TIME_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How long a batch may take unless its owner says otherwise: what CodeBuild allows by default.
+pub const BATCH_TIME_LIMIT: Duration = Duration::from_secs(480 * 60);
 /// How long a build may wait for a worker, by default: CodeBuild's default.
 pub const QUEUE_TIME_LIMIT: Duration = Duration::from_secs(480 * 60);
 /// How long a build that has ended is kept, by default.
@@ -42,6 +44,8 @@ pub struct Options {
     pub team: Team,
     /// How long a build may run, from the start of its first phase.
     pub build_time_limit: Duration,
+    /// How long a batch may take with all of its builds.
+    pub batch_time_limit: Duration,
     /// How long a build may wait until its first phase starts.
     pub queue_time_limit: Duration,
     /// How long a build that has ended is kept.
@@ -118,6 +122,7 @@ impl Options {
     pub fn check(&self) -> Result<(), OptionsError> {
         let times = [
             ("build_time_limit", self.build_time_limit),
+            ("batch_time_limit", self.batch_time_limit),
             ("queue_time_limit", self.queue_time_limit),
             ("retention", self.retention),
         ];
@@ -168,6 +173,7 @@ mod tests {
             metrics_listen: None,
             team: "main".parse().unwrap(),
             build_time_limit: BUILD_TIME_LIMIT,
+            batch_time_limit: BATCH_TIME_LIMIT,
             queue_time_limit: QUEUE_TIME_LIMIT,
             retention: RETENTION,
             retention_bytes: RETENTION_BYTES,

@@ -75,6 +75,7 @@ pub(crate) fn open(options: &Options) -> Result<Kept, OpenError> {
     };
     let config = Config {
         limits,
+        batch_limit: options.batch_time_limit,
         shares: Arc::new(options.team_shares.clone()),
         ..Config::default()
     };

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    archive::ArchiveSource,
     artifact::ArtifactsSpec,
     blob::{Blob, TreeRef},
     build::{BuildId, Outcome, Phase, PhaseContext},
@@ -95,8 +96,11 @@ pub enum Task {
 /// What to fetch before a build can be planned.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FetchSources {
-    /// The source; `None`: it was uploaded.
+    /// The repository of the source; `None`: it was uploaded, or is an archive.
     pub primary: Option<GitSource>,
+    /// The archive that is the source; `None`: it is none.
+    #[serde(default)]
+    pub archive: Option<ArchiveSource>,
     /// The secondary sources, by identifier.
     pub secondary: BTreeMap<String, GitSource>,
     /// The secrets that git is let in with: of the sources that have one, by
@@ -119,7 +123,7 @@ pub struct FetchedSources {
 pub struct FetchedSource {
     /// What it is; it is at the cache.
     pub tree: TreeRef,
-    /// The commit.
+    /// The commit; empty: it is an archive, which has none.
     pub commit: String,
 }
 

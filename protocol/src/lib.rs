@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod agent_line;
+pub mod archive;
 pub mod arn;
 pub mod artifact;
 pub mod attributes;

@@ -2,7 +2,10 @@
 
 mod check;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +15,7 @@ pub use self::check::{
     SOURCE_IDENTIFIER_BYTES_MAX, check_identifier,
 };
 use crate::{
+    archive::ArchiveSource,
     environment::BuildEnvironment,
     git::{GitCredential, GitSource},
     name::ProjectName,
@@ -57,9 +61,9 @@ pub struct Project {
     /// How many builds may be there that have not ended; `None`: any number.
     #[serde(default)]
     pub concurrent_builds_max: Option<u32>,
-    /// What batches may be.
+    /// What its batches may be, and what becomes of them.
     #[serde(default)]
-    pub batch: BatchRestrictions,
+    pub batch: BatchConfig,
     /// Whether everybody of the farm may see how its last build ended.
     #[serde(default)]
     pub badge: bool,
@@ -72,8 +76,10 @@ pub enum ProjectSource {
     /// Whoever starts a build uploads it.
     #[default]
     Upload,
-    /// A worker fetches it.
+    /// A worker fetches it with git.
     Git(GitSource),
+    /// A worker fetches it as an archive.
+    Archive(ArchiveSource),
 }
 
 /// The variables of a project; no name is there twice.
@@ -138,16 +144,55 @@ pub enum CacheKind {
     None,
 }
 
-/// What the batches of a project may be.
+/// What the batches of a project may be, and what becomes of them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct BatchRestrictions {
+pub struct BatchConfig {
     /// How many tasks one may have; `None`: as many as any.
     #[serde(default)]
     pub builds_max: Option<u32>,
     /// The compute types that a task may ask for; empty: all.
     #[serde(default)]
     pub compute_types: BTreeSet<String>,
+    /// How many minutes one may take with all of its builds; `None`: as many as the farm's owner allows.
+    #[serde(default)]
+    pub minutes: Option<u32>,
+    /// Whether what its builds publish becomes one artifact.
+    #[serde(default)]
+    pub combine_artifacts: bool,
+    /// How the reports of its builds are told.
+    #[serde(default)]
+    pub reports: BatchReports,
+}
+
+impl BatchConfig {
+    /// How long a batch may take with all of its builds; `None`: as long as the farm's owner allows.
+    pub fn limit(&self) -> Option<Duration> {
+        let minutes = self.minutes.map(u64::from);
+        minutes.map(|minutes| Duration::from_secs(60 * minutes))
+    }
+}
+
+/// How the reports of a batch's builds are told.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum BatchReports {
+    /// Those of one group are one report.
+    #[default]
+    #[serde(rename = "merged", alias = "REPORT_AGGREGATED_BATCH")]
+    Merged,
+    /// Each build has its own.
+    #[serde(rename = "individual", alias = "REPORT_INDIVIDUAL_BUILDS")]
+    Individual,
+}
+
+impl BatchReports {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Individual => "individual",
+        }
+    }
 }
 
 /// What a build is planned by, once its source is there.
@@ -173,7 +218,7 @@ pub struct Recipe {
     pub no_cache: bool,
     /// What a batch may be.
     #[serde(default)]
-    pub restrictions: BatchRestrictions,
+    pub restrictions: BatchConfig,
     /// The credentials of the project's repositories, which the build's own git may use if the buildspec says so.
     #[serde(default)]
     pub git_credentials: Vec<GitCredential>,
@@ -201,7 +246,7 @@ impl Project {
             build_minutes: None,
             queue_minutes: None,
             concurrent_builds_max: None,
-            batch: BatchRestrictions::default(),
+            batch: BatchConfig::default(),
             badge: false,
         }
     }

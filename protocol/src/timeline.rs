@@ -3,8 +3,11 @@
 //! Pure. A unit's jobs are six of the eleven phases; the others are what happens around them. Phases are
 //! entered one after the other, each when the one before it ends; what was not entered is not there.
 
+mod batch;
+
 use serde::Serialize;
 
+pub use self::batch::{BatchPhase, batch_timeline};
 use crate::{
     build::{Outcome, Phase, PhaseContext, Status},
     message::client::{BuildSummary, PhaseDetail, UnitDetail},
@@ -13,9 +16,9 @@ use crate::{
 
 /// A phase that was entered.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Entry {
+pub struct Entry<P = Phase> {
     /// Which phase.
-    pub phase: Phase,
+    pub phase: P,
     /// How it stands; `None` for `COMPLETED`, which has no status.
     pub status: Option<Status>,
     /// When it was entered.
@@ -59,19 +62,19 @@ pub fn timeline(build: &BuildSummary, unit: &UnitDetail) -> Vec<Entry> {
 }
 
 /// The phases so far.
-struct Line {
-    entries: Vec<Entry>,
+struct Line<P> {
+    entries: Vec<Entry<P>>,
     /// When the last of them ended.
     at: WallTime,
 }
 
-impl Line {
+impl<P> Line<P> {
     /// Adds a phase that went well until `end`, or until now if that is before.
-    fn pass(&mut self, phase: Phase, end: WallTime) {
+    fn pass(&mut self, phase: P, end: WallTime) {
         self.end(phase, Outcome::Succeeded, (end, PhaseContext::default()));
     }
 
-    fn end(&mut self, phase: Phase, outcome: Outcome, (end, context): (WallTime, PhaseContext)) {
+    fn end(&mut self, phase: P, outcome: Outcome, (end, context): (WallTime, PhaseContext)) {
         let started = self.at;
         let end = end.max(started);
         self.entries.push(Entry {
@@ -85,6 +88,19 @@ impl Line {
         self.at = end;
     }
 
+    fn open(&mut self, phase: P) {
+        self.entries.push(Entry {
+            phase,
+            status: Some(Status::InProgress),
+            started: self.at,
+            ended: None,
+            seconds: None,
+            contexts: Vec::new(),
+        });
+    }
+}
+
+impl Line<Phase> {
     fn enter(&mut self, detail: &PhaseDetail) {
         match (detail.status, detail.ended) {
             (Status::Ended(outcome), Some(end)) => {
@@ -94,17 +110,6 @@ impl Line {
             // Between two tries it waits, and is in progress for all that.
             _ => self.open(detail.phase),
         }
-    }
-
-    fn open(&mut self, phase: Phase) {
-        self.entries.push(Entry {
-            phase,
-            status: Some(Status::InProgress),
-            started: self.at,
-            ended: None,
-            seconds: None,
-            contexts: Vec::new(),
-        });
     }
 
     fn complete(&mut self) {

@@ -79,13 +79,28 @@ pub fn assignment(state: &State, lease: LeaseId, now: WallTime) -> Option<Assign
                 signature: Vec::new(),
             },
             asks_to_begin: asks_to_begin(build, job),
-            time_left: end.since(now),
+            time_left: unit_end(state, build, job)
+                .map_or(end, |own| own.min(end))
+                .since(now),
             secondary_sources: secondary_sources(submission),
             dependencies: scope(submission),
             has_secrets: secrets_of(build, job).is_some(),
             debug: is_debugged(build, node.unit),
         },
     })
+}
+
+/// When the unit of a batch is over its own limit, which is that of any build; `None`: it is no batch, or has not
+/// started.
+fn unit_end(state: &State, build: &Build, job: JobId) -> Option<WallTime> {
+    let terms = &build.submission.terms;
+    terms.batch.as_ref()?;
+    let limit = state.config.limits.run;
+    let limit = terms.run.map_or(limit, |own| own.min(limit));
+    let jobs = build.unit_of(job.index).jobs.iter();
+    let tries = jobs.filter_map(|&job| build.jobs[job as usize].tries.first());
+    let started = tries.map(|tried| tried.started).min();
+    started.map(|started| started + limit)
 }
 
 /// What the attempt may do at the cache: read what belongs to its build, write what is its own. An

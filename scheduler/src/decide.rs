@@ -177,7 +177,7 @@ fn submit(turn: &mut Turn<'_>, mut submission: Box<Submission>) {
     if is_known || !is_sound || room().is_err() || is_crowded(turn.state, &submission) {
         return;
     }
-    let config = turn.state.config.limits;
+    let (config, batch_limit) = (turn.state.config.limits, turn.state.config.batch_limit);
     let terms = &mut submission.terms;
     terms.cache_generation = ledger
         .projects
@@ -191,7 +191,13 @@ fn submit(turn: &mut Turn<'_>, mut submission: Box<Submission>) {
         queue: terms
             .queue
             .map_or(config.queue, |own| own.min(config.queue)),
-        run: terms.run.map_or(config.run, |own| own.min(config.run)),
+        run: match &terms.batch {
+            // Its builds have the limit of any build each.
+            Some(batch) => batch
+                .limit()
+                .map_or(batch_limit, |own| own.min(batch_limit)),
+            None => terms.run.map_or(config.run, |own| own.min(config.run)),
+        },
     };
     let numbers = ledger.numbers.get(&submission.team);
     let last = numbers.and_then(|of| of.get(&submission.project));

@@ -79,9 +79,10 @@ fn planned(submission: &Submission, fetched: &FetchedSources, graph: JobGraph) -
     planned.terms.recipe = None;
     if let Some(primary) = &fetched.primary {
         planned.source = Some(primary.tree.clone());
-        planned.source_version = Some(primary.commit.clone());
+        let commit = Some(primary.commit.clone()).filter(|commit| !commit.is_empty());
+        planned.source_version.clone_from(&commit);
         if let Some(origin) = &mut planned.terms.origin {
-            origin.commit = Some(primary.commit.clone());
+            origin.commit = commit;
         }
     }
     for (identifier, source) in &fetched.secondary {

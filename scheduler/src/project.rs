@@ -162,6 +162,7 @@ pub fn projects(state: &State, team: &Team) -> Vec<ProjectSummary> {
         repository: match &saved.project.source {
             ProjectSource::Upload => None,
             ProjectSource::Git(git) => Some(git.url.clone()),
+            ProjectSource::Archive(archive) => Some(archive.url.clone()),
         },
         saved: saved.saved,
         builds: last_number(state, team, &saved.project.name),

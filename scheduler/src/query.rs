@@ -214,6 +214,7 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
         UnitDetail {
             identifier: node.identifier.clone(),
             status: unit_status(build, unit),
+            ignore_failure: node.ignore_failure,
             phases: unit
                 .jobs
                 .iter()
@@ -235,6 +236,7 @@ pub fn build_detail(state: &State, build: BuildId, now: Now) -> Option<BuildDeta
     Some(BuildDetail {
         summary: summary(build),
         source_version: build.submission.source_version.clone(),
+        batch: build.submission.terms.batch.clone(),
         units: units.collect(),
     })
 }

@@ -26,6 +26,8 @@ use crate::{
 pub struct Config {
     /// How long builds that are submitted from now on may take.
     pub limits: Limits,
+    /// How long batches may take with all of their builds, each of which has the limits of any build.
+    pub batch_limit: Duration,
     /// How many builds may be there that have not ended; more are not taken.
     pub active_builds_max: usize,
     /// How much the graphs of those may weigh together, in bytes.
@@ -38,7 +40,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// CodeBuild's limits: 60 minutes for a build, 480 in the queue. A hundred thousand builds of an
+    /// CodeBuild's limits: 60 minutes for a build, 480 in the queue and for a batch. A hundred thousand builds of an
     /// ordinary size take some hundred megabytes.
     fn default() -> Self {
         Self {
@@ -46,6 +48,7 @@ impl Default for Config {
                 queue: Duration::from_secs(480 * 60),
                 run: Duration::from_secs(60 * 60),
             },
+            batch_limit: Duration::from_secs(480 * 60),
             active_builds_max: 100_000,
             active_weight_max: 1 << 30,
             // A team alone fills half of it, and leaves room for the others.

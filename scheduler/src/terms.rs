@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use protocol::{blob::TreeRef, git::GitSource, name::ProjectName, project::Recipe};
+use protocol::{
+    blob::TreeRef,
+    git::GitSource,
+    name::ProjectName,
+    project::{BatchConfig, Recipe},
+};
 use serde::{Deserialize, Serialize};
 
 /// What holds for a build besides its jobs. All of it has a default: builds of no project have none.
@@ -32,6 +37,9 @@ pub struct Terms {
     /// What it is planned by when its sources are there; `None`: it is planned.
     #[serde(default)]
     pub recipe: Option<Box<Recipe>>,
+    /// What holds for it as a batch; `None`: it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchConfig>,
     /// Whether it pauses at breakpoints.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub debug: bool,
@@ -40,7 +48,7 @@ pub struct Terms {
 /// Where a source comes from.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Origin {
-    /// The repository, and the version that was wanted.
+    /// The repository, and the version that was wanted; of an archive its address and digest.
     pub git: GitSource,
     /// The commit that this was found to be; `None`: it is not fetched.
     #[serde(default)]

@@ -178,3 +178,177 @@ batch:
         );
     }
 }
+
+/// Two tasks that publish a file and a report each.
+const PUBLISHES: &str = "
+version: 0.2
+batch:
+  build-list:
+    - identifier: one
+    - identifier: two
+phases:
+  build:
+    commands:
+      - echo $CODEBUILD_BATCH_BUILD_IDENTIFIER > out
+      - echo \"<testsuite><testcase name='$CODEBUILD_BATCH_BUILD_IDENTIFIER'/></testsuite>\" > report.xml
+artifacts:
+  files: [out]
+reports:
+  unit: {files: [report.xml]}
+";
+
+/// A farm with a project, and a build of it as a batch.
+fn of_project(flags: &[&str], buildspec: &str) -> (Farm, tempfile::TempDir) {
+    let farm = Farm::start(FarmPlan {
+        slots: 2,
+        ..FarmPlan::default()
+    });
+    let make = [&["project", "create", "sample"], flags].concat();
+    let made = farm.client(&make).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(source.path(), buildspec);
+    (farm, source)
+}
+
+fn batch_phases(status: &Value) -> Vec<String> {
+    let entries = status["batch"]["timeline"].as_array().unwrap().iter();
+    let shown = entries.map(|entry| {
+        let status = entry["status"]["ENDED"].as_str();
+        format!(
+            "{} {}",
+            entry["phase"].as_str().unwrap(),
+            status.unwrap_or("-")
+        )
+    });
+    shown.collect()
+}
+
+#[test]
+fn a_batch_has_its_own_phases() {
+    let (farm, source) = of_project(&["--batch-combine-artifacts", "yes"], PUBLISHES);
+    let arguments = ["--project", "sample", "--batch"];
+    let built = farm.build(source.path(), &arguments);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let status = farm.status("sample#1");
+    let expected = [
+        "SUBMITTED SUCCEEDED",
+        "DOWNLOAD_BATCHSPEC SUCCEEDED",
+        "IN_PROGRESS SUCCEEDED",
+        "COMBINE_ARTIFACTS SUCCEEDED",
+        "SUCCEEDED SUCCEEDED",
+    ];
+    assert_eq!(batch_phases(&status), expected);
+    assert_eq!(status["batch"]["current_phase"], "SUCCEEDED");
+    let shown = farm.client(&["status", "sample#1"]).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("DOWNLOAD_BATCHSPEC"), "{shown}");
+
+    let fails = PUBLISHES.replace(
+        "commands:",
+        "commands:\n      - test one = $CODEBUILD_BATCH_BUILD_IDENTIFIER",
+    );
+    project::write_buildspec(source.path(), &fails);
+    assert_eq!(farm.build(source.path(), &arguments).code, 1);
+    let failed = batch_phases(&farm.status("sample#2"));
+    assert_eq!(failed[2..], ["IN_PROGRESS FAILED", "FAILED FAILED"]);
+
+    project::write_buildspec(
+        source.path(),
+        &PUBLISHES.replace("echo $", "sleep 600; echo $"),
+    );
+    let build = farm.submit(source.path(), &arguments);
+    testkit::wait::until_true("the batch is in progress", || {
+        let status = farm.status(&build);
+        status["batch"]["current_phase"] == "IN_PROGRESS"
+    });
+    assert!(farm.client(&["stop", &build]).status().unwrap().success());
+    let stopped = batch_phases(&farm.wait_for_end(&build));
+    assert_eq!(stopped[2..], ["IN_PROGRESS STOPPED", "STOPPED STOPPED"]);
+
+    let plain = "version: 0.2\nphases:\n  build:\n    commands: ['true']\n";
+    project::write_buildspec(source.path(), plain);
+    assert_eq!(farm.build(source.path(), &["--project", "sample"]).code, 0);
+    assert!(farm.status("sample#4")["batch"].is_null());
+}
+
+#[test]
+fn reports_are_merged_unless_the_project_says_otherwise() {
+    let (farm, source) = of_project(&[], PUBLISHES);
+    let arguments = ["--project", "sample", "--batch"];
+    let built = farm.build(source.path(), &arguments);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let merged = farm.json(&["reports", "sample#1"]);
+    assert_eq!(merged.len(), 1, "{merged:#?}");
+    assert!(merged[0]["unit"].is_null());
+    let update = [
+        "project",
+        "update",
+        "sample",
+        "--batch-reports",
+        "individual",
+    ];
+    assert!(farm.client(&update).status().unwrap().success());
+    assert_eq!(farm.build(source.path(), &arguments).code, 0);
+    let each = farm.json(&["reports", "sample#2"]);
+    let units: Vec<_> = each.iter().map(|report| report["unit"].as_str()).collect();
+    assert_eq!(units, [Some("one"), Some("two")]);
+    let before = farm.json(&["reports", "sample#1"]);
+    assert_eq!(before.len(), 1, "it was built before");
+}
+
+#[test]
+fn artifacts_are_combined_if_the_project_says_so() {
+    let (farm, source) = of_project(&["--batch-combine-artifacts", "yes"], PUBLISHES);
+    let fetched = tempfile::tempdir().unwrap();
+    let to = fetched.path().join("all");
+    let arguments = [
+        "--project",
+        "sample",
+        "--batch",
+        "--artifacts",
+        to.to_str().unwrap(),
+    ];
+    let built = farm.build(source.path(), &arguments);
+    assert_eq!(built.code, 0, "{}\n{}", built.stdout, built.stderr);
+    let listed = farm.json(&["artifacts", "sample#1"]);
+    assert_eq!(listed.len(), 1, "{listed:#?}");
+    assert_eq!(
+        (&listed[0]["unit"], &listed[0]["name"], &listed[0]["files"]),
+        (&Value::Null, &"sample".into(), &2.into())
+    );
+    for task in ["one", "two"] {
+        let found = std::fs::read_to_string(to.join(task).join("out")).unwrap();
+        assert_eq!(found.trim(), task);
+        assert!(listed[0]["trees"][task].is_string());
+    }
+    let update = [
+        "project",
+        "update",
+        "sample",
+        "--batch-combine-artifacts",
+        "no",
+    ];
+    assert!(farm.client(&update).status().unwrap().success());
+    let arguments = ["--project", "sample", "--batch"];
+    assert_eq!(farm.build(source.path(), &arguments).code, 0);
+    assert_eq!(farm.json(&["artifacts", "sample#2"]).len(), 2);
+    let update = [
+        "project",
+        "update",
+        "sample",
+        "--batch-combine-artifacts",
+        "yes",
+    ];
+    assert!(farm.client(&update).status().unwrap().success());
+    let fails = PUBLISHES.replace(
+        "commands:",
+        "commands:\n      - test one = $CODEBUILD_BATCH_BUILD_IDENTIFIER",
+    );
+    project::write_buildspec(source.path(), &fails);
+    assert_eq!(farm.build(source.path(), &arguments).code, 1);
+    // What of it there is is not the whole.
+    let listed = farm.json(&["artifacts", "sample#3"]);
+    assert_eq!(listed.len(), 1, "{listed:#?}");
+    assert_eq!(listed[0]["unit"], "one");
+}

@@ -1,4 +1,6 @@
-//! Sources that the farm fetches with git.
+//! Sources that the farm fetches.
+
+mod archives;
 
 use std::{path::Path, process::Command};
 

@@ -2,6 +2,7 @@
 //!
 //! [`run()`] keeps one session with the coordinator over however many connections it takes.
 
+pub mod archive;
 mod attempt;
 mod begin;
 mod cache_link;

@@ -46,8 +46,10 @@ pub struct Options {
     pub environment: BTreeMap<String, String>,
     /// The names under which `program` is a command that builds find on their `PATH`.
     pub commands: Vec<String>,
-    /// The protocols over which it fetches sources, as addresses name them.
+    /// The protocols over which it fetches sources with git, as addresses name them.
     pub git_protocols: Vec<String>,
+    /// The protocols over which it fetches sources that are archives.
+    pub archive_protocols: Vec<String>,
     /// The socket of this machine's docker.
     pub docker_socket: PathBuf,
     /// The projects whose builds may use it, as `TEAM/PROJECT`. They are root on this machine then.

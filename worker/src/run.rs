@@ -140,6 +140,7 @@ pub async fn run(options: Options, credentials: Credentials, stop: Stop) -> Resu
         hidden,
         docker: docker(&options),
         git_protocols: options.git_protocols.clone(),
+        archive_protocols: options.archive_protocols.clone(),
         places: Places::default(),
         units: Units::default(),
         layers,

@@ -33,8 +33,10 @@ pub(crate) struct Site {
     pub(crate) hidden: Vec<PathBuf>,
     /// Who may use docker.
     pub(crate) docker: Docker,
-    /// The protocols over which sources may be fetched.
+    /// The protocols over which sources may be fetched with git.
     pub(crate) git_protocols: Vec<String>,
+    /// The protocols over which archives may be fetched.
+    pub(crate) archive_protocols: Vec<String>,
     /// Where units stand at level `host`.
     pub(crate) places: Places,
     /// Which of them are about to go.

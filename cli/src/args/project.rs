@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
-use protocol::name::ProjectName;
+use protocol::{name::ProjectName, project::BatchReports};
 
 use super::{FarmArgs, ReadArgs, key_value, variable};
 
@@ -64,10 +64,14 @@ pub(crate) struct SaveProjectArgs {
     /// The repository of its source, which the farm fetches.
     #[arg(long, value_name = "URL", conflicts_with = "upload")]
     pub(crate) git: Option<String>,
+    /// The archive that is its source, which the farm fetches: .zip, .tar, .tar.gz, .tgz or .tar.zst.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["git", "upload"])]
+    pub(crate) source_archive: Option<String>,
     /// Its source is uploaded by whoever starts a build.
     #[arg(long)]
     pub(crate) upload: bool,
-    /// Which branch, tag or commit is built; empty: the repository's head.
+    /// Which branch, tag or commit is built, or which SHA-256 an archive has to have; empty: the repository's head,
+    /// and any archive.
     #[arg(long, value_name = "VERSION")]
     pub(crate) source_version: Option<String>,
     /// How many commits of history are fetched; 0: all.
@@ -157,6 +161,15 @@ pub(crate) struct SaveProjectArgs {
     /// A compute type that tasks of a batch may ask for; may be given several times, and empty allows all.
     #[arg(long = "batch-compute-type", value_name = "TYPE")]
     pub(crate) batch_compute_types: Vec<String>,
+    /// How many minutes a batch may take with all of its builds, 5 to 2160; 0: 480.
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_timeout: Option<u32>,
+    /// Whether the artifacts of a batch become one, with a directory for each task.
+    #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
+    pub(crate) batch_combine_artifacts: Option<bool>,
+    /// Whether reports of a batch that have one group are told as one, or those of each build by themselves.
+    #[arg(long, value_name = "merged|individual", value_parser = batch_reports)]
+    pub(crate) batch_reports: Option<BatchReports>,
     /// Whether there is a badge.
     #[arg(long, value_name = "yes|no", value_parser = yes_or_no)]
     pub(crate) badge: Option<bool>,
@@ -177,6 +190,12 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 fn pair_yes_or_no(text: &str) -> Result<(String, bool), String> {
     let (identifier, value) = key_value(text)?;
     Ok((identifier, yes_or_no(&value)?))
+}
+
+fn batch_reports(text: &str) -> Result<BatchReports, String> {
+    let both = [BatchReports::Merged, BatchReports::Individual];
+    let meant = both.into_iter().find(|mode| mode.as_str() == text);
+    meant.ok_or_else(|| format!("`{text}` is neither merged nor individual"))
 }
 
 /// Takes `ID=VALUE`, where the value may be empty.

@@ -1,6 +1,6 @@
 //! `grange artifacts`: what a build published, and fetching it.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use cache::{
@@ -8,7 +8,11 @@ use cache::{
     materialize::{Materialize, Owner, materialize_into, remove_partials},
     progress::Progress,
 };
-use protocol::job::Artifact;
+use protocol::{
+    job::Artifact,
+    message::client::BuildDetail,
+    timeline::{BatchPhase, batch_timeline},
+};
 
 use crate::{
     args::ArtifactsArgs,
@@ -26,8 +30,43 @@ pub(crate) struct Published {
     pub(crate) unit: Option<String>,
     /// The identifier of a secondary artifact; `None`: it is none.
     pub(crate) identifier: Option<String>,
-    /// The artifact.
-    pub(crate) artifact: Artifact,
+    /// What it is called.
+    pub(crate) name: String,
+    /// What is in it.
+    pub(crate) content: Content,
+}
+
+/// What is in an artifact.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// What one unit has published.
+    One(Box<Artifact>),
+    /// What the tasks of a batch have published, by task: each has a directory of its name in it.
+    Combined(BTreeMap<String, Artifact>),
+}
+
+impl Published {
+    fn parts(&self) -> impl Iterator<Item = (Option<&String>, &Artifact)> {
+        let (one, parts) = match &self.content {
+            Content::One(artifact) => (Some(&**artifact), None),
+            Content::Combined(parts) => (None, Some(parts)),
+        };
+        let parts = parts.into_iter().flatten();
+        let parts = parts.map(|(unit, artifact)| (Some(unit), artifact));
+        one.into_iter()
+            .map(|artifact| (None, artifact))
+            .chain(parts)
+    }
+
+    /// How many files there are.
+    pub(crate) fn files(&self) -> u64 {
+        self.parts().map(|(_, artifact)| artifact.files).sum()
+    }
+
+    /// How many bytes they have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.parts().map(|(_, artifact)| artifact.bytes).sum()
+    }
 }
 
 /// Lists or fetches the artifacts of a build.
@@ -86,14 +125,15 @@ pub(crate) async fn fetch(
         return Ok(());
     }
     let (client, _) = farm.cache().await?;
-    for Published {
-        unit,
-        identifier,
-        artifact,
-    } in &artifacts
-    {
-        let names = unit.iter().chain(identifier);
-        let target = names.fold(directory.to_owned(), |target, name| target.join(name));
+    let parts = artifacts.iter().flat_map(|of| {
+        let own = of.unit.iter().chain(&of.identifier);
+        let own = own.fold(directory.to_owned(), |target, name| target.join(name));
+        of.parts().map(move |(unit, artifact)| {
+            let target = unit.map_or_else(|| own.clone(), |unit| own.join(unit));
+            (target, artifact)
+        })
+    });
+    for (target, artifact) in parts {
         fs::create_dir_all(&target)
             .with_context(|| format!("failed to make the directory `{}`", target.display()))
             .map_err(CommandError::usage)?;
@@ -129,35 +169,64 @@ async fn tidy(directory: &Path) {
     }
 }
 
-/// The artifacts of a build: of each unit the first, then the secondary ones.
+/// The artifacts of a build: of each unit the first, then the secondary ones; but the first ones of a batch that are
+/// combined are one, in front of all.
 async fn list(farm: &Farm, build: &str) -> Result<Vec<Published>, CommandError> {
     let detail = read::detail(farm, build).await?;
-    let mut artifacts = Vec::new();
-    for unit in detail.units {
-        let name = &unit.identifier;
-        let first = unit.artifact.map(|artifact| (None, artifact));
-        let others = unit.secondary_artifacts.into_iter();
-        let others = others.map(|(identifier, artifact)| (Some(identifier), artifact));
-        artifacts.extend(
-            first
-                .into_iter()
-                .chain(others)
-                .map(|(identifier, artifact)| Published {
-                    unit: name.clone(),
-                    identifier,
-                    artifact,
-                }),
-        );
-    }
-    // Identifiers become names of directories.
-    let mut names = artifacts
-        .iter()
-        .flat_map(|of| of.unit.iter().chain(&of.identifier));
-    let bad = names.find(|name| name.contains('/') || name.starts_with('.'));
-    match bad {
+    let artifacts = listed(detail);
+    match artifacts.iter().find_map(bad_name) {
         Some(name) => Err(CommandError::farm(anyhow!(
             "a batch task or an artifact is called {name:?}"
         ))),
         None => Ok(artifacts),
+    }
+}
+
+/// A name that cannot be one of a directory, which names of tasks and artifacts become.
+fn bad_name(of: &Published) -> Option<String> {
+    let parts = of.parts().filter_map(|(unit, _)| unit);
+    let mut names = of.unit.iter().chain(&of.identifier).chain(parts);
+    let is_bad = |name: &&String| name.contains('/') || name.starts_with('.');
+    names.find(is_bad).cloned()
+}
+
+fn listed(detail: BuildDetail) -> Vec<Published> {
+    let phases = batch_timeline(&detail);
+    let combines = phases
+        .iter()
+        .any(|entry| entry.phase == BatchPhase::CombineArtifacts);
+    let mut combined = BTreeMap::new();
+    let mut artifacts = Vec::new();
+    for unit in detail.units {
+        let name = unit.identifier;
+        match (unit.artifact, &name) {
+            (Some(artifact), Some(task)) if combines => {
+                combined.insert(task.clone(), artifact);
+            }
+            (Some(artifact), _) => artifacts.push(published(&name, None, artifact)),
+            (None, _) => {}
+        }
+        for (identifier, artifact) in unit.secondary_artifacts {
+            artifacts.push(published(&name, Some(identifier), artifact));
+        }
+    }
+    if !combined.is_empty() {
+        let combined = Published {
+            unit: None,
+            identifier: None,
+            name: detail.summary.project.to_string(),
+            content: Content::Combined(combined),
+        };
+        artifacts.insert(0, combined);
+    }
+    artifacts
+}
+
+fn published(unit: &Option<String>, identifier: Option<String>, artifact: Artifact) -> Published {
+    Published {
+        unit: unit.clone(),
+        identifier,
+        name: artifact.name.clone(),
+        content: Content::One(Box::new(artifact)),
     }
 }

@@ -1,17 +1,18 @@
 //! `grange project …`: what builds of a repository have in common is said once.
 
+mod change;
+
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use protocol::{
     build::Status,
-    environment::BuildEnvironment,
-    git::{GitSource, origin},
     message::client::{ClientReply, ClientRequest, ProjectDetail},
     name::ProjectName,
-    project::{CacheKind, Project, ProjectArtifacts, ProjectSource},
+    project::Project,
 };
 
+use self::change::changed;
 use crate::{
     args::{FarmArgs, OneProjectArgs, ProjectCommand, SaveProjectArgs},
     command::{
@@ -202,184 +203,13 @@ fn parse_toml(text: &str, name: &ProjectName) -> Result<Project, anyhow::Error> 
     Ok(table.try_into()?)
 }
 
-/// The project with what was typed.
-fn changed(mut project: Project, args: &SaveProjectArgs) -> Result<Project, CommandError> {
-    if let Some(description) = &args.description {
-        project.description.clone_from(description);
-    }
-    change_sources(&mut project, args)?;
-    if let Some(buildspec) = &args.buildspec {
-        project.buildspec = Some(buildspec.clone()).filter(|text| !text.is_empty());
-    }
-    for name in &args.unset {
-        project.env.remove(name);
-    }
-    let of_types: [(_, fn(&mut Project) -> &mut _); 3] = [
-        (&args.variables, |of| &mut of.env.variables),
-        (&args.parameter_store, |of| &mut of.env.parameter_store),
-        (&args.secrets_manager, |of| &mut of.env.secrets_manager),
-    ];
-    for (typed, variables) in of_types {
-        for (name, value) in typed {
-            project.env.remove(name);
-            variables(&mut project).insert(name.clone(), value.clone());
-        }
-    }
-    change_environment(&mut project.environment, args);
-    change_artifacts(&mut project.artifacts, args);
-    if let Some(cache) = args.cache {
-        project.cache.kind = if cache {
-            CacheKind::Farm
-        } else {
-            CacheKind::None
-        };
-    }
-    if let Some(namespace) = &args.cache_namespace {
-        project.cache.namespace = if namespace.is_empty() {
-            None
-        } else {
-            Some(namespace.parse().map_err(CommandError::usage)?)
-        };
-    }
-    let set = |place: &mut Option<u32>, typed: Option<u32>| {
-        if let Some(number) = typed {
-            *place = Some(number).filter(|number| *number != 0);
-        }
-    };
-    set(&mut project.build_minutes, args.build_minutes);
-    set(&mut project.queue_minutes, args.queue_minutes);
-    set(
-        &mut project.concurrent_builds_max,
-        args.concurrent_builds_max,
-    );
-    set(&mut project.batch.builds_max, args.batch_builds_max);
-    if !args.batch_compute_types.is_empty() {
-        let types = args
-            .batch_compute_types
-            .iter()
-            .filter(|kind| !kind.is_empty());
-        project.batch.compute_types = types.cloned().collect();
-    }
-    if let Some(badge) = args.badge {
-        project.badge = badge;
-    }
-    project.check().map_err(CommandError::usage)?;
-    Ok(project)
-}
-
-fn change_artifacts(artifacts: &mut ProjectArtifacts, args: &SaveProjectArgs) {
-    if let Some(name) = &args.artifact_name {
-        artifacts.name = Some(name.clone()).filter(|name| !name.is_empty());
-    }
-    artifacts.override_name = args
-        .override_artifact_name
-        .unwrap_or(artifacts.override_name);
-    if !args.secondary_artifacts.is_empty() {
-        let all = args.secondary_artifacts.iter();
-        artifacts.secondary = all.filter(|of| !of.is_empty()).cloned().collect();
-    }
-}
-
-fn change_environment(environment: &mut BuildEnvironment, args: &SaveProjectArgs) {
-    let set = |place: &mut Option<String>, typed: &Option<String>| {
-        if let Some(text) = typed {
-            *place = Some(text.clone()).filter(|text| !text.is_empty());
-        }
-    };
-    set(&mut environment.image, &args.environment_image);
-    set(&mut environment.system, &args.environment_type);
-    set(&mut environment.compute_type, &args.compute_type);
-    set(&mut environment.fleet, &args.fleet);
-    environment.privileged_mode = args.privileged.unwrap_or(environment.privileged_mode);
-}
-
-fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), CommandError> {
-    if args.upload {
-        project.source = ProjectSource::Upload;
-    }
-    match (&args.git, &mut project.source) {
-        (Some(url), ProjectSource::Git(git)) => {
-            if origin(&git.url) != origin(url) {
-                // Who is trusted there is not trusted here.
-                git.insecure_ssl = false;
-                if let Some(credential) = git
-                    .credential
-                    .as_ref()
-                    .filter(|_| args.git_credential.is_none())
-                {
-                    let error =
-                        anyhow!("the credential `{credential}` lets git in at another address");
-                    return Err(CommandError::usage(error).hint(
-                        "say `--git-credential NAME` for the new one, or an empty name for none",
-                    ));
-                }
-            }
-            git.url.clone_from(url);
-        }
-        (Some(url), source @ ProjectSource::Upload) => {
-            *source = ProjectSource::Git(GitSource::head_of(url.clone()));
-        }
-        (None, _) => {}
-    }
-    if let ProjectSource::Git(git) = &mut project.source {
-        if let Some(version) = &args.source_version {
-            git.version = Some(version.clone()).filter(|version| !version.is_empty());
-        }
-        git.depth = args.depth.or(git.depth).filter(|depth| *depth != 0);
-        git.submodules = args.submodules.unwrap_or(git.submodules);
-        git.insecure_ssl = args.insecure_ssl.unwrap_or(git.insecure_ssl);
-        if let Some(credential) = &args.git_credential {
-            git.credential = Some(credential.clone()).filter(|name| !name.is_empty());
-        }
-    } else if names_repository(args) {
-        let error = anyhow!("the source of project `{}` is uploaded", project.name);
-        return Err(CommandError::usage(error).hint("`--git URL` names a repository"));
-    }
-    for (identifier, url) in &args.secondary {
-        if url.is_empty() {
-            project.secondary_sources.remove(identifier);
-        } else {
-            let git = GitSource::head_of(url.clone());
-            project.secondary_sources.insert(identifier.clone(), git);
-        }
-    }
-    for (identifier, version) in &args.secondary_versions {
-        let git = secondary(project, identifier)?;
-        git.version = Some(version.clone()).filter(|version| !version.is_empty());
-    }
-    for (identifier, credential) in &args.secondary_credentials {
-        let git = secondary(project, identifier)?;
-        git.credential = Some(credential.clone()).filter(|name| !name.is_empty());
-    }
-    for (identifier, is_insecure) in &args.secondary_insecure_ssl {
-        secondary(project, identifier)?.insecure_ssl = *is_insecure;
-    }
-    Ok(())
-}
-
-/// Whether something was typed that only a repository has.
-fn names_repository(args: &SaveProjectArgs) -> bool {
-    args.source_version.is_some()
-        || args.depth.is_some()
-        || args.submodules.is_some()
-        || args.insecure_ssl.is_some()
-        || args.git_credential.is_some()
-}
-
-fn secondary<'a>(
-    project: &'a mut Project,
-    identifier: &str,
-) -> Result<&'a mut GitSource, CommandError> {
-    let known = project.secondary_sources.get_mut(identifier);
-    known.ok_or_else(|| {
-        let error = anyhow!("there is no secondary source `{identifier}`");
-        CommandError::usage(error).hint("`--secondary ID=URL` adds one")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use protocol::{
+        archive::ArchiveSource,
+        project::{CacheKind, ProjectSource},
+    };
 
     use super::*;
     use crate::args::{Cli, Command};
@@ -429,6 +259,24 @@ mod tests {
         assert!(changed(shop(), &typed("--git-credential x")).is_err());
         let over_http = "--git http://example.org/a --git-credential x";
         assert!(changed(shop(), &typed(over_http)).is_err());
+    }
+
+    #[test]
+    fn an_archive_takes_the_place_of_a_repository_and_has_a_digest() {
+        let git = changed(shop(), &typed("--git https://example.org/a")).unwrap();
+        let sum = "0f".repeat(32);
+        let words = format!("--source-archive https://example.org/a.zip --source-version {sum}");
+        let made = changed(git, &typed(&words)).unwrap();
+        let expected = ArchiveSource {
+            url: "https://example.org/a.zip".to_owned(),
+            sha256: Some(sum),
+        };
+        assert_eq!(made.source, ProjectSource::Archive(expected));
+        assert!(changed(made.clone(), &typed("--depth 1")).is_err());
+        assert!(changed(made.clone(), &typed("--source-version main")).is_err());
+        let git = changed(made, &typed("--git https://example.org/a")).unwrap();
+        assert!(matches!(git.source, ProjectSource::Git(_)));
+        assert!(changed(shop(), &typed("--source-archive s3://b/a.zip")).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use cache::{client::CacheClient, download::fetch_blob};
 use protocol::{
     build::BuildId,
     message::client::{BuildDetail, BuildSummary, ClientReply, ClientRequest, UnitDetail},
+    project::BatchReports,
     report_group::ReportRef,
 };
 use report::{Comparison, PUBLISHED_BYTES_MAX, Published, ReportStatus, compare};
@@ -32,6 +33,8 @@ const SHARD: &str = "-BuildFanoutShard";
 pub(crate) struct Shown {
     /// Whose it is.
     pub(crate) build: BuildId,
+    /// The task of a batch that it is of, where the builds of a batch have their own; `None`: the whole build.
+    pub(crate) unit: Option<String>,
     /// What it says; of a batch, what all units say together.
     pub(crate) published: Published,
     /// Against which build, as `project#number`, and what changed; `None`: there is none before.
@@ -61,14 +64,17 @@ pub(crate) async fn run(args: &OneBuildArgs, context: &Context) -> Result<(), Co
                 }
                 None => None,
             };
-            for published in all(&client, &detail).await? {
+            for Told { unit, published } in all(&client, &detail).await? {
                 let since = former.as_ref().and_then(|(name, former)| {
-                    let same = former.iter().find(|other| other.group == published.group)?;
+                    let is_same =
+                        |told: &&Told| told.unit == unit && told.published.group == published.group;
+                    let same = &former.iter().find(is_same)?.published;
                     Some((name.clone(), compare(&same.report, &published.report)?))
                 });
                 let build = detail.summary.build;
                 let shown = Shown {
                     build,
+                    unit,
                     published,
                     since,
                 };
@@ -103,14 +109,38 @@ async fn build_before(
     Ok(None)
 }
 
-/// The reports of a build, those of its units by group.
-async fn all(client: &CacheClient, detail: &BuildDetail) -> Result<Vec<Published>, CommandError> {
-    let mut all: Vec<Published> = Vec::new();
+/// A report, and whose it is.
+struct Told {
+    /// As of [`Shown`].
+    unit: Option<String>,
+    published: Published,
+}
+
+/// The reports of a build: those of its units by group, or one by one where its project wants that.
+async fn all(client: &CacheClient, detail: &BuildDetail) -> Result<Vec<Told>, CommandError> {
+    let mut told = Vec::new();
+    let mode = detail.batch.as_ref().map(|batch| batch.reports);
+    if mode == Some(BatchReports::Individual) {
+        for unit in &detail.units {
+            for report in &unit.reports {
+                let published = fetch(client, report).await?;
+                let unit = unit.identifier.clone();
+                told.push(Told { unit, published });
+            }
+        }
+        return Ok(told);
+    }
+    let mut all = Vec::new();
     for unit in &detail.units {
         all_of_unit(client, unit, &mut all).await?;
     }
     note_missing(detail, &mut all);
-    Ok(all)
+    let whole = |published| Told {
+        unit: None,
+        published,
+    };
+    told.extend(all.into_iter().map(whole));
+    Ok(told)
 }
 
 /// A report that some shards have and others lack is incomplete.

@@ -34,7 +34,7 @@ pub(crate) fn named(args: &BuildArgs) -> &str {
 
 /// Whether the farm fetches the source: nobody has named a directory, and the project has a repository.
 pub(crate) fn is_fetched(args: &BuildArgs, project: Option<&Project>) -> bool {
-    let has_repository = project.is_some_and(|of| matches!(of.source, ProjectSource::Git(_)));
+    let has_repository = project.is_some_and(|of| of.source != ProjectSource::Upload);
     args.directory.is_none() && (has_repository || args.source_version.is_some())
 }
 

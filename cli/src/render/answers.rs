@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use protocol::{
-    job::CacheUseKind,
+    job::{Artifact, CacheUseKind},
     message::client::{BuildDetail, BuildSummary, UnitDetail, WorkerSummary},
-    timeline::{Entry, timeline},
+    timeline::{BatchPhase, Entry, batch_timeline, timeline},
 };
 use serde_json::json;
 
@@ -15,7 +15,10 @@ use super::{
     table::{self, Table},
     text::{at, bytes, span},
 };
-use crate::{command::Published, error::CommandError};
+use crate::{
+    command::{Content, Published},
+    error::CommandError,
+};
 
 /// `grange builds`.
 pub(crate) fn builds(builds: &[BuildSummary], json: bool) -> Result<(), CommandError> {
@@ -56,6 +59,7 @@ pub(crate) fn status(detail: &BuildDetail, json: bool) -> Result<(), CommandErro
         at(summary.submitted),
         summary.initiator,
     );
+    text += &batch_phases(&batch_timeline(detail));
     for unit in &detail.units {
         text += &status_of_unit(summary, unit);
     }
@@ -73,7 +77,26 @@ fn status_json(detail: &BuildDetail) -> Result<(), CommandError> {
         whole["units"][at]["current_phase"] = json!(current);
         whole["units"][at]["timeline"] = json!(entries);
     }
+    if detail.batch.is_some() {
+        let entries = batch_timeline(detail);
+        whole["batch"]["current_phase"] = json!(entries.last().map(|entry| entry.phase));
+        whole["batch"]["timeline"] = json!(entries);
+    }
     json_line(&whole)
+}
+
+/// The phases of a batch, as a table; empty: it is none.
+fn batch_phases(entries: &[Entry<BatchPhase>]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["BATCH PHASE", "STATUS", "TOOK", ""]);
+    for entry in entries {
+        let row = row_of(entry, entry.phase.as_str());
+        let [phase, status, took, _, _, context] = row;
+        table.row([phase, status, took, context]);
+    }
+    table.text()
 }
 
 fn status_of_unit(build: &BuildSummary, unit: &UnitDetail) -> String {
@@ -131,7 +154,7 @@ fn phases(build: &BuildSummary, unit: &UnitDetail) -> String {
         .partition(|entry| Some(entry.phase) < first_job);
     before
         .into_iter()
-        .for_each(|entry| table.row(row_of(entry)));
+        .for_each(|entry| table.row(row_of(entry, entry.phase.as_str())));
     for phase in &unit.phases {
         let took = phase
             .started
@@ -154,19 +177,21 @@ fn phases(build: &BuildSummary, unit: &UnitDetail) -> String {
             phase.waits.clone().or(context).unwrap_or_default(),
         ]);
     }
-    after.into_iter().for_each(|entry| table.row(row_of(entry)));
+    after
+        .into_iter()
+        .for_each(|entry| table.row(row_of(entry, entry.phase.as_str())));
     table.text()
 }
 
 /// A phase that is no job.
-fn row_of(entry: &Entry) -> [String; 6] {
+fn row_of<P>(entry: &Entry<P>, phase: &str) -> [String; 6] {
     let status = entry
         .status
         .map(|status| table::styled(status.as_str(), status_style(status)));
     let took = entry.ended.map(|end| span(end.since(entry.started)));
     let context = entry.contexts.iter().map(|context| context.message.clone());
     [
-        entry.phase.to_string(),
+        phase.to_owned(),
         status.unwrap_or_default(),
         took.unwrap_or_default(),
         String::new(),
@@ -190,23 +215,31 @@ const fn cache_use(what: CacheUseKind) -> &'static str {
 pub(crate) fn artifacts(artifacts: &[Published], json: bool) -> Result<(), CommandError> {
     if json {
         return artifacts.iter().try_for_each(|of| {
-            let artifact = &of.artifact;
-            let tree = artifact.tree.tree.digest.to_string();
-            json_line(&json!({
-                "unit": of.unit, "identifier": of.identifier, "name": artifact.name, "tree": tree,
-                "files": artifact.files, "bytes": artifact.bytes,
-            }))
+            let tree = |artifact: &Artifact| artifact.tree.tree.digest.to_string();
+            let mut shown = json!({
+                "unit": of.unit, "identifier": of.identifier, "name": of.name,
+                "files": of.files(), "bytes": of.bytes(),
+            });
+            match &of.content {
+                Content::One(artifact) => shown["tree"] = json!(tree(artifact)),
+                Content::Combined(parts) => {
+                    let trees = parts
+                        .iter()
+                        .map(|(unit, of)| (unit.clone(), json!(tree(of))));
+                    shown["trees"] = trees.collect();
+                }
+            }
+            json_line(&shown)
         });
     }
     let mut table = Table::new(["NAME", "UNIT", "SECONDARY", "FILES", "SIZE"]);
     for of in artifacts {
-        let artifact = &of.artifact;
         table.row([
-            artifact.name.clone(),
+            of.name.clone(),
             of.unit.clone().unwrap_or_default(),
             of.identifier.clone().unwrap_or_default(),
-            artifact.files.to_string(),
-            bytes(artifact.bytes),
+            of.files().to_string(),
+            bytes(of.bytes()),
         ]);
     }
     out::print(&table.text())

@@ -4,7 +4,7 @@ use protocol::{
     build::{Outcome, Status},
     git::GitSource,
     message::client::{ProjectDetail, ProjectSummary},
-    project::{CacheKind, ProjectArtifacts, ProjectSource},
+    project::{BatchConfig, BatchReports, CacheKind, ProjectArtifacts, ProjectSource},
 };
 use serde_json::json;
 
@@ -56,13 +56,7 @@ fn rows(detail: &ProjectDetail) -> Vec<(&'static str, String)> {
     if !project.description.is_empty() {
         row("description", project.description.clone());
     }
-    row(
-        "source",
-        match &project.source {
-            ProjectSource::Upload => "uploaded".to_owned(),
-            ProjectSource::Git(git) => repository(git),
-        },
-    );
+    row("source", place_of(&project.source));
     for (identifier, git) in &project.secondary_sources {
         row(
             "secondary source",
@@ -103,20 +97,47 @@ fn rows(detail: &ProjectDetail) -> Vec<(&'static str, String)> {
         ("queue minutes", project.queue_minutes),
         ("builds at once", project.concurrent_builds_max),
         ("builds in a batch", project.batch.builds_max),
+        ("batch minutes", project.batch.minutes),
     ];
     for (name, limit) in limits {
         if let Some(limit) = limit {
             row(name, limit.to_string());
         }
     }
-    if !project.batch.compute_types.is_empty() {
-        let types: Vec<_> = project.batch.compute_types.iter().cloned().collect();
-        row("compute types", types.join(", "));
-    }
+    rows.extend(batch_rows(&project.batch));
+    let mut row = |name, value: String| rows.push((name, value));
     row("badge", if project.badge { "yes" } else { "no" }.to_owned());
     row("builds", detail.builds.to_string());
     row("saved", text::at(detail.saved));
     rows
+}
+
+/// What there is to say of what becomes of batches.
+fn batch_rows(batch: &BatchConfig) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if batch.combine_artifacts {
+        rows.push(("batch artifacts", "combined".to_owned()));
+    }
+    if batch.reports != BatchReports::default() {
+        rows.push(("batch reports", batch.reports.as_str().to_owned()));
+    }
+    if !batch.compute_types.is_empty() {
+        let types: Vec<_> = batch.compute_types.iter().cloned().collect();
+        rows.push(("compute types", types.join(", ")));
+    }
+    rows
+}
+
+/// Where a source is.
+fn place_of(source: &ProjectSource) -> String {
+    match source {
+        ProjectSource::Upload => "uploaded".to_owned(),
+        ProjectSource::Git(git) => repository(git),
+        ProjectSource::Archive(archive) => match &archive.sha256 {
+            Some(sum) => format!("{} with SHA-256 {sum}", archive.url),
+            None => archive.url.clone(),
+        },
+    }
 }
 
 fn artifacts(of: &ProjectArtifacts) -> String {

@@ -30,6 +30,7 @@ pub(crate) fn report(shown: &Shown, json: bool) -> Result<(), CommandError> {
             "arn": arn::of_report(&published.group, shown.build),
             "group_arn": arn::of_report_group(&published.group),
             "report": published,
+            "unit": shown.unit,
             "before": since.map(|(build, _)| build), "changes": since.map(|(_, changes)| changes),
         }));
     }
@@ -38,8 +39,10 @@ pub(crate) fn report(shown: &Shown, json: bool) -> Result<(), CommandError> {
         false => AnsiColor::Green,
     };
     let style = Style::new().fg_color(Some(color.into())).bold();
+    let unit = shown.unit.iter().map(|unit| format!("{unit}: "));
     let mut text = format!(
-        "{style}{}{style:#} ({}) {}\n",
+        "{}{style}{}{style:#} ({}) {}\n",
+        unit.collect::<String>(),
         plain(&published.group),
         published.format,
         published.report.summary()

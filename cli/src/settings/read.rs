@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use protocol::archive::PROTOCOLS;
+
 use super::File;
 
 /// The longest time that can be set, in days: ten years, on which no sum of times overflows.
@@ -70,11 +72,23 @@ impl File {
 
     /// Checks what types do not.
     fn check(&self) -> Result<(), String> {
+        let mut protocols = self.worker.archive_protocols.iter();
+        if let Some(other) = protocols.find(|named| !PROTOCOLS.contains(&named.as_str())) {
+            return Err(format!(
+                "`archive_protocols` has `{other}`; there are {}",
+                PROTOCOLS.join(", ")
+            ));
+        }
         let coordinator = &self.coordinator;
         let times = [
             (
                 "build_minutes_max",
                 coordinator.build_minutes_max,
+                MINUTES_MAX,
+            ),
+            (
+                "batch_minutes_max",
+                coordinator.batch_minutes_max,
                 MINUTES_MAX,
             ),
             (

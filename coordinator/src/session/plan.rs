@@ -259,13 +259,20 @@ fn check_restrictions(spec: &BuildSpec, recipe: &Recipe) -> Result<(), PlanningE
     }
     let tasks = batch.tasks.expanded();
     let asked = |task: &BatchTask| {
-        let kind = task.environment.compute_type.clone()?;
-        (!allowed.contains(&kind)).then(|| (task.identifier.clone(), kind))
+        let BatchTask { environment, .. } = task;
+        let kind = environment.compute_type.as_ref();
+        let kind = kind.filter(|kind| !allowed.contains(*kind));
+        // A fleet has machines of its own size.
+        let fleet = environment.fleet.as_ref();
+        let asks = kind
+            .map(|kind| format!("compute type `{kind}`"))
+            .or_else(|| fleet.map(|fleet| format!("fleet `{fleet}`")));
+        asks.map(|asks| (task.identifier.clone(), asks))
     };
     match tasks.iter().find_map(asked) {
         None => Ok(()),
-        Some((task, kind)) => Err(PlanningError::Buildspec(format!(
-            "batch task `{task}` asks for compute type `{kind}`, and the project allows {}",
+        Some((task, asks)) => Err(PlanningError::Buildspec(format!(
+            "batch task `{task}` asks for {asks}, and the project allows {}",
             allowed.iter().cloned().collect::<Vec<_>>().join(", ")
         ))),
     }
@@ -401,6 +408,12 @@ mod tests {
         let small = "BUILD_GENERAL1_SMALL".to_owned();
         recipe.restrictions.compute_types.insert(small);
         assert!(check(&recipe).unwrap_err().contains("task `b` asks for"));
+        let spec = parsed(
+            &text.replace("compute-type: BUILD_GENERAL1_LARGE", "fleet: big"),
+            &recipe,
+        );
+        let refused = check_restrictions(&spec.unwrap(), &recipe).unwrap_err();
+        assert!(refused.to_string().contains("fleet `big`"), "{refused}");
         recipe.batch = false;
         assert_eq!(check(&recipe), Ok(()));
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use buildspec::{SecretName, SecretStore};
 use protocol::{
+    archive::ArchiveSource,
     build::Phase,
     git::{GitCredential, GitSource, credential_variable},
     graph::{Edge, JobGraph, JobNode, OutcomeSet, UnitNode},
@@ -35,17 +36,23 @@ pub(super) fn recipe(build: &SubmitBuild, project: &Project) -> Result<Recipe, R
         batch: build.batch,
         no_cache: build.no_cache || project.cache.kind == CacheKind::None,
         restrictions: project.batch.clone(),
-        git_credentials: credentials(project)?,
+        git_credentials: logins(credentials(project)?),
         environment: project.environment.clone(),
         artifacts: project.artifacts.clone(),
     })
+}
+
+/// Those that are names and passwords: keys are of no use to git inside a build.
+fn logins(credentials: Vec<GitCredential>) -> Vec<GitCredential> {
+    let all = credentials.into_iter();
+    all.filter(|of| of.url.starts_with("https://")).collect()
 }
 
 /// The credentials of a project's repositories.
 pub(super) fn credentials(project: &Project) -> Result<Vec<GitCredential>, Refusal> {
     let primary = match &project.source {
         ProjectSource::Git(git) => Some((None, git)),
-        ProjectSource::Upload => None,
+        ProjectSource::Upload | ProjectSource::Archive(_) => None,
     };
     let secondary = project.secondary_sources.iter();
     let secondary = secondary.map(|(identifier, git)| (Some(identifier.as_str()), git));
@@ -101,14 +108,33 @@ pub(super) fn to_fetch(
         let own = credential_variable(None);
         return Ok((!secondary.is_empty()).then(|| FetchSources {
             primary: None,
+            archive: None,
             secondary,
             credentials: secrets.filter(|secret| secret.variable != own).collect(),
         }));
     }
+    if let ProjectSource::Archive(archive) = &project.source {
+        let named = build.source_version.as_ref();
+        let sha256 = named
+            .filter(|named| !named.is_empty())
+            .or(archive.sha256.as_ref());
+        let archive = ArchiveSource {
+            sha256: sha256.cloned(),
+            ..archive.clone()
+        };
+        let checked = archive.check();
+        checked.map_err(|error| refusal::invalid(error.to_string()))?;
+        return Ok(Some(FetchSources {
+            primary: None,
+            archive: Some(archive),
+            secondary,
+            credentials: secrets.collect(),
+        }));
+    }
     let ProjectSource::Git(git) = &project.source else {
         return Err(refusal::invalid(format!(
-            "project `{}` has no repository that the farm could fetch: name a directory, or give it one with \
-             `grange project update --git URL`",
+            "project `{}` has no repository or archive that the farm could fetch: name a directory, or give it \
+             one with `grange project update --git URL` or `--source-archive URL`",
             project.name
         )));
     };
@@ -121,6 +147,7 @@ pub(super) fn to_fetch(
         .map_err(|error| refusal::invalid(error.to_string()))?;
     Ok(Some(FetchSources {
         primary: Some(git),
+        archive: None,
         secondary,
         credentials: secrets.collect(),
     }))
@@ -130,7 +157,12 @@ pub(super) fn to_fetch(
 pub(super) fn origins(fetch: &FetchSources) -> (Option<Origin>, BTreeMap<String, Origin>) {
     let secondary = fetch.secondary.iter();
     let secondary = secondary.map(|(name, git)| (name.clone(), Origin::of(git.clone())));
-    (fetch.primary.clone().map(Origin::of), secondary.collect())
+    let archive = fetch.archive.as_ref().map(|archive| GitSource {
+        version: archive.sha256.clone(),
+        ..GitSource::head_of(archive.url.clone())
+    });
+    let primary = fetch.primary.clone().or(archive);
+    (primary.map(Origin::of), secondary.collect())
 }
 
 /// The jobs of a build that is not planned: all phases, of which only the first does something.

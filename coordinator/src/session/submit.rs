@@ -62,6 +62,7 @@ pub(crate) async fn submit(
     let recipe = recipe(build, &project)?;
     let mut terms = terms(&project);
     terms.debug = build.debug;
+    terms.batch = build.batch.then(|| project.batch.clone());
     let namespace = Namespace::from(identity.team.clone());
     let held = |tree: &TreeRef| HeldSource {
         namespace: namespace.clone(),

@@ -34,7 +34,7 @@ use transport::{Client, Connection, Credentials, JoinToken};
 
 use crate::{
     Options, Ready, RunError,
-    options::{BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES},
+    options::{BATCH_TIME_LIMIT, BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES},
 };
 
 /// A buildspec whose phases all do something, as far as anybody here knows.
@@ -236,6 +236,7 @@ async fn start_coordinator(directory: PathBuf) -> (Running<RunError>, Ready) {
         metrics_listen: Some("127.0.0.1:0".parse().unwrap()),
         team: "main".parse().unwrap(),
         build_time_limit: BUILD_TIME_LIMIT,
+        batch_time_limit: BATCH_TIME_LIMIT,
         queue_time_limit: QUEUE_TIME_LIMIT,
         retention: RETENTION,
         retention_bytes: RETENTION_BYTES,

@@ -11,7 +11,7 @@ use crate::{
     job::{Artifact, CacheUse, JobId},
     message::work::RestoreProgress,
     name::{Namespace, ProjectName, Team, WorkerName},
-    project::Project,
+    project::{BatchConfig, Project},
     report_group::ReportRef,
     secret::{SecretId, SecretSummary, SecretValue},
     time::WallTime,
@@ -316,6 +316,8 @@ pub struct BuildDetail {
     pub summary: BuildSummary,
     /// The commit that its source is of.
     pub source_version: Option<String>,
+    /// What holds for it as a batch; `None`: it is none.
+    pub batch: Option<BatchConfig>,
     /// Its units, in the order of the buildspec.
     pub units: Vec<UnitDetail>,
 }
@@ -327,6 +329,8 @@ pub struct UnitDetail {
     pub identifier: Option<String>,
     /// How it stands.
     pub status: Status,
+    /// Whether the build goes on, and may succeed, though this one fails.
+    pub ignore_failure: bool,
     /// Its phases, in order.
     pub phases: Vec<PhaseDetail>,
     /// What it published.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Project, ProjectArtifacts, ProjectEnvironment, ProjectSource};
 use crate::{
+    archive::ArchiveSourceError,
     environment::{BuildEnvironment, VALUE_BYTES_MAX},
     git::GitSourceError,
     graph::TASKS_MAX,
@@ -51,6 +52,9 @@ pub enum ProjectError {
     /// A repository cannot be fetched as it is named.
     #[error(transparent)]
     Git(#[from] GitSourceError),
+    /// An archive cannot be fetched as it is named.
+    #[error(transparent)]
+    Archive(#[from] ArchiveSourceError),
     /// There are too many secondary sources.
     #[error("{count} secondary sources, at most {SECONDARY_SOURCES_MAX} are allowed")]
     SecondarySources {
@@ -169,6 +173,11 @@ impl Project {
             BUILD_MINUTES,
         )?;
         range(
+            "the limit of a batch, in minutes,",
+            self.batch.minutes,
+            BUILD_MINUTES,
+        )?;
+        range(
             "the limit of the queue, in minutes,",
             self.queue_minutes,
             QUEUE_MINUTES,
@@ -187,6 +196,9 @@ impl Project {
     }
 
     fn check_sources(&self) -> Result<(), ProjectError> {
+        if let ProjectSource::Archive(archive) = &self.source {
+            archive.check()?;
+        }
         if let ProjectSource::Git(git) = &self.source {
             git.check()?;
         }

@@ -1,7 +1,7 @@
 //! The phases of a unit as they are told, from what the farm has of them.
 
 use super::*;
-use crate::build::BuildId;
+use crate::{build::BuildId, message::client::BuildDetail, project::BatchConfig};
 
 fn build(ended: Option<u64>) -> BuildSummary {
     BuildSummary {
@@ -49,6 +49,7 @@ fn unit(status: Status, phases: &[(Status, Option<u64>, Option<u64>)]) -> UnitDe
     UnitDetail {
         identifier: None,
         status,
+        ignore_failure: false,
         phases: names.into_iter().zip(phases).map(phase).collect(),
         artifact: None,
         secondary_artifacts: Default::default(),
@@ -217,4 +218,104 @@ fn the_current_phase_is_the_last_entry() {
     ];
     let running = unit(Status::InProgress, &phases);
     assert_eq!(current(running), Some(Phase::DownloadSource));
+}
+
+/// The phases of a batch that has these units, each with how it stands.
+fn of_batch(
+    status: Status,
+    ended: Option<u64>,
+    units: Vec<UnitDetail>,
+) -> Vec<(&'static str, u64)> {
+    let detail = BuildDetail {
+        summary: BuildSummary {
+            status,
+            ..build(ended)
+        },
+        source_version: None,
+        batch: Some(BatchConfig::default()),
+        units,
+    };
+    let entries = batch_timeline(&detail);
+    let shown = entries.iter();
+    shown
+        .map(|entry| (entry.phase.as_str(), entry.started.0))
+        .collect()
+}
+
+#[test]
+fn a_batch_whose_source_is_fetched_reads_its_section_until_it_is_planned() {
+    let mut fetching = unit(
+        Status::InProgress,
+        &[(Status::InProgress, Some(2_000), None)],
+    );
+    fetching.phases[0].fetches = 1;
+    let unplanned = of_batch(Status::InProgress, None, vec![fetching.clone()]);
+    assert_eq!(
+        unplanned,
+        [("SUBMITTED", 1_000), ("DOWNLOAD_BATCHSPEC", 1_000)]
+    );
+    let failed = of_batch(
+        Status::Ended(Outcome::Failed),
+        Some(3_000),
+        vec![fetching.clone()],
+    );
+    assert_eq!(failed.last(), Some(&("FAILED", 3_000)));
+    assert!(!failed.iter().any(|(phase, _)| *phase == "IN_PROGRESS"));
+    fetching.identifier = Some("a".to_owned());
+    let mut other = unit(
+        Status::InProgress,
+        &[(Status::InProgress, Some(5_000), None)],
+    );
+    other.identifier = Some("b".to_owned());
+    let planned = of_batch(Status::InProgress, None, vec![fetching, other]);
+    assert_eq!(planned.last(), Some(&("IN_PROGRESS", 5_000)));
+}
+
+#[test]
+fn what_is_no_batch_has_no_phases_of_one_and_combines_only_what_is_there() {
+    let mut of = unit(GOOD, &[(GOOD, Some(2_000), Some(3_000))]);
+    of.identifier = Some("a".to_owned());
+    let good = of_batch(GOOD, Some(4_000), vec![of]);
+    let phases: Vec<_> = good.into_iter().map(|(phase, _)| phase).collect();
+    assert_eq!(
+        phases,
+        [
+            "SUBMITTED",
+            "DOWNLOAD_BATCHSPEC",
+            "IN_PROGRESS",
+            "SUCCEEDED"
+        ]
+    );
+    let plain = BuildDetail {
+        summary: build(None),
+        source_version: None,
+        batch: None,
+        units: Vec::new(),
+    };
+    assert_eq!(batch_timeline(&plain), []);
+}
+
+#[test]
+fn a_batch_says_why_it_failed_and_not_what_it_may_fail_in() {
+    let failed = |identifier: &str, message: &str| {
+        let mut of = unit(FAILED, &[(FAILED, Some(2_000), Some(3_000))]);
+        of.identifier = Some(identifier.to_owned());
+        of.phases[0].context.as_mut().unwrap().message = message.to_owned();
+        of
+    };
+    let mut forgiven = failed("a", "it may fail");
+    forgiven.ignore_failure = true;
+    let mut stopped = failed("b", "it was stopped because of the others");
+    stopped.phases[0].status = Status::Ended(Outcome::Stopped);
+    let detail = BuildDetail {
+        summary: BuildSummary {
+            status: FAILED,
+            ..build(Some(4_000))
+        },
+        source_version: None,
+        batch: Some(BatchConfig::default()),
+        units: vec![forgiven, stopped, failed("c", "it counts")],
+    };
+    let entries = batch_timeline(&detail);
+    assert_eq!(entries[2].contexts[0].message, "it counts");
 }

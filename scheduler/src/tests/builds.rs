@@ -1,6 +1,17 @@
 //! Builds: what runs after what, what is skipped, how builds end.
 
-use crate::tests::check;
+use std::time::Duration;
+
+use protocol::{access::SignedGrant, project::BatchConfig};
+
+use crate::{
+    Event, assignment,
+    tests::{
+        check,
+        sample::submission,
+        script::{Farm, farm, moment},
+    },
+};
 
 #[test]
 fn phases_run_one_after_another_and_the_build_ends_with_the_last() {
@@ -309,4 +320,56 @@ fn a_build_of_which_nothing_ran_after_all_waits_in_the_queue_again() {
         60m b1 TIMED_OUT
         ",
     );
+}
+
+#[test]
+fn a_batch_has_its_own_time_limit() {
+    let ended = |batch: Option<BatchConfig>, minutes: u64| {
+        let mut farm = farm("0s join w1");
+        let mut submission = submission("b1", &["a:install,build"]);
+        let build = submission.build;
+        submission.terms.batch = batch;
+        farm.apply(moment(Duration::ZERO), Event::Submit(Box::new(submission)));
+        for line in ["1s ok w1 0", "1s leave w1", "2s join w1 leaving"] {
+            farm.play(line);
+        }
+        farm.apply(moment(Duration::from_secs(60 * minutes)), Event::Tick);
+        farm.scheduler.state().ledger.builds[&build].stop.is_some()
+    };
+    let of = |minutes| {
+        Some(BatchConfig {
+            minutes,
+            ..BatchConfig::default()
+        })
+    };
+    assert!(!ended(of(Some(10)), 9) && ended(of(Some(10)), 10));
+    assert!(ended(None, 60), "a build has an hour");
+    assert!(!ended(of(None), 479) && ended(of(None), 480));
+    assert!(
+        ended(of(Some(2_000)), 480),
+        "the farm's owner allows no more"
+    );
+}
+
+#[test]
+fn each_build_of_a_batch_has_the_limit_of_any_build() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut farm = farm("0s join w1");
+    let mut submission = submission("b1", &["a:install,build"]);
+    submission.terms.batch = Some(BatchConfig::default());
+    farm.apply(moment(Duration::ZERO), Event::Submit(Box::new(submission)));
+    let left = |farm: &Farm, after: Duration| {
+        let lease = *farm.scheduler.state().ledger.leases.keys().next().unwrap();
+        let now = moment(after).wall;
+        let blank = SignedGrant {
+            grant: Vec::new(),
+            signature: Vec::new(),
+        };
+        let draft = assignment(farm.scheduler.state(), lease, now).unwrap();
+        draft.signed(blank).time_left
+    };
+    assert_eq!(left(&farm, Duration::ZERO), minutes(60));
+    farm.play("10s ok w1 0");
+    let later = Duration::from_secs(10);
+    assert_eq!(left(&farm, later), minutes(60) - later);
 }

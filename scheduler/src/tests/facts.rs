@@ -8,7 +8,7 @@ use protocol::{
     git::GitSource,
     job::JobId,
     lease::LeaseId,
-    project::{CacheKind, Project, ProjectSource},
+    project::{BatchConfig, CacheKind, Project, ProjectSource},
     time::WallTime,
     worker::{Incarnation, Isolation},
 };
@@ -278,8 +278,15 @@ fn the_json_of_projects_never_changes() {
             project: Box::new(project),
             at: AT,
         },
-        r#"{"ProjectSaved":{"team":"red","project":{"name":"shop","description":"","source":{"git":{"url":"https://example.org/a","version":"main","depth":1,"submodules":true,"credential":"github:token","insecure_ssl":true}},"secondary_sources":{},"buildspec":null,"env":{"variables":{"A":"1"},"parameter_store":{},"secrets_manager":{}},"environment":{"compute_type":null,"fleet":null,"image":null,"type":null,"privileged_mode":false},"artifacts":{"name":null,"override_name":true,"secondary":[]},"cache":{"type":"NO_CACHE","namespace":null},"build_minutes":5,"queue_minutes":null,"concurrent_builds_max":null,"batch":{"builds_max":null,"compute_types":[]},"badge":true},"at":1700000000000}}"#,
+        r#"{"ProjectSaved":{"team":"red","project":{"name":"shop","description":"","source":{"git":{"url":"https://example.org/a","version":"main","depth":1,"submodules":true,"credential":"github:token","insecure_ssl":true}},"secondary_sources":{},"buildspec":null,"env":{"variables":{"A":"1"},"parameter_store":{},"secrets_manager":{}},"environment":{"compute_type":null,"fleet":null,"image":null,"type":null,"privileged_mode":false},"artifacts":{"name":null,"override_name":true,"secondary":[]},"cache":{"type":"NO_CACHE","namespace":null},"build_minutes":5,"queue_minutes":null,"concurrent_builds_max":null,"batch":{"builds_max":null,"compute_types":[],"minutes":null,"combine_artifacts":false,"reports":"merged"},"badge":true},"at":1700000000000}}"#,
     );
+    // What was written before batches had more than restrictions.
+    let older = r#"{"ProjectSaved":{"team":"red","project":{"name":"shop","batch":{"builds_max":null,"compute_types":[]}},"at":1700000000000}}"#;
+    let read: Fact = serde_json::from_str(older).unwrap();
+    let Fact::ProjectSaved { project, .. } = read else {
+        panic!("it is another fact");
+    };
+    assert_eq!(project.batch, BatchConfig::default());
     // All of a project but its name may be left out.
     let bare = r#"{"ProjectSaved":{"team":"red","project":{"name":"shop"},"at":1700000000000}}"#;
     let read: Fact = serde_json::from_str(bare).unwrap();
@@ -335,8 +342,14 @@ fn the_json_of_terms_never_changes_and_none_are_not_written_down() {
     };
     let json = serde_json::to_string(&fact).unwrap();
     assert_eq!(serde_json::from_str::<Fact>(&json).unwrap(), fact);
-    let terms = r#","terms":{"queue":null,"run":{"secs":300,"nanos":0},"concurrent_max":null,"cache_generation":0,"cache_shared":["all",1],"origin":{"git":{"url":"https://example.org/a","version":null,"depth":null,"submodules":false,"credential":null,"insecure_ssl":false},"commit":"c0ffee","tree":null},"secondary":{},"recipe":{"buildspec":null,"buildspec_path":"","variables":{},"env":{"variables":{},"parameter_store":{},"secrets_manager":{}},"batch":false,"no_cache":false,"restrictions":{"builds_max":null,"compute_types":[]},"git_credentials":[],"environment":{"compute_type":null,"fleet":null,"image":null,"type":null,"privileged_mode":false},"artifacts":{"name":null,"override_name":true,"secondary":[]}}}},"log_bytes":7,"at":1700000000000}}"#;
+    let terms = r#","terms":{"queue":null,"run":{"secs":300,"nanos":0},"concurrent_max":null,"cache_generation":0,"cache_shared":["all",1],"origin":{"git":{"url":"https://example.org/a","version":null,"depth":null,"submodules":false,"credential":null,"insecure_ssl":false},"commit":"c0ffee","tree":null},"secondary":{},"recipe":{"buildspec":null,"buildspec_path":"","variables":{},"env":{"variables":{},"parameter_store":{},"secrets_manager":{}},"batch":false,"no_cache":false,"restrictions":{"builds_max":null,"compute_types":[],"minutes":null,"combine_artifacts":false,"reports":"merged"},"git_credentials":[],"environment":{"compute_type":null,"fleet":null,"image":null,"type":null,"privileged_mode":false},"artifacts":{"name":null,"override_name":true,"secondary":[]}}}},"log_bytes":7,"at":1700000000000}}"#;
     assert!(json.ends_with(terms), "{json}");
+    // Batches had less of their own before.
+    let older = json.replace(
+        r#","minutes":null,"combine_artifacts":false,"reports":"merged""#,
+        "",
+    );
+    assert_eq!(serde_json::from_str::<Fact>(&older).unwrap(), fact);
     let head = r#"{"SourcesFetched":{"lease":5,"job":{"build":"1b4e28ba-2fa1-41d2-883f-0016d3cca427","index":3},"worker":"w1","submission":{"#;
     assert!(json.starts_with(head), "{json}");
 }

@@ -4,14 +4,19 @@
 //! git runs in a sandbox of its own, so that it and all that it starts ends with the attempt, finds nothing
 //! of the worker, and leaves nothing behind but what is captured.
 
-use std::{collections::BTreeMap, path::PathBuf};
+mod archives;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use cache::{
     capture::{Dialect, capture},
     selection::Selection,
 };
 use protocol::{
-    git::GitSource,
+    git::{GitSource, is_commit},
     job::{FetchSources, FetchedSource, FetchedSources, Shell, ShellState},
     message::cache::keys,
     snapshot::Snapshot,
@@ -48,10 +53,16 @@ pub(super) async fn run(
             return Ok(PhaseEnd::new(Verdict::client_error(why)));
         }
     };
-    open(work, ground, &access).await?;
+    let program = open(work, ground, &access).await?;
     let mut fetched = FetchedSources::default();
     if let Some(git) = &wanted.primary {
         match fetch(work, (ground, &access), (None, git)).await? {
+            Ok(source) => fetched.primary = Some(source),
+            Err(why) => return Ok(PhaseEnd::new(Verdict::client_error(why))),
+        }
+    }
+    if let Some(archive) = &wanted.archive {
+        match archives::fetch(work, (ground, &program), archive).await? {
             Ok(source) => fetched.primary = Some(source),
             Err(why) => return Ok(PhaseEnd::new(Verdict::client_error(why))),
         }
@@ -94,11 +105,13 @@ fn refused(work: &Work<'_>, wanted: &FetchSources) -> Option<String> {
             )
         })
     };
-    all.into_iter().find_map(mistake)
+    let archive = wanted.archive.as_ref();
+    let of_archive = archive.and_then(|archive| archives::refused(work.site, archive));
+    all.into_iter().find_map(mistake).or(of_archive)
 }
 
-/// Starts the sandbox that git runs in.
-async fn open(work: &mut Work<'_>, ground: &Ground, access: &Access) -> Result<(), Fault> {
+/// Starts the sandbox that sources are fetched in; gives where this program is in it.
+async fn open(work: &mut Work<'_>, ground: &Ground, access: &Access) -> Result<PathBuf, Fault> {
     if let Ground::Host { unit, .. } = ground {
         make_unit(work, unit).await?;
     }
@@ -121,7 +134,9 @@ async fn open(work: &mut Work<'_>, ground: &Ground, access: &Access) -> Result<(
     if work.secrets.is_some() {
         spec.wipe = ground.written(work.directory);
     }
-    work.scene.start(spec, Vec::new(), work.log).await
+    let program = spec.helpers_directory().join("grange");
+    work.scene.start(spec, Vec::new(), work.log).await?;
+    Ok(program)
 }
 
 /// Fetches one source; or says why it cannot be had.
@@ -151,12 +166,7 @@ async fn fetch(
         .map(|version| format!(" at {version}"))
         .unwrap_or_default();
     work.say(&format!("Fetching {}{shown}", git.url)).await?;
-    let made = format!("mkdir -p -- '{}'", base.display());
-    let made = work.scene.run(&made, work.log).await?;
-    if made.code != 0 {
-        let reason = format!("`mkdir` ended with status {}", made.code);
-        return Err(Fault::new("make room for the source", reason));
-    }
+    make_room(work, &base).await?;
     let meaning = git::meaning(version);
     let mut reference = None;
     if !meaning.references.is_empty() {
@@ -195,16 +205,31 @@ async fn fetch(
         }));
     }
     let commit = expanded(work, &places.commit()).await?;
+    if !is_commit(&commit) {
+        let reason = format!("it says that `{commit}` is checked out");
+        return Err(Fault::new("read what git has fetched", reason));
+    }
     work.say(&format!("Fetched commit {commit}")).await?;
     let tree = capture_tree(work, ground, &tree).await?;
     Ok(Ok(FetchedSource { tree, commit }))
+}
+
+/// Makes the directory in which sources are fetched.
+async fn make_room(work: &mut Work<'_>, base: &Path) -> Result<(), Fault> {
+    let made = format!("mkdir -p -- '{}'", base.display());
+    let made = work.scene.run(&made, work.log).await?;
+    if made.code != 0 {
+        let reason = format!("`mkdir` ended with status {}", made.code);
+        return Err(Fault::new("make room for the source", reason));
+    }
+    Ok(())
 }
 
 /// Stores what was checked out.
 async fn capture_tree(
     work: &Work<'_>,
     ground: &Ground,
-    tree: &std::path::Path,
+    tree: &Path,
 ) -> Result<protocol::blob::TreeRef, Fault> {
     let root = root_of(work, ground)?;
     let below = tree.strip_prefix(ground.root()).unwrap_or(tree);
@@ -216,7 +241,7 @@ async fn capture_tree(
 }
 
 /// What git has printed. A server can have it print what it was let in with; that is not told on.
-async fn said(work: &mut Work<'_>, file: &std::path::Path) -> Result<String, Fault> {
+async fn said(work: &mut Work<'_>, file: &Path) -> Result<String, Fault> {
     let said = expanded(work, &git::content(file)).await?;
     if work.holds_secret(&said) {
         return Ok("what git says of it holds a secret".to_owned());

@@ -207,7 +207,8 @@ fn as_float(count: u64) -> f64 {
     crate::store::as_float(count)
 }
 
-fn run(name: &str, live_percent: u64, open: impl Fn(&Path) -> Box<dyn Disk>) {
+/// Writes and deletes; gives how many bytes the files took at most.
+fn run(name: &str, live_percent: u64, open: impl Fn(&Path) -> Box<dyn Disk>) -> u64 {
     let directory = tempfile::tempdir().unwrap();
     let mut disk = open(directory.path());
     let mut load = Load::new();
@@ -247,7 +248,6 @@ fn run(name: &str, live_percent: u64, open: impl Fn(&Path) -> Box<dyn Disk>) {
             most = most.max(used);
         }
     }
-    assert!(most <= BUDGET, "{name}: {most}");
     let seconds = clock.now().since(protocol::time::Time::ZERO).as_secs_f64();
     let written = written_bytes() - before;
     println!(
@@ -256,10 +256,11 @@ fn run(name: &str, live_percent: u64, open: impl Fn(&Path) -> Box<dyn Disk>) {
         as_float(written) / as_float(WRITTEN),
         most / MB,
     );
+    most
 }
 
 #[test]
-fn garbage_is_collected_or_dropped_within_the_budget() {
+fn garbage_of_blob_files_is_collected_within_the_budget() {
     let (rounds, lives, parts): (_, &[u64], &[u64]) = match IS_LARGE {
         true => (2, &[60, 65, 70], &[4, 8, 16]),
         false => (1, &[60], &[16]),
@@ -267,11 +268,13 @@ fn garbage_is_collected_or_dropped_within_the_budget() {
     for _ in 0..rounds {
         for &live in lives {
             for &parts in parts {
-                run(&format!("blob files, 1/{parts} at a time"), live, |path| {
+                let most = run(&format!("blob files, 1/{parts} at a time"), live, |path| {
                     let db = DB::open(&options(), path).unwrap();
                     Box::new(Collected { db, parts })
                 });
+                assert!(most <= BUDGET, "1/{parts} at a time: {most}");
             }
+            // What was not chosen: its files go a little later, and may be over.
             run("column families", live, |path| {
                 let first = ColumnFamilyDescriptor::new(Dropped::name(0), options());
                 let db = DB::open_cf_descriptors(&options(), path, [first]).unwrap();
