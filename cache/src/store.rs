@@ -15,6 +15,7 @@ mod gate;
 pub(crate) mod key;
 mod left;
 mod mend;
+mod processor;
 mod ranks;
 mod read;
 mod rebuild;
@@ -118,6 +119,7 @@ impl Store {
     ///
     /// If it is of a newer version, damaged, or open elsewhere.
     pub(crate) fn open(options: StoreOptions) -> Result<(Self, WriterThread), OpenStoreError> {
+        processor::check()?;
         version::check(&options.directory)?;
         let database = options.directory.join("store");
         let error = |source| OpenStoreError::Database {

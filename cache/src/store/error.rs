@@ -24,6 +24,12 @@ pub enum OpenStoreError {
         /// What this program writes.
         known: u32,
     },
+    /// The processor lacks what the database is compiled for: the cache has to be on another machine.
+    #[error("this processor has no {missing}; x86-64 processors have it since 2011")]
+    Processor {
+        /// The instructions.
+        missing: &'static str,
+    },
     /// The version file holds something else than a number: the directory is damaged, or no store.
     #[error("`{}` holds `{found}`, which is no version", path.display())]
     Version {
