@@ -22,7 +22,7 @@ use protocol::{
 use crate::{
     event::Submission,
     fetched::is_fetching,
-    state::{Build, Lease, State},
+    state::{Build, Job, Lease, State},
 };
 
 /// How much longer than a build's limit the grants of its leases are good: time to store the log and
@@ -98,9 +98,17 @@ fn unit_end(state: &State, build: &Build, job: JobId) -> Option<WallTime> {
     let limit = state.config.limits.run;
     let limit = terms.run.map_or(limit, |own| own.min(limit));
     let jobs = build.unit_of(job.index).jobs.iter();
-    let tries = jobs.filter_map(|&job| build.jobs[job as usize].tries.first());
-    let started = tries.map(|tried| tried.started).min();
-    started.map(|started| started + limit)
+    let started = jobs.filter_map(|&job| first_start(&build.jobs[job as usize]));
+    started.min().map(|started| started + limit)
+}
+
+/// When something of a job began first: neither the fetching of the sources for all units, nor a try that was given
+/// back before it began, of which it is taken that they were the first ones.
+fn first_start(job: &Job) -> Option<WallTime> {
+    let own = job.tries.get(job.fetches as usize..)?;
+    let last = own.len().checked_sub(1)?;
+    let began = usize::try_from(job.not_begun).unwrap_or(last).min(last);
+    own.get(began).map(|tried| tried.started)
 }
 
 /// What the attempt may do at the cache: read what belongs to its build, write what is its own. An

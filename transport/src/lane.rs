@@ -89,7 +89,10 @@ impl Lane {
                     let said = message.map_or(OnLane::Ended, OnLane::Passed);
                     sends = matches!(said, OnLane::Passed(_));
                     on_their_way += u32::from(sends);
-                    send.message(&said).await?;
+                    if let Err(error) = send.message(&said).await {
+                        ended = Err(error);
+                        break;
+                    }
                 }
             }
         }

@@ -73,8 +73,11 @@ pub(crate) enum Failure {
 /// What the status of [`download`] means, and what curl said.
 pub(crate) fn not_downloaded(status: i32, said: &str) -> Failure {
     match status {
-        // There is no curl, or nothing can be written, or there is no memory.
-        23 | 27 | 126 | 127 => Failure::Trouble(format!("curl ended with status {status}: {said}")),
+        // It cannot start, or not do what it is asked to, has no certificates, nothing can be written, or there is no
+        // memory.
+        1 | 2 | 4 | 23 | 27 | 77 | 126 | 127 | 134 | 137 | 139 => {
+            Failure::Trouble(format!("curl ended with status {status}: {said}"))
+        }
         // It says so itself, or is ended by `SIGXFSZ`.
         63 | 153 => Failure::Refused(format!("it has more than {ARCHIVE_BYTES_MAX} bytes")),
         status if said.is_empty() => Failure::Refused(format!("curl ended with status {status}")),
@@ -86,8 +89,9 @@ pub(crate) fn not_downloaded(status: i32, said: &str) -> Failure {
 pub(crate) fn not_unpacked(status: i32, said: &str) -> Failure {
     match u8::try_from(status) {
         Ok(REFUSED) => Failure::Refused(said.to_owned()),
-        // Ended where there is no more memory, by `SIGABRT`, `SIGSEGV` or `SIGKILL`.
-        Ok(134 | 137 | 139) => Failure::Refused(UnpackError::Memory.to_string()),
+        // Ended where it may take no more memory, by `SIGABRT` or `SIGSEGV`. `SIGKILL` comes from a machine that has
+        // none left.
+        Ok(134 | 139) => Failure::Refused(UnpackError::Memory.to_string()),
         _ => Failure::Trouble(format!("it ended with status {status}: {said}")),
     }
 }
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn what_the_machine_lacks_is_not_the_archives_doing() {
         let is_trouble = |failure: Failure| matches!(failure, Failure::Trouble(_));
-        for status in [23, 27, 126, 127] {
+        for status in [1, 2, 4, 23, 27, 77, 126, 127, 137] {
             assert!(is_trouble(not_downloaded(status, "x")), "{status}");
         }
         for status in [6, 22, 63, 153] {
@@ -173,6 +177,7 @@ mod tests {
         assert_eq!(why, "it has more than 2147483648 bytes");
         assert!(is_trouble(not_unpacked(TROUBLE.into(), "x")));
         assert!(is_trouble(not_unpacked(127, "x")));
+        assert!(is_trouble(not_unpacked(137, "")));
         assert!(!is_trouble(not_unpacked(REFUSED.into(), "x")));
         assert!(!is_trouble(not_unpacked(134, "")));
     }

@@ -161,7 +161,8 @@ pub(crate) struct SaveProjectArgs {
     /// A compute type that tasks of a batch may ask for; may be given several times, and empty allows all.
     #[arg(long = "batch-compute-type", value_name = "TYPE")]
     pub(crate) batch_compute_types: Vec<String>,
-    /// How many minutes a batch may take with all of its builds, 5 to 2160; 0: 480.
+    /// How many minutes a batch may take with all of its builds, 5 to 2160; 0: as many as the farm
+    /// allows.
     #[arg(long, value_name = "N")]
     pub(crate) batch_timeout: Option<u32>,
     /// Whether the artifacts of a batch become one, with a directory for each task.

@@ -277,6 +277,14 @@ mod tests {
         let git = changed(made, &typed("--git https://example.org/a")).unwrap();
         assert!(matches!(git.source, ProjectSource::Git(_)));
         assert!(changed(shop(), &typed("--source-archive s3://b/a.zip")).is_err());
+        let pinned = changed(shop(), &typed(&words)).unwrap();
+        let other = "--source-archive https://example.org/b.zip";
+        assert!(changed(pinned.clone(), &typed(other)).is_err());
+        let any = typed(&format!("{other} --source-version="));
+        let ProjectSource::Archive(archive) = changed(pinned, &any).unwrap().source else {
+            panic!("it is an archive");
+        };
+        assert_eq!(archive.sha256, None);
     }
 
     #[test]

@@ -351,6 +351,18 @@ fn a_batch_has_its_own_time_limit() {
     );
 }
 
+/// How long the attempt that is out may take still.
+fn left(farm: &Farm, after: Duration) -> Duration {
+    let lease = *farm.scheduler.state().ledger.leases.keys().next().unwrap();
+    let now = moment(after).wall;
+    let blank = SignedGrant {
+        grant: Vec::new(),
+        signature: Vec::new(),
+    };
+    let draft = assignment(farm.scheduler.state(), lease, now).unwrap();
+    draft.signed(blank).time_left
+}
+
 #[test]
 fn each_build_of_a_batch_has_the_limit_of_any_build() {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
@@ -358,18 +370,19 @@ fn each_build_of_a_batch_has_the_limit_of_any_build() {
     let mut submission = submission("b1", &["a:install,build"]);
     submission.terms.batch = Some(BatchConfig::default());
     farm.apply(moment(Duration::ZERO), Event::Submit(Box::new(submission)));
-    let left = |farm: &Farm, after: Duration| {
-        let lease = *farm.scheduler.state().ledger.leases.keys().next().unwrap();
-        let now = moment(after).wall;
-        let blank = SignedGrant {
-            grant: Vec::new(),
-            signature: Vec::new(),
-        };
-        let draft = assignment(farm.scheduler.state(), lease, now).unwrap();
-        draft.signed(blank).time_left
-    };
     assert_eq!(left(&farm, Duration::ZERO), minutes(60));
     farm.play("10s ok w1 0");
     let later = Duration::from_secs(10);
     assert_eq!(left(&farm, later), minutes(60) - later);
+}
+
+#[test]
+fn no_build_of_a_batch_is_charged_for_the_fetching_of_the_sources() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut farm = farm("0s join w1");
+    let mut submission = submission("b1", &["from=git", "download"]);
+    submission.terms.batch = Some(BatchConfig::default());
+    farm.apply(moment(Duration::ZERO), Event::Submit(Box::new(submission)));
+    farm.play("15s fetched w1 0 a:download,build b:download,build");
+    assert_eq!(left(&farm, Duration::from_secs(15)), minutes(60));
 }

@@ -26,7 +26,7 @@ fn eight_people_who_left_while_their_program_did_not_read_leave_room_for_eight_m
         let mut attach = attach(&farm, &build);
         let mut keys = attach.stdin.take().unwrap();
         // More than a terminal and all that is on the way to it hold.
-        let lines = format!("echo ready; sleep 1000\n{}", "x".repeat(4 << 20));
+        let lines = format!("echo ready; sleep 1000\n{}", "x\n".repeat(2 << 20));
         let typing = thread::spawn(move || {
             let _cut_off = keys.write_all(lines.as_bytes());
         });
@@ -75,6 +75,24 @@ fn a_terminal_follows_its_window_and_is_left_from_within_a_program_that_takes_ev
     terminal.type_in("\x03\r~.");
     let (code, screen) = terminal.finish();
     assert_eq!(code, Some(0), "{screen}");
+    go_on(&farm, &build);
+}
+
+#[test]
+fn a_terminal_is_left_though_its_program_does_not_read() {
+    let farm = Farm::start(FarmPlan::default());
+    let build = submit(&farm, PAUSES);
+    wait_for_pause(&farm, &build);
+    let mut terminal = Terminal::start(farm.client(&["attach", &build]), (24, 80));
+    terminal.type_in("echo ready-$((40 + 2)); sleep 1000\r");
+    terminal.wait_for("ready-42");
+    // More than all on the way hold.
+    for _ in 0..64 {
+        terminal.type_in(&"x\r".repeat(32 * 1024));
+    }
+    terminal.type_in("\r~.");
+    let (code, _) = terminal.finish();
+    assert_eq!(code, Some(0));
     go_on(&farm, &build);
 }
 

@@ -4,7 +4,7 @@
 //! are written down. git asks for it by a helper that counts for one address only, so that redirects and
 //! submodules that lead elsewhere get nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::{
     git::{GitSource, credential_variable, origin},
@@ -86,6 +86,11 @@ impl Access {
         let secondary = wanted.secondary.iter();
         let secondary = secondary.map(|(identifier, git)| (Some(identifier.as_str()), git));
         let mut all: Vec<_> = primary.chain(secondary).enumerate().collect();
+        let let_in: BTreeSet<&str> = all
+            .iter()
+            .filter(|(_, (identifier, _))| secrets.contains_key(&credential_variable(*identifier)))
+            .map(|(_, (_, git))| git.url.trim_end_matches('/'))
+            .collect();
         // One address can be the begin of another, and git takes the last setting that fits.
         all.sort_by_key(|(_, (_, git))| git.url.len());
         for (number, (identifier, git)) in all {
@@ -94,7 +99,7 @@ impl Access {
                 settings.push((checked, "false".to_owned()));
             }
             let Some(value) = secrets.get(&credential_variable(identifier)) else {
-                if !secrets.is_empty() {
+                if !let_in.is_empty() && !let_in.contains(git.url.trim_end_matches('/')) {
                     // Its address may be below another's.
                     settings.push((format!("credential.{}.helper", git.url), String::new()));
                 }
@@ -438,6 +443,8 @@ mod tests {
         for (name, url) in [
             ("lib", "https://example.org/team/a/deep"),
             ("open", "https://example.org/open"),
+            ("below", "https://example.org/team/a/open"),
+            ("branch", "https://example.org/team/a/"),
         ] {
             let git = GitSource::head_of(url.to_owned());
             wanted.secondary.insert(name.to_owned(), git);
@@ -453,6 +460,7 @@ mod tests {
                 ("https://example.org/team/a", "first"),
                 ("https://example.org/team/a/deep", "second"),
                 ("https://example.org/open", "nothing"),
+                ("https://example.org/team/a/open", "nothing"),
                 ("https://example.org/team", "nothing"),
             ],
         );

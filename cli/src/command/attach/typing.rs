@@ -27,8 +27,10 @@ use super::escape::{Escape, Typed};
 /// What a terminal sends when its person has no more to type: Ctrl-D.
 const END_OF_INPUT: u8 = 4;
 
-/// How many pieces of what was typed may wait: what somebody pastes, in pieces of a terminal.
-const KEYS_MAX: usize = 64;
+/// How much is read at once, in bytes: what a terminal has at most.
+const PIECE_BYTES: usize = 4096;
+/// How many pieces of what was typed may wait: some megabytes that somebody pastes.
+const KEYS_MAX: usize = 4096;
 
 /// How long nothing is shown until the end of input is said again: whatever has read the last one has gone on.
 const QUIET_TIME: Duration = Duration::from_secs(1);
@@ -89,9 +91,16 @@ async fn send_typed(
                 }
                 continue;
             }
-            keys = keys.recv(), if !is_over => {
-                is_over = keys.is_none();
-                keys.unwrap_or_else(|| vec![END_OF_INPUT])
+            typed = keys.recv(), if !is_over => {
+                is_over = typed.is_none();
+                let mut typed = typed.unwrap_or_else(|| vec![END_OF_INPUT]);
+                // A byte more than a piece may have been held back.
+                while typed.len() + PIECE_BYTES < TERMINAL_BYTES_MAX
+                    && let Ok(more) = keys.try_recv()
+                {
+                    typed.extend(more);
+                }
+                typed
             }
             // Another program than the shell may have taken the last one, and the shell waits for its own.
             _ = quiet.tick(), if is_over => {
@@ -105,17 +114,31 @@ async fn send_typed(
     }
 }
 
-/// Reads what is typed, until there is no more, or the person leaves. What nobody takes is dropped, as terminals do:
-/// the way out has to be seen.
+/// Reads what is typed, until there is no more, or the person leaves. What is over [`KEYS_MAX`] is dropped, up to the
+/// end of the line that it is in: the way out has to be seen.
 fn read_keys(typed: &mpsc::Sender<Vec<u8>>, leaves: oneshot::Sender<()>) {
     let mut escape = Escape::new();
-    read(|keys| match escape.push(keys) {
-        Typed::Leaves => ControlFlow::Break(()),
-        Typed::Sent(keys) if keys.is_empty() => ControlFlow::Continue(()),
-        Typed::Sent(keys) => match typed.try_send(keys) {
-            Ok(()) | Err(TrySendError::Full(_)) => ControlFlow::Continue(()),
+    let mut drops = false;
+    read(|keys| {
+        let Typed::Sent(mut keys) = escape.push(keys) else {
+            return ControlFlow::Break(());
+        };
+        if drops {
+            let line_end = keys.iter().position(|key| matches!(key, b'\r' | b'\n'));
+            keys.drain(..line_end.map_or(keys.len(), |at| at + 1));
+            drops = line_end.is_none();
+        }
+        if keys.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match typed.try_send(keys) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(TrySendError::Full(_)) => {
+                drops = true;
+                ControlFlow::Continue(())
+            }
             Err(TrySendError::Closed(_)) => ControlFlow::Break(()),
-        },
+        }
     });
     if escape.has_left() {
         // Who has left already does not want to know.
@@ -132,7 +155,7 @@ fn read_pipe(typed: &mpsc::Sender<Vec<u8>>, _leaves: oneshot::Sender<()>) {
 }
 
 fn read(mut take: impl FnMut(&[u8]) -> ControlFlow<()>) {
-    let mut buffer = vec![0; TERMINAL_BYTES_MAX];
+    let mut buffer = vec![0; PIECE_BYTES];
     loop {
         match stdin().read(&mut buffer) {
             Ok(length @ 1..) => {

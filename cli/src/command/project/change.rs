@@ -145,6 +145,15 @@ fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), C
         (None, _) => {}
     }
     if let Some(url) = &args.source_archive {
+        if let ProjectSource::Archive(before) = &project.source
+            && before.sha256.is_some()
+            && args.source_version.is_none()
+        {
+            let error = anyhow!("the SHA-256 of the project is that of another archive");
+            return Err(CommandError::usage(error).hint(
+                "say `--source-version SHA256` for the new one, or an empty one for any archive",
+            ));
+        }
         project.source = ProjectSource::Archive(ArchiveSource {
             url: url.clone(),
             sha256: None,
@@ -167,7 +176,8 @@ fn change_sources(project: &mut Project, args: &SaveProjectArgs) -> Result<(), C
         }
     } else if names_repository(args, &project.source) {
         let error = anyhow!("the source of project `{}` is no repository", project.name);
-        return Err(CommandError::usage(error).hint("`--git URL` names a repository"));
+        return Err(CommandError::usage(error)
+            .hint("`--git URL` names a repository; an archive has `--source-version` only"));
     }
     change_secondary_sources(project, args)
 }
