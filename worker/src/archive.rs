@@ -15,6 +15,7 @@ use std::{
 use protocol::{archive::ArchiveFormat, report::Chain};
 
 use self::unpack::{Limits, UnpackError, unpack};
+use crate::word;
 
 /// How many bytes an archive may have: 2 GiB, several times what repositories have.
 const ARCHIVE_BYTES_MAX: u64 = 2 << 30;
@@ -33,20 +34,20 @@ const TROUBLE: u8 = 74;
 /// Fetches what is at `url` into a file; complaints go to another. `protocols` are all that may be spoken, and a
 /// redirect leads to `https` only.
 pub(crate) fn download(url: &str, (to, complaint): (&Path, &Path), protocols: &[String]) -> String {
-    let (to, complaint) = (quoted_path(to), quoted_path(complaint));
+    let (to, complaint) = (word::of_path(to), word::of_path(complaint));
     format!(
         "ulimit -f {}; curl --disable --fail --silent --show-error --globoff --location \
          --max-redirs {REDIRECTS_MAX} --proto ={} --proto-redir =https --max-filesize {ARCHIVE_BYTES_MAX} \
          --connect-timeout 30 --speed-limit 1000 --speed-time 60 --output {to} -- {} 2>{complaint}",
         ARCHIVE_BYTES_MAX / BLOCK_BYTES,
         protocols.join(","),
-        quoted(url),
+        word::of_text(url),
     )
 }
 
 /// Writes the SHA-256 of a file into another.
 pub(crate) fn hash(file: &Path, (to, complaint): (&Path, &Path)) -> String {
-    let [file, to, complaint] = [file, to, complaint].map(quoted_path);
+    let [file, to, complaint] = [file, to, complaint].map(word::of_path);
     format!("sha256sum <{file} >{to} 2>{complaint}")
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn unpacking(
     (from, to): (&Path, &Path),
     (format, complaint): (ArchiveFormat, &Path),
 ) -> String {
-    let [program, from, to, complaint] = [program, from, to, complaint].map(quoted_path);
+    let [program, from, to, complaint] = [program, from, to, complaint].map(word::of_path);
     let format = format.as_str();
     format!("ulimit -v {MEMORY_KIB_MAX}; {program} unpack {format} {from} {to} 2>{complaint}",)
 }
@@ -125,15 +126,6 @@ pub fn unpack_main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         UnpackError::Disk { .. } => TROUBLE,
         _ => REFUSED,
     })
-}
-
-fn quoted_path(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
-}
-
-/// A text as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::Path;
 use protocol::git::{GitSource, is_commit};
 
 pub(crate) use self::access::{Access, Credential, read};
+use crate::word;
 
 /// How many bytes of git's complaints go into a message: the last lines say what is wrong.
 const COMPLAINT_BYTES_MAX: usize = 1024;
@@ -105,13 +106,13 @@ pub(crate) struct Places<'a> {
 impl Places<'_> {
     /// Asks which of the references there are; exits with 2 if there are none.
     pub(crate) fn list(&self, git: &GitSource, references: &[String]) -> String {
-        let references: Vec<String> = references.iter().map(|name| quoted(name)).collect();
+        let references: Vec<String> = references.iter().map(|name| word::of_text(name)).collect();
         format!(
             "git ls-remote --quiet --exit-code -- {} {} >{} 2>{}",
-            quoted(&git.url),
+            word::of_text(&git.url),
             references.join(" "),
-            path(self.listed),
-            path(self.complaint),
+            word::of_path(self.listed),
+            word::of_path(self.complaint),
         )
     }
 
@@ -121,7 +122,7 @@ impl Places<'_> {
         let depth = depth
             .map(|depth| format!("--depth={depth} --no-tags "))
             .unwrap_or_default();
-        let specification = quoted(&format!("+{reference}"));
+        let specification = word::of_text(&format!("+{reference}"));
         let fetch =
             format!("fetch --quiet --no-recurse-submodules {depth}-- origin {specification}");
         self.checked_out(git, &[fetch], commit.unwrap_or("FETCH_HEAD"))
@@ -135,13 +136,13 @@ impl Places<'_> {
             "cat-file -e {0}^{{commit}} 2>/dev/null || git -C {1} fetch --quiet --no-recurse-submodules -- \
              origin {0}",
             commit,
-            path(self.tree),
+            word::of_path(self.tree),
         );
         self.checked_out(git, &[all.to_owned(), by_name], commit)
     }
 
     fn checked_out(&self, git: &GitSource, fetches: &[String], what: &str) -> String {
-        let (tree, url) = (path(self.tree), quoted(&git.url));
+        let (tree, url) = (word::of_path(self.tree), word::of_text(&git.url));
         let mut steps = vec![
             format!("rm -rf -- {tree}"),
             format!("git init --quiet -- {tree}"),
@@ -164,27 +165,27 @@ impl Places<'_> {
                 "{without_key}git -C {tree} submodule --quiet update --init --recursive{depth}"
             ));
         }
-        let complaint = path(self.complaint);
+        let complaint = word::of_path(self.complaint);
         format!("{{ {}; }} >{complaint} 2>&1", steps.join(" && "))
     }
 
     /// The file of complaints as a word.
     pub(crate) fn complaint_word(&self) -> String {
-        path(self.complaint)
+        word::of_path(self.complaint)
     }
 
     /// A word that expands to the commit that is checked out.
     pub(crate) fn commit(&self) -> String {
         format!(
             "$(git -C {} rev-parse --verify HEAD 2>/dev/null)",
-            path(self.tree)
+            word::of_path(self.tree)
         )
     }
 }
 
 /// A word that expands to what is in a file, or to its end.
 pub(crate) fn content(file: &Path) -> String {
-    format!("$(tail -c 8192 {} 2>/dev/null)", path(file))
+    format!("$(tail -c 8192 {} 2>/dev/null)", word::of_path(file))
 }
 
 /// The environment of git: it asks nobody anything, reads no settings of the build's, and speaks only the
@@ -237,15 +238,6 @@ pub(crate) fn failed(identifier: Option<&str>, git: &GitSource, complaint: &str)
         which(identifier),
         lines.join("; ")
     )
-}
-
-fn path(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
-}
-
-/// A text as one word of a shell.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

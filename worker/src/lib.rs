@@ -38,6 +38,7 @@ mod source_times;
 mod spent;
 mod terminals;
 mod units;
+mod word;
 
 pub use directory::DirectoryError;
 pub use options::{Options, Stop};

@@ -19,16 +19,23 @@ fn sha256(file: &Path) -> String {
     text.split_whitespace().next().unwrap().to_owned()
 }
 
-#[test]
-fn an_archive_is_a_source_and_only_the_one_with_the_digest_is_built() {
+/// A farm whose workers may fetch archives from this machine's disk; `None`: nothing can.
+fn farm_of_archives() -> Option<Farm> {
     if Command::new("curl").arg("--version").output().is_err() {
         testkit::cannot("there is no curl here");
-        return;
+        return None;
     }
-    let farm = Farm::start(FarmPlan {
+    Some(Farm::start(FarmPlan {
         settings: "[worker]\narchive_protocols = ['file']\n".to_owned(),
         ..FarmPlan::default()
-    });
+    }))
+}
+
+#[test]
+fn an_archive_is_a_source_and_only_the_one_with_the_digest_is_built() {
+    let Some(farm) = farm_of_archives() else {
+        return;
+    };
     let (repository, _) = repository(&["first"]);
     let text = "version: 0.2\nphases:\n  build:\n    commands:\n      - cat word\n      - echo \
         ${CODEBUILD_RESOLVED_SOURCE_VERSION-none} ${CODEBUILD_SOURCE_VERSION-none}\n";
@@ -60,14 +67,9 @@ fn an_archive_is_a_source_and_only_the_one_with_the_digest_is_built() {
 
 #[test]
 fn an_archive_that_is_not_there_or_none_or_not_to_be_read_fails_download_source() {
-    if Command::new("curl").arg("--version").output().is_err() {
-        testkit::cannot("there is no curl here");
+    let Some(farm) = farm_of_archives() else {
         return;
-    }
-    let farm = Farm::start(FarmPlan {
-        settings: "[worker]\narchive_protocols = ['file']\n".to_owned(),
-        ..FarmPlan::default()
-    });
+    };
     let (repository, _) = repository(&["first"]);
     let broken = repository.path().join("broken.zip");
     std::fs::write(&broken, "no archive").unwrap();
