@@ -18,6 +18,9 @@ use self::rate::Rate;
 /// country has.
 const LONG_PATH: Duration = Duration::from_millis(5);
 
+/// How many datagrams it takes to say what a path is like: the first ones wait for the arithmetic of the handshake.
+const LOOKED_AT: u8 = 8;
+
 /// How a sender finds out how much it may send.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,24 +150,37 @@ impl ControllerFactory for ByPath {
         Box::new(Choosing {
             chosen: Arc::clone(&self.short).build(now, mtu),
             long: Some(Arc::clone(&self.long)),
+            looked_at: 0,
+            shortest: Duration::MAX,
             mtu,
         })
     }
 }
 
-/// A controller that is for short paths until the first round trip says what the path is.
+/// A controller that is for short paths until the first round trips say what the path is.
 struct Choosing {
     chosen: Box<dyn Controller>,
     /// What is taken on a long path; `None`: it is decided.
     long: Option<Arc<Rates>>,
+    /// How many round trips were looked at.
+    looked_at: u8,
+    /// The shortest of them.
+    shortest: Duration,
     mtu: u16,
 }
 
 impl Choosing {
-    /// Takes what the path wants that has this round trip.
-    fn choose(&mut self, now: Instant, round_trip: Duration) {
-        if let Some(long) = self.long.take()
-            && LONG_PATH <= round_trip
+    /// Takes what the path wants, when enough datagrams have arrived there to say what it is.
+    fn look(&mut self, now: Instant, sent: Instant) {
+        if self.long.is_none() {
+            return;
+        }
+        let round_trip = now.saturating_duration_since(sent);
+        self.shortest = self.shortest.min(round_trip);
+        self.looked_at += 1;
+        if self.looked_at == LOOKED_AT
+            && let Some(long) = self.long.take()
+            && LONG_PATH <= self.shortest
         {
             self.chosen = long.build(now, self.mtu);
         }
@@ -184,7 +200,7 @@ impl Controller for Choosing {
         app_limited: bool,
         rtt: &RttEstimator,
     ) {
-        self.choose(now, rtt.get());
+        self.look(now, sent);
         self.chosen.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -223,6 +239,8 @@ impl Controller for Choosing {
         Box::new(Self {
             chosen: self.chosen.clone_box(),
             long: self.long.clone(),
+            looked_at: self.looked_at,
+            shortest: self.shortest,
             mtu: self.mtu,
         })
     }
@@ -240,21 +258,30 @@ impl Controller for Choosing {
 mod tests {
     use super::*;
 
-    #[test]
+    /// Whether a path whose datagrams take so many milliseconds, one after another, is gone by the rate.
     #[expect(clippy::disallowed_methods, reason = "controllers want a time")]
-    fn the_first_round_trip_decides_once() {
-        let build = || Choosing {
-            chosen: Arc::new(CubicConfig::default()).build(Instant::now(), 1200),
+    fn goes_by_rate(trips: impl IntoIterator<Item = u64>) -> bool {
+        let start = Instant::now();
+        let mut choosing = Choosing {
+            chosen: Arc::new(CubicConfig::default()).build(start, 1200),
             long: Some(Arc::new(Rates { first_flight: 1 })),
+            looked_at: 0,
+            shortest: Duration::MAX,
             mtu: 1200,
         };
-        let goes_by_rate = |choosing: Choosing| choosing.chosen.into_any().is::<ByRate>();
-        let mut short = build();
-        short.choose(Instant::now(), Duration::from_millis(1));
-        short.choose(Instant::now(), Duration::from_millis(80));
-        assert!(!goes_by_rate(short));
-        let mut long = build();
-        long.choose(Instant::now(), Duration::from_millis(40));
-        assert!(goes_by_rate(long));
+        for trip in trips {
+            choosing.look(start + Duration::from_millis(trip), start);
+        }
+        choosing.chosen.into_any().is::<ByRate>()
+    }
+
+    #[test]
+    fn the_shortest_of_the_first_round_trips_decides_once() {
+        let late = [80; 7];
+        assert!(goes_by_rate([40; 8]));
+        assert!(goes_by_rate(late.into_iter().chain([6])));
+        assert!(!goes_by_rate(late.into_iter().chain([1])), "the handshake");
+        assert!(!goes_by_rate([1; 8].into_iter().chain([80; 100])));
+        assert!(!goes_by_rate(late), "nothing is decided yet");
     }
 }

@@ -154,6 +154,10 @@ impl Rate {
             let round = self.round;
             self.end_round(now, round);
             self.round = Round::new(Some(now), self.window);
+        } else if self.round.start.is_none() {
+            // It is asked for the first time while something is on its way already.
+            self.round = Round::new(Some(now), self.window);
+            self.round.had_nothing = true;
         }
         self.is_idle = in_flight == 0;
     }

@@ -300,3 +300,22 @@ fn who_hears_nothing_any_more_begins_anew() {
     assert_eq!(rate.window(), 4 * 1_452);
     assert!(matches!(rate.phase, Phase::Start { .. }));
 }
+
+#[test]
+fn who_begins_while_something_is_on_its_way_counts_rounds_all_the_same() {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "controllers want some time to begin at"
+    )]
+    let base = Instant::now();
+    let at = |millis| base + Duration::from_millis(millis);
+    let mut rate = Rate::new(100_000, 1_452);
+    // What was sent before anybody asked it, and it is never idle.
+    for round in 1..40 {
+        rate.arrived((at(40 * round), at(40 * (round - 1))), 200_000, false);
+        rate.acknowledged(at(40 * round), 100_000);
+    }
+    assert_eq!(rate.phase, Phase::Steady);
+    let known = rate.in_time(Duration::from_secs(1));
+    assert!((4_000_000..6_000_000).contains(&known), "{known} of 5 MB/s");
+}
