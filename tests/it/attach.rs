@@ -52,6 +52,12 @@ fn attach(farm: &Farm, build: &str) -> Child {
     attach.spawn().unwrap()
 }
 
+/// Waits until a shell has shown something.
+fn wait_for_shell(attach: &mut Child) {
+    let shown = attach.stdout.as_mut().unwrap();
+    shown.read_exact(&mut [0]).unwrap();
+}
+
 /// Types lines into a shell of a build, and waits for its end.
 fn type_in(farm: &Farm, build: &str, lines: &str) -> Built {
     let mut attach = attach(farm, build);
@@ -238,14 +244,7 @@ fn ended_under(farm: &mut Farm, end: impl FnOnce(&mut Farm, &str)) -> Built {
     let mut attach = attach(farm, &build);
     let mut keys = attach.stdin.take().unwrap();
     keys.write_all(b"echo in > /tmp/in; cat\n").unwrap();
-    let mut shown = [0; 1];
-    // It has a shell.
-    attach
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_exact(&mut shown)
-        .unwrap();
+    wait_for_shell(&mut attach);
     end(farm, &build);
     let ended: Output = attach.wait_with_output().unwrap();
     drop(keys);
@@ -347,13 +346,7 @@ fn a_terminal_that_nobody_reads_holds_up_nothing_else() {
         let keys = attach.stdin.as_mut().unwrap();
         keys.write_all(b"yes ........................................\n")
             .unwrap();
-        let mut shown = [0; 1];
-        attach
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut shown)
-            .unwrap();
+        wait_for_shell(&mut attach);
         unread.push(attach);
     }
     let source = tempfile::tempdir().unwrap();

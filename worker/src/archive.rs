@@ -21,6 +21,11 @@ use crate::word;
 const ARCHIVE_BYTES_MAX: u64 = 2 << 30;
 /// How often a server may lead elsewhere.
 const REDIRECTS_MAX: u32 = 5;
+/// How many seconds a server may take to answer: three tries at a lost packet, and a slow one.
+const CONNECT_SECONDS: u32 = 30;
+/// How many bytes per second have to come, and for how many seconds fewer may: who is slower holds a slot for days.
+const BYTES_PER_SECOND_MIN: u32 = 1000;
+const SLOW_SECONDS_MAX: u32 = 60;
 /// The bytes that `ulimit -f` counts in.
 const BLOCK_BYTES: u64 = 512;
 /// How much memory unpacking may take, in KiB: the directory of a zip is held in it, and the names of all entries.
@@ -38,7 +43,8 @@ pub(crate) fn download(url: &str, (to, complaint): (&Path, &Path), protocols: &[
     format!(
         "ulimit -f {}; curl --disable --fail --silent --show-error --globoff --location \
          --max-redirs {REDIRECTS_MAX} --proto ={} --proto-redir =https --max-filesize {ARCHIVE_BYTES_MAX} \
-         --connect-timeout 30 --speed-limit 1000 --speed-time 60 --output {to} -- {} 2>{complaint}",
+         --connect-timeout {CONNECT_SECONDS} --speed-limit {BYTES_PER_SECOND_MIN} \
+         --speed-time {SLOW_SECONDS_MAX} --output {to} -- {} 2>{complaint}",
         ARCHIVE_BYTES_MAX / BLOCK_BYTES,
         protocols.join(","),
         word::of_text(url),

@@ -43,6 +43,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(8 * 60 * 60);
 /// How long a build that goes on waits for its shells to show the last of what they wrote.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How often somebody who finds no room is looked at again: no load, and not noticed by who waits.
+const ROOM_POLL: Duration = Duration::from_millis(100);
+
 /// How long whoever connects may take to say why: helper commands and the worker say so at once.
 const FIRST_BYTE_TIME: Duration = Duration::from_secs(10);
 
@@ -159,7 +162,7 @@ pub(super) fn pause() -> Result<ExitCode, String> {
         for stream in listener.incoming() {
             let Ok(stream) = stream else {
                 // There is no room for another file until somebody leaves.
-                thread::sleep(Duration::from_millis(100));
+                thread::sleep(ROOM_POLL);
                 continue;
             };
             let host = Arc::clone(&host);

@@ -154,7 +154,8 @@ impl Drop for Asked<'_> {
 ///
 /// # Errors
 ///
-/// If it is another team's or is trusted further than the person, no phase of the build runs, or it is not at a breakpoint.
+/// If it is another team's or is trusted further than the person, no phase of the build runs, or it is not at a
+/// breakpoint.
 pub(super) async fn open(
     farm: &Farm,
     build: BuildId,

@@ -30,13 +30,7 @@ fn eight_people_who_left_while_their_program_did_not_read_leave_room_for_eight_m
         let typing = thread::spawn(move || {
             let _cut_off = keys.write_all(lines.as_bytes());
         });
-        let mut shown = [0; 1];
-        attach
-            .stdout
-            .as_mut()
-            .unwrap()
-            .read_exact(&mut shown)
-            .unwrap();
+        wait_for_shell(&mut attach);
         (attach, typing)
     };
     let open: Vec<_> = (0..8).map(|_| deaf()).collect();

@@ -337,6 +337,7 @@ fn relative(name: &[u8]) -> Result<PathBuf, UnpackError> {
 
 /// The beginning of a name, for people.
 fn shown(name: &[u8]) -> String {
+    /// A line or two of a terminal.
     const SHOWN_BYTES_MAX: usize = 200;
     let name = &name[..name.len().min(SHOWN_BYTES_MAX)];
     name.escape_ascii().to_string()
