@@ -346,9 +346,10 @@ mod tests {
         assert_eq!(log.stored().await, 6);
     }
 
-    /// Polls once and drops: what an interrupt does to whoever writes.
+    /// Polls once and drops: what an interrupt does to whoever writes. Without tokio's budget, which
+    /// may make what is ready wait.
     async fn broken_off(future: impl Future<Output = io::Result<()>>) {
-        let mut future = std::pin::pin!(future);
+        let mut future = std::pin::pin!(tokio::task::unconstrained(future));
         std::future::poll_fn(|context| {
             let _polled = future.as_mut().poll(context);
             std::task::Poll::Ready(())
