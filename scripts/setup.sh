@@ -8,7 +8,7 @@ if [ "$(uname -s)" != Linux ]; then
   exit 2
 fi
 if ! command -v cargo >/dev/null; then
-  echo "error: cargo is not there: install a Rust toolchain of 1.90 or newer (your system's, or rustup)" >&2
+  echo "error: cargo is not there: install a Rust toolchain of 1.92 or newer (your system's, or rustup)" >&2
   exit 2
 fi
 

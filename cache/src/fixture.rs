@@ -191,6 +191,7 @@ pub(crate) async fn cache() -> Cache {
         salvage: false,
         limits: crate::server::Limits::default(),
         congestion: transport::Congestion::default(),
+        cold: None,
     };
     let stop = CancellationToken::new();
     let (ready, address) = oneshot::channel();

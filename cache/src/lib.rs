@@ -6,6 +6,7 @@ pub mod capture;
 pub mod chunking;
 pub mod client;
 mod clock;
+pub mod cold;
 pub mod compression;
 pub mod download;
 pub mod eviction;

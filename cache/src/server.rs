@@ -3,6 +3,7 @@
 mod access;
 mod chunks;
 mod entries;
+mod listing;
 mod rates;
 mod refusal;
 mod session;
@@ -14,7 +15,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use protocol::access::Revocation;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, SemaphorePermit, oneshot, watch},
+    sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Interval, MissedTickBehavior},
 };
@@ -28,6 +29,7 @@ pub use self::rates::Limits;
 use self::rates::Teams;
 pub use crate::store::{Damage, OpenStoreError};
 use crate::{
+    cold::{Cold, ColdOptions, OpenColdError},
     metrics,
     store::{Store, StoreOptions, WriterThread, change::Change},
 };
@@ -54,6 +56,8 @@ pub struct Options {
     pub limits: Limits,
     /// How it finds out how much it may send to a client.
     pub congestion: Congestion,
+    /// The bucket behind the store; `None`: there is none.
+    pub cold: Option<ColdOptions>,
 }
 
 /// Why the cache does not run.
@@ -70,6 +74,12 @@ pub enum RunError {
     GrantKey {
         /// What is wrong.
         source: GrantKeyError,
+    },
+    /// The settings of the cold tier are wrong.
+    #[error("failed to set up the cold tier")]
+    Cold {
+        /// Why.
+        source: OpenColdError,
     },
     /// The port cannot be had.
     #[error("failed to start the cache's server")]
@@ -117,6 +127,8 @@ const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Context {
     store: Store,
+    /// What is behind it.
+    cold: Option<Arc<Cold>>,
     verifier: GrantVerifier,
     write_room: Arc<Semaphore>,
     digests: Semaphore,
@@ -192,6 +204,8 @@ struct Bound {
     verifier: GrantVerifier,
     /// Where metrics are asked for.
     listener: Option<TcpListener>,
+    /// The cold tier, and what waits to be written to it.
+    cold: Option<(Cold, mpsc::Receiver<String>)>,
 }
 
 async fn bind(
@@ -214,10 +228,13 @@ async fn bind(
         }
         None => None,
     };
+    let cold = options.cold.as_ref().map(Cold::open).transpose();
+    let cold = cold.map_err(|source| RunError::Cold { source })?;
     Ok(Bound {
         server,
         verifier,
         listener,
+        cold,
     })
 }
 
@@ -233,6 +250,7 @@ async fn serve(
         server,
         verifier,
         listener,
+        cold,
     } = bound;
     // The end of the writer ends all the rest, too.
     let stop = stop.child_token();
@@ -255,11 +273,13 @@ async fn serve(
         served.clone(),
     ));
     tasks.spawn(scrub(store.clone(), stop.clone()));
+    let cold = cold.map(|cold| spawn_cold(cold, &store, &stop, &mut tasks));
     info!(listen = %server.local_addr(), directory = %options.directory.display(), "cache runs");
     // Whoever started this may not want to know.
     let _gone = ready.send(server.local_addr());
     let context = Arc::new(Context {
         store,
+        cold,
         verifier,
         write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
         digests: Semaphore::new(DIGESTS_AT_ONCE),
@@ -289,6 +309,21 @@ async fn serve(
     }
     info!("cache has stopped");
     Ok(())
+}
+
+/// Has what is written to the store, and what is not yet there, written to the cold tier until `stop`.
+fn spawn_cold(
+    (cold, written): (Cold, mpsc::Receiver<String>),
+    store: &Store,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Arc<Cold> {
+    let cold = Arc::new(cold);
+    let (tier, behind, until) = (Arc::clone(&cold), store.clone(), stop.clone());
+    tasks.spawn(async move { tier.write_behind(&behind, written, until).await });
+    let (tier, store, until) = (Arc::clone(&cold), store.clone(), stop.clone());
+    tasks.spawn(async move { tier.make_rounds(&store, until).await });
+    cold
 }
 
 async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {

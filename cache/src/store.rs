@@ -31,6 +31,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod version;
+mod whole;
 mod writer;
 
 use std::{
@@ -51,6 +52,7 @@ pub use self::error::{Damage, OpenStoreError};
 pub(crate) use self::{
     bodies::ReadAnswer,
     error::{ClosureError, Trouble},
+    whole::WholeEntry,
 };
 use self::{
     change::{Applied, Change},

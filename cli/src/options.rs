@@ -24,7 +24,7 @@ pub(crate) fn coordinator(settings: &File, plan: &FarmPlan) -> coordinator::Opti
         build_time_limit: minutes(file.build_minutes_max.get()),
         batch_time_limit: minutes(file.batch_minutes_max.get()),
         queue_time_limit: minutes(file.queue_minutes_max.get()),
-        retention: Duration::from_secs(file.retention_days.get().saturating_mul(24 * 60 * 60)),
+        retention: days(file.retention_days),
         retention_bytes: file.retention_bytes_max,
         team_shares: file
             .team_shares
@@ -53,7 +53,21 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
             team_in_flight: file.team_bytes_in_flight_max.get(),
         },
         congestion: file.congestion,
+        cold: file
+            .cold_bucket
+            .clone()
+            .map(|bucket| cache::cold::ColdOptions {
+                bucket,
+                endpoint: file.cold_endpoint.clone(),
+                region: file.cold_region.clone(),
+                prefix: file.cold_prefix.clone(),
+                keep: days(file.cold_keep_days),
+            }),
     }
+}
+
+fn days(days: NonZeroU64) -> Duration {
+    Duration::from_secs(days.get().saturating_mul(24 * 60 * 60))
 }
 
 /// The options of a worker with its data and name; what builds must not see is for the caller to say.

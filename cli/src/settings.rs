@@ -145,6 +145,16 @@ pub(crate) struct CacheFile {
     pub(crate) team_bytes_in_flight_max: NonZeroU64,
     /// How it finds out how much it may send.
     pub(crate) congestion: Congestion,
+    /// The bucket behind the store.
+    pub(crate) cold_bucket: Option<String>,
+    /// The address of the server that has it.
+    pub(crate) cold_endpoint: Option<String>,
+    /// The region that it is in.
+    pub(crate) cold_region: Option<String>,
+    /// How the names of its objects start.
+    pub(crate) cold_prefix: String,
+    /// How long it keeps what no cache has or asks for any more.
+    pub(crate) cold_keep_days: NonZeroU64,
 }
 
 impl Default for CacheFile {
@@ -163,6 +173,11 @@ impl Default for CacheFile {
             team_bytes_per_second_max: None,
             team_bytes_in_flight_max: not_zero(256 << 20),
             congestion: Congestion::default(),
+            cold_bucket: None,
+            cold_endpoint: None,
+            cold_region: None,
+            cold_prefix: "grange".to_owned(),
+            cold_keep_days: not_zero(30),
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct FarmPlan {
     /// A library that is loaded into the cache in front of all others, in place of what the system gives;
     /// `None`: none.
     pub cache_preload: Option<PathBuf>,
+    /// Variables that the cache has besides those of the test.
+    pub cache_environment: Vec<(&'static str, String)>,
     /// The hosts that the services run on: `coordinator`, `cache`, `worker-0` and so on, and `client`
     /// for people; `None`: all on this machine's loopback.
     pub network: Option<Arc<Network>>,
@@ -48,6 +50,7 @@ impl Default for FarmPlan {
             coordinator_directory: None,
             cache_directory: None,
             cache_preload: None,
+            cache_environment: Vec::new(),
             network: None,
         }
     }
@@ -196,6 +199,7 @@ impl Farm {
         if !data.exists() {
             command.arg("--token").arg(self.token("cache"));
         }
+        command.envs(self.plan.cache_environment.clone());
         if let Some(library) = &self.plan.cache_preload {
             command.env("LD_PRELOAD", library);
         }

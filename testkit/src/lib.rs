@@ -7,6 +7,7 @@
     reason = "a test that cannot go on has failed, and panicking is how it says so"
 )]
 
+pub mod bucket;
 pub mod farm;
 pub mod network;
 pub mod process;

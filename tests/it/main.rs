@@ -15,6 +15,7 @@ mod cache_damage;
 mod cache_hostile;
 mod caching;
 mod cli;
+mod cold;
 mod conformance;
 mod corpus;
 mod credentials;

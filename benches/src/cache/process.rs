@@ -115,6 +115,7 @@ async fn serve_cache(plan: CachePlan, hold: Duration, congestion: Congestion) ->
         salvage: false,
         limits: server::Limits::default(),
         congestion,
+        cold: None,
     };
     let (ready, listens) = oneshot::channel();
     let mut running = JoinSet::new();

@@ -3,14 +3,16 @@
 use protocol::{
     message::{
         Refusal, RefusalCode,
-        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, UseKey, UseRecord},
+        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, PutOutcome, UseKey, UseRecord},
     },
     name::Namespace,
 };
 
 use super::{
     Context,
-    refusal::{invalid, of_closure, of_trouble},
+    access::Reader,
+    listing,
+    refusal::{invalid, of_closure, of_cold, of_trouble},
     session::Session,
 };
 use crate::{
@@ -42,15 +44,21 @@ pub(super) async fn put(
         })
         .await
         .map_err(|trouble| of_trouble(&trouble))?;
+    let row = key::entry(&key);
     let put = PutEntry {
-        key: key::entry(&key),
+        key: row,
         entry,
         closure: closure.map_err(|error| of_closure(&error))?,
         replace,
         made_millis,
     };
     match change(context, Change::PutEntry(Box::new(put))).await? {
-        Applied::Put(outcome) => Ok(CacheReply::Put(outcome)),
+        Applied::Put(outcome) => {
+            if let (Some(cold), PutOutcome::Stored) = (&context.cold, outcome) {
+                cold.written(&key);
+            }
+            Ok(CacheReply::Put(outcome))
+        }
         Applied::Missing(digest) => Err(of_closure(&ClosureError::Missing {
             part: "the entry",
             digest,
@@ -59,20 +67,36 @@ pub(super) async fn put(
     }
 }
 
-/// The entry under `key`, if this connection may see it and all of it is there.
+/// The entry under `key`, if this connection may see it and all of it is there, or can be brought.
 pub(super) async fn get(
     key: EntryKey,
     (session, context): (&Session, &Context),
 ) -> Result<CacheReply, Refusal> {
     check_key(&key.path)?;
     let reader = session.access().read(&key, Clock::wall())?;
-    let _room = context.reserve_closure().await;
     let row = key::entry(&key);
+    let mut entry = find(row.clone(), &reader, context).await?;
+    if let (None, Some(cold)) = (&entry, &context.cold)
+        && cold
+            .bring(&key, reader.trust, (&context.store, &context.write_room))
+            .await
+    {
+        entry = find(row, &reader, context).await?;
+    }
+    let what = if entry.is_some() { "hit" } else { "miss" };
+    metrics::counter!("grange_cache_entries_read_total", "what" => what).increment(1);
+    Ok(CacheReply::Entry(entry))
+}
+
+/// The entry in this row, if all of it is here; the reader's team then has its chunks.
+async fn find(row: Vec<u8>, reader: &Reader, context: &Context) -> Result<Option<Entry>, Refusal> {
+    let (trust, reading) = (reader.trust, reader.team.clone());
+    let _room = context.reserve_closure().await;
     let found = context.store.blocking(move |store| {
-        let Some(found) = store.entry(&row, reader.trust)? else {
+        let Some(found) = store.entry(&row, trust)? else {
             return Ok(None);
         };
-        let other = reader.team.filter(|team| *team != found.entry.team);
+        let other = reading.filter(|team| *team != found.entry.team);
         let Some(team) = other else {
             return Ok(Some((found.entry, None)));
         };
@@ -82,15 +106,13 @@ pub(super) async fn get(
         Ok(Some((found.entry, own)))
     });
     let found = found.await.map_err(|trouble| of_trouble(&trouble))?;
-    let what = if found.is_some() { "hit" } else { "miss" };
-    metrics::counter!("grange_cache_entries_read_total", "what" => what).increment(1);
     let Some((entry, own)) = found else {
-        return Ok(CacheReply::Entry(None));
+        return Ok(None);
     };
     if let Some(own) = own {
         change(context, own).await?;
     }
-    Ok(CacheReply::Entry(Some(entry)))
+    Ok(Some(entry))
 }
 
 /// A page of entries.
@@ -102,10 +124,16 @@ pub(super) async fn list(
     check_length(&prefix)?;
     check_length(&after)?;
     let trust = session.access().list(&namespace, &prefix, Clock::wall())?;
+    let behind = match &context.cold {
+        Some(cold) => cold.list(&namespace, &prefix, trust).await,
+        None => Vec::new(),
+    };
+    let from = after.clone();
     let page = context
         .store
-        .blocking(move |store| store.list(&namespace, (&prefix, &after), trust));
-    let (entries, more) = page.await.map_err(|trouble| of_trouble(&trouble))?;
+        .blocking(move |store| store.list(&namespace, (&prefix, &from), trust));
+    let page = page.await.map_err(|trouble| of_trouble(&trouble))?;
+    let (entries, more) = listing::merged(page, behind, &after);
     Ok(CacheReply::Entries { entries, more })
 }
 
@@ -131,9 +159,14 @@ pub(super) async fn delete(
         };
         deleted += count;
         if !more {
-            return Ok(CacheReply::Deleted(deleted));
+            break;
         }
     }
+    if let Some(cold) = &context.cold {
+        let gone = cold.delete(namespace, prefix).await;
+        gone.map_err(|error| of_cold(&error, deleted))?;
+    }
+    Ok(CacheReply::Deleted(deleted))
 }
 
 /// Makes room, although it is not time yet.

@@ -12,7 +12,10 @@ use protocol::{
     report::Chain,
 };
 
-use crate::store::{ClosureError, Trouble};
+use crate::{
+    cold::ColdError,
+    store::{ClosureError, Trouble},
+};
 
 /// When it makes sense to try again with a full disk: somebody has to make room first.
 const RETRY_FULL: Duration = Duration::from_secs(10);
@@ -57,6 +60,15 @@ pub(crate) fn of_trouble(trouble: &Trouble) -> Refusal {
         }
         Trouble::Database { .. } | Trouble::Row { .. } | Trouble::Disk { .. } => internal(trouble),
     }
+}
+
+/// Deleting has deleted so many entries here, and the cold tier still has what it has.
+pub(super) fn of_cold(error: &ColdError, deleted: u64) -> Refusal {
+    tracing::warn!(error = %chain(error), "entries are not deleted in the cold tier");
+    let message = format!(
+        "{deleted} entries are deleted in the cache; the cold tier does not answer and may still have them: try again"
+    );
+    Refusal::new(RefusalCode::Internal, message)
 }
 
 pub(crate) fn of_closure(error: &ClosureError) -> Refusal {

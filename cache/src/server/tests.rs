@@ -77,6 +77,7 @@ impl Farm {
             salvage: false,
             limits: Limits::default(),
             congestion: transport::Congestion::default(),
+            cold: None,
         }
     }
 

@@ -66,13 +66,7 @@ impl Store {
         let Some(closure) = closure.filter(|_| trust <= entry.trust) else {
             return Ok(None);
         };
-        let now = self.shared.clock.now();
-        for chunk in &closure {
-            self.shared.holds.hold(chunk.hash(), now);
-        }
-        // Held before it is looked at: what is there now stays, but for what is just being deleted.
-        let condemned = self.shared.condemned.among(&closure);
-        if !condemned.is_empty() || !all_present(&rocks, &closure)? {
+        if !self.absent(&closure)?.is_empty() {
             return Ok(None);
         }
         self.try_change(Change::Touch {
@@ -219,14 +213,15 @@ pub(super) fn owned(
     Ok(found.map(|(&key, _)| key).collect())
 }
 
-/// Whether the bytes of all `chunks`, ascending, are there.
-fn all_present(rocks: &Rocks, chunks: &[ChunkKey]) -> Result<bool, Trouble> {
+/// Those of `chunks`, ascending, whose bytes are not there.
+pub(super) fn absent_of(rocks: &Rocks, chunks: &[ChunkKey]) -> Result<Vec<ChunkKey>, Trouble> {
     let keys = chunks.iter().map(|chunk| chunk.as_bytes().as_slice());
-    for fact in rocks.get_many(Column::Facts, keys)? {
+    let mut absent = Vec::new();
+    for (&chunk, fact) in chunks.iter().zip(rocks.get_many(Column::Facts, keys)?) {
         let fact = fact.as_deref().map(Fact::decode).transpose()?;
         if !fact.is_some_and(|fact| fact.is_present()) {
-            return Ok(false);
+            absent.push(chunk);
         }
     }
-    Ok(true)
+    Ok(absent)
 }

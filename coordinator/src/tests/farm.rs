@@ -94,6 +94,7 @@ impl TestFarm {
             salvage: false,
             limits: cache::server::Limits::default(),
             congestion: transport::Congestion::default(),
+            cold: None,
         };
         let (told, ready) = oneshot::channel();
         let stop = CancellationToken::new();

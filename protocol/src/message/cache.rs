@@ -272,6 +272,19 @@ pub mod keys {
         }
     }
 
+    /// How the keys start of what outlives the work on a build: what a cold tier keeps.
+    pub const LASTING: [&str; 3] = ["artifact/", "dependency/", SAVED];
+
+    /// Whether what stands under the key outlives the work on a build.
+    pub fn is_lasting(key: &str) -> bool {
+        LASTING.iter().any(|start| key.starts_with(start))
+    }
+
+    /// Whether that may be so of a key that starts with `prefix`.
+    pub fn may_last(prefix: &str) -> bool {
+        is_lasting(prefix) || LASTING.iter().any(|start| start.starts_with(prefix))
+    }
+
     /// A directory that somebody put into the cache by hand, under the name that it was given, or under
     /// the hash of its tree. The key begins none of another name that has no word `=`.
     pub fn saved(name: &str) -> String {
