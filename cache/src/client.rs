@@ -1,15 +1,16 @@
-//! The client: what the cache does for those who use it, over one connection.
+//! The client: what the cache does for those who use it, over one connection, or over several for bulk.
 //!
 //! A [`CacheClient`] speaks for one team. Every request is a stream of its own, so requests of one
 //! client run side by side. Chunks are verified here, at the receiver.
 
+mod bulk;
 mod read;
 mod write;
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
-    access::{Revocation, SignedGrant},
+    access::{Revocation, Role, SignedGrant},
     digest::Digest,
     message::{
         Refusal, RefusalCode,
@@ -21,7 +22,7 @@ use protocol::{
     name::{Namespace, Team},
 };
 use tokio::{task::JoinSet, time::sleep};
-use transport::{Connection, StreamError};
+use transport::{Client, ConnectError, Connection, StreamError};
 
 pub use self::{read::ReadChunk, write::Written};
 use crate::compression::DecodeChunkError;
@@ -92,17 +93,53 @@ impl CacheError {
     }
 }
 
-/// A connection to the cache, in the name of a team. Cheap to clone; clones share the connection.
+/// Connects to the cache at `address`: as often as bulk makes use of on this machine.
+///
+/// # Errors
+///
+/// If one of the connections does not come about.
+///
+/// # Cancel safety
+///
+/// The connections end.
+pub async fn connect(
+    client: &Client,
+    address: SocketAddr,
+) -> Result<Arc<[Connection]>, ConnectError> {
+    let mut connections = Vec::new();
+    for _ in 0..bulk::connections() {
+        connections.push(client.connect(address, Role::Cache).await?);
+    }
+    Ok(connections.into())
+}
+
+/// A connection to the cache, or some, in the name of a team. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
 pub struct CacheClient {
-    connection: Connection,
+    /// Requests go over the first; many chunks over all of them.
+    connections: Arc<[Connection]>,
     team: Team,
 }
 
 impl CacheClient {
     /// A client that reads and writes chunks for `team`. The cache checks that the connection may.
-    pub const fn new(connection: Connection, team: Team) -> Self {
-        Self { connection, team }
+    pub fn new(connection: Connection, team: Team) -> Self {
+        Self::with_bulk(Arc::new([connection]), team)
+    }
+
+    /// The same, which moves many chunks over all of `connections`: at least one, to the same cache, in the
+    /// name of the same member.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn with_bulk(connections: Arc<[Connection]>, team: Team) -> Self {
+        assert!(!connections.is_empty(), "a client has a connection");
+        Self { connections, team }
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.connections[0]
     }
 
     /// For whom this client speaks.
@@ -110,12 +147,15 @@ impl CacheClient {
         &self.team
     }
 
-    /// How many bytes of datagrams the connection has sent and received, with all that belongs to them.
+    /// How many bytes of datagrams its connections have sent and received, with all that belongs to them.
     pub fn datagram_bytes(&self) -> (u64, u64) {
-        self.connection.datagram_bytes()
+        let all = self.connections.iter().map(Connection::datagram_bytes);
+        all.fold((0, 0), |(sent, received), (more_sent, more_received)| {
+            (sent + more_sent, received + more_received)
+        })
     }
 
-    /// Presents a grant: until it ends, this connection (all clones and all clients on it) may do what
+    /// Presents a grant: until it ends, its connections (all clones and all clients on them) may do what
     /// it says.
     ///
     /// # Errors
@@ -123,10 +163,13 @@ impl CacheClient {
     /// If the cache does not accept it.
     pub async fn present(&self, grant: SignedGrant) -> Result<(), CacheError> {
         const WHAT: &str = "accept a grant";
-        match self.ask(WHAT, CacheRequest::PresentGrant(grant)).await? {
-            CacheReply::Done => Ok(()),
-            _ => Err(CacheError::Answer { what: WHAT }),
+        for connection in self.connections.iter() {
+            let request = CacheRequest::PresentGrant(grant.clone());
+            let CacheReply::Done = ask_over(connection, WHAT, request).await? else {
+                return Err(CacheError::Answer { what: WHAT });
+            };
         }
+        Ok(())
     }
 
     /// Says all that was revoked, in place of what was said before: the cache refuses those certificates,
@@ -367,19 +410,27 @@ impl CacheClient {
         what: &'static str,
         request: CacheRequest,
     ) -> Result<CacheReply, CacheError> {
-        let broken = |source| CacheError::Stream { what, source };
-        for _ in 0..WAITED_MAX {
-            let mut stream = self.connection.open().await.map_err(broken)?;
-            match stream.request(&request).await.map_err(broken)? {
-                // The store is being opened again, which takes seconds at most, mostly.
-                Err(refusal) if refusal.code == RefusalCode::Unavailable => {
-                    sleep(refusal.retry_after.unwrap_or(WAIT)).await;
-                }
-                answer => return answer.map_err(|source| CacheError::Refused { what, source }),
-            }
-        }
-        let mut stream = self.connection.open().await.map_err(broken)?;
-        let answer = stream.request(&request).await.map_err(broken)?;
-        answer.map_err(|source| CacheError::Refused { what, source })
+        ask_over(self.connection(), what, request).await
     }
+}
+
+async fn ask_over(
+    connection: &Connection,
+    what: &'static str,
+    request: CacheRequest,
+) -> Result<CacheReply, CacheError> {
+    let broken = |source| CacheError::Stream { what, source };
+    for _ in 0..WAITED_MAX {
+        let mut stream = connection.open().await.map_err(broken)?;
+        match stream.request(&request).await.map_err(broken)? {
+            // The store is being opened again, which takes seconds at most, mostly.
+            Err(refusal) if refusal.code == RefusalCode::Unavailable => {
+                sleep(refusal.retry_after.unwrap_or(WAIT)).await;
+            }
+            answer => return answer.map_err(|source| CacheError::Refused { what, source }),
+        }
+    }
+    let mut stream = connection.open().await.map_err(broken)?;
+    let answer = stream.request(&request).await.map_err(broken)?;
+    answer.map_err(|source| CacheError::Refused { what, source })
 }

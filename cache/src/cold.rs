@@ -12,6 +12,7 @@ mod fetch;
 mod flights;
 mod keep;
 mod names;
+mod policy;
 mod record;
 mod round;
 
@@ -19,7 +20,7 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -30,15 +31,17 @@ use protocol::{
     access::Trust,
     message::cache::{EntryKey, EntrySummary, keys},
     name::Namespace,
-    report::Chain,
-    time::Time,
+    time::WallTime,
 };
-use tokio::sync::{Semaphore, mpsc};
-use tracing::warn;
+use tokio::{
+    sync::{RwLock, RwLockWriteGuard, Semaphore, mpsc},
+    time::timeout,
+};
+use tracing::{debug, warn};
 
 pub(crate) use self::error::ColdError;
 pub use self::error::OpenColdError;
-use self::{bucket::Bucket, flights::Flights, names::Label};
+use self::{bucket::Bucket, flights::Flights, names::Label, policy::Pause};
 use crate::clock::Clock;
 
 /// Where the cold tier is, and how long it keeps things.
@@ -56,93 +59,127 @@ pub struct ColdOptions {
     pub keep: Duration,
 }
 
-/// For how long nothing is asked of a server that did not do what it should.
-const PAUSE: Duration = Duration::from_secs(60);
 /// How many entries may wait to be written; what is over it is found by the next round.
 const WAITING_MAX: usize = 10_000;
-/// How many entries a listing gives: ten requests to S3.
+/// How many objects a listing looks at: ten requests to S3.
 const LISTED_MAX: usize = 10_000;
+/// How many pages a listing may have: a server that gives more of the cold tier's is broken, or has hundreds of
+/// terabytes.
+const PAGES_MAX: u32 = 1_000_000;
+/// How long looking for entries may take: a build waits.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long deleting may take: some thousands of entries on a slow server. Who deletes tries again.
+const DELETE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many listings for builds are under way at once.
+const LOOKS_AT_ONCE: usize = 64;
 /// How many requests one listing, one entry's chunks or one deletion may have under way: at 20 ms each they
 /// fill a gigabit with chunks of the usual size.
 const REQUESTS_AT_ONCE: usize = 16;
-/// How many entries are read through at once.
-const FETCHES_AT_ONCE: usize = 4;
+/// How many bytes of chunks may be on their way to the tier and from it: what 16 requests of the largest take,
+/// as they come and unpacked.
+const ROOM_BYTES: usize = 64 << 20;
+/// The share of the store's budget, as a divisor, that an entry may take uncompressed to be brought: a larger one
+/// would drive everything else out, and be held.
+const BROUGHT_DIVISOR: u64 = 2;
 
 /// The cold tier.
 #[derive(Debug)]
 pub(crate) struct Cold {
     bucket: Bucket,
     keep: Duration,
+    /// How many bytes an entry may have to be brought.
+    brought_max: u64,
     clock: Clock,
-    /// Until when nothing is asked of the server.
-    paused: Mutex<Option<Time>>,
+    /// Until when nothing is read, and nothing written.
+    reads: Mutex<Pause>,
+    writes: Mutex<Pause>,
     /// Keys of entries that were written here and not there yet.
     waiting: mpsc::Sender<String>,
     /// Whether something was not written there that should be.
     is_behind: AtomicBool,
-    /// How often something was deleted: who works on an entry meanwhile looks whether it is still meant.
-    deletions: AtomicU64,
+    /// Who deletes keeps out who puts an entry here or there: it would come back.
+    deleting: RwLock<()>,
+    /// Who deletes old chunks keeps out who relies on chunks that are there.
+    sweeping: RwLock<()>,
     /// Chunks that are there and not old, so that they are not asked for again: hashes.
     seen: Mutex<HashSet<[u8; 32]>>,
     flights: Flights,
-    fetches: Semaphore,
+    looks: Semaphore,
+    room: Semaphore,
 }
 
 impl Cold {
-    /// The tier, and the keys that wait to be written to it.
+    /// The tier behind a store of so many bytes, and the keys that wait to be written to it.
     ///
     /// # Errors
     ///
     /// If the options make no sense. The server is not asked.
     pub(crate) fn open(
         options: &ColdOptions,
+        budget: u64,
     ) -> Result<(Self, mpsc::Receiver<String>), OpenColdError> {
         let (waiting, written) = mpsc::channel(WAITING_MAX);
         let cold = Self {
             bucket: Bucket::open(options)?,
             keep: options.keep,
+            brought_max: budget / BROUGHT_DIVISOR,
             clock: Clock::start(),
-            paused: Mutex::default(),
+            reads: Mutex::default(),
+            writes: Mutex::default(),
             waiting,
             is_behind: AtomicBool::new(false),
-            deletions: AtomicU64::new(0),
+            deleting: RwLock::default(),
+            sweeping: RwLock::default(),
             seen: Mutex::default(),
             flights: Flights::default(),
-            fetches: Semaphore::new(FETCHES_AT_ONCE),
+            looks: Semaphore::new(LOOKS_AT_ONCE),
+            room: Semaphore::new(ROOM_BYTES),
         };
         Ok((cold, written))
     }
 
     /// Says that an entry was written here.
     pub(crate) fn written(&self, key: &EntryKey) {
-        if keys::is_lasting(&key.path) && self.waiting.try_send(row(key)).is_err() {
+        if keys::is_lasting(&key.path) {
+            self.wait_for_writing(row(key));
+        }
+    }
+
+    fn wait_for_writing(&self, row: String) {
+        if self.waiting.try_send(row).is_err() {
             self.is_behind.store(true, Ordering::Relaxed);
         }
     }
 
     /// The entries of `namespace` whose keys start with `prefix` and that are trusted at least as far as
-    /// `trust`, in no order, at most [`LISTED_MAX`]. None, if they cannot be had.
+    /// `trust`, in no order, of the first [`LISTED_MAX`] objects. None, if they cannot be had.
     pub(crate) async fn list(
         &self,
         namespace: &Namespace,
         prefix: &str,
         trust: Trust,
     ) -> Vec<(String, EntrySummary)> {
-        if !keys::may_last(prefix) || self.is_paused() {
+        if !keys::may_be_shared(prefix) || self.is_paused(&self.reads) {
             return Vec::new();
         }
-        match self.labels(&names::entries(namespace, prefix)).await {
+        match self.look(&names::entries(namespace, prefix)).await {
             Ok(labels) => {
-                let trusted = labels.iter().filter(|label| trust <= label.trust);
+                let trusted = labels.iter().filter(|(label, _)| trust <= label.trust);
                 trusted
-                    .map(|label| (label.path().to_owned(), label.summary()))
+                    .map(|(label, modified)| (label.path().to_owned(), label.summary(*modified)))
                     .collect()
             }
             Err(error) => {
-                self.failed("list entries", &error);
+                self.failed("list entries", &self.reads, &error);
                 Vec::new()
             }
         }
+    }
+
+    /// Keeps out who puts an entry here or there, for as long as it is kept: for who deletes both here and
+    /// there.
+    pub(crate) async fn deleting(&self) -> RwLockWriteGuard<'_, ()> {
+        self.deleting.write().await
     }
 
     /// Deletes the entries of `namespace` whose keys start with `prefix`. Their chunks go when they are old.
@@ -154,15 +191,37 @@ impl Cold {
         if !keys::may_last(prefix) {
             return Ok(());
         }
-        self.deletions.fetch_add(1, Ordering::SeqCst);
-        loop {
-            let labels = self.labels(&names::entries(namespace, prefix)).await?;
-            let more = LISTED_MAX <= labels.len();
-            self.delete_all(labels.iter().map(Label::name)).await?;
-            if !more {
+        if self.is_paused(&self.writes) {
+            return Err(ColdError::Paused);
+        }
+        let slow = ColdError::Slow {
+            what: "delete entries",
+            limit: DELETE_TIME_MAX,
+        };
+        let deleting = self.delete_named(names::entries(namespace, prefix));
+        let deleted = timeout(DELETE_TIME_MAX, deleting)
+            .await
+            .unwrap_or(Err(slow));
+        if let Err(error) = &deleted {
+            self.failed("delete entries", &self.writes, error);
+        }
+        deleted
+    }
+
+    /// Deletes the entries whose names start so.
+    async fn delete_named(&self, start: String) -> Result<(), ColdError> {
+        let mut from = None;
+        for _ in 0..PAGES_MAX {
+            let (page, next) = self.bucket.list(&start, from).await?;
+            let names = page.into_iter().map(|listed| listed.name);
+            self.delete_all(names.filter(|name| Label::parse(name).is_some()))
+                .await?;
+            from = next;
+            if from.is_none() {
                 return Ok(());
             }
         }
+        Err(endless(start))
     }
 
     async fn delete_all(&self, names: impl Iterator<Item = String>) -> Result<(), ColdError> {
@@ -174,33 +233,58 @@ impl Cold {
             .await
     }
 
-    /// What the names say that start with `start`; at most [`LISTED_MAX`] of them.
-    async fn labels(&self, start: &str) -> Result<Vec<Label>, ColdError> {
+    /// As [`labels`](Self::labels), for who does not wait long.
+    async fn look(&self, start: &str) -> Result<Vec<(Label, WallTime)>, ColdError> {
+        let looking = async {
+            let _turn = self.looks.acquire().await;
+            self.labels(start).await
+        };
+        let slow = ColdError::Slow {
+            what: "look for entries",
+            limit: LOOK_TIME_MAX,
+        };
+        timeout(LOOK_TIME_MAX, looking).await.unwrap_or(Err(slow))
+    }
+
+    /// What the names say that start with `start`, and when their objects were written; of the first
+    /// [`LISTED_MAX`] objects.
+    async fn labels(&self, start: &str) -> Result<Vec<(Label, WallTime)>, ColdError> {
         let mut labels = Vec::new();
+        let mut looked_at = 0;
         let mut from = None;
-        loop {
+        while looked_at < LISTED_MAX {
             let (page, next) = self.bucket.list(start, from).await?;
-            labels.extend(page.iter().filter_map(|listed| Label::parse(&listed.name)));
+            // An empty page with another behind it counts too.
+            looked_at += page.len().max(1);
+            let page = page.into_iter();
+            labels.extend(page.filter_map(|one| Some((Label::parse(&one.name)?, one.modified))));
             from = next;
-            if from.is_none() || LISTED_MAX <= labels.len() {
-                labels.truncate(LISTED_MAX);
+            if from.is_none() {
                 return Ok(labels);
             }
         }
+        debug!(start, "a listing of the cold tier is cut");
+        Ok(labels)
     }
 
-    fn is_paused(&self) -> bool {
-        let now = self.clock.now();
-        lock(&self.paused).is_some_and(|until| now < until)
+    fn is_paused(&self, pause: &Mutex<Pause>) -> bool {
+        !lock(pause).is_over(self.clock.now())
     }
 
-    /// Notes what went wrong.
-    fn failed(&self, what: &'static str, error: &ColdError) {
+    /// Notes what went wrong with reads or with writes.
+    fn failed(&self, what: &'static str, pause: &Mutex<Pause>, error: &ColdError) {
         counter!("grange_cache_cold_failures_total", "what" => what).increment(1);
         if error.is_of_server() {
-            *lock(&self.paused) = Some(self.clock.now() + PAUSE);
+            lock(pause).failed(self.clock.now());
         }
-        warn!(error = %Chain(error), what, "the cold tier failed");
+        warn!(error = error.text(), what, "the cold tier failed");
+    }
+}
+
+fn endless(start: String) -> ColdError {
+    ColdError::Endless {
+        start,
+        pages: PAGES_MAX,
     }
 }
 

@@ -141,9 +141,10 @@ impl Farm {
             return Err(CommandError::farm(NoCache { address })
                 .hint("start one: `grange cache serve --join …`"));
         };
-        let connection = self.client.connect(address, Role::Cache).await;
-        let connection = connection.map_err(CommandError::farm)?;
-        Ok((CacheClient::new(connection, info.team.clone()), info))
+        let connections = cache::client::connect(&self.client, address).await;
+        let connections = connections.map_err(CommandError::farm)?;
+        let client = CacheClient::with_bulk(connections, info.team.clone());
+        Ok((client, info))
     }
 }
 

@@ -1,10 +1,6 @@
 //! The cold tier: a bucket behind the cache, on a real S3-compatible server.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 
 use testkit::{
     bucket::Bucket,
@@ -65,6 +61,11 @@ fn lose_store(farm: &mut Farm) {
     farm.kill_cache();
     fs::remove_dir_all(farm.cache_store()).unwrap();
     farm.start_cache();
+    // The coordinator hears of its new address a moment later.
+    wait::until_true("clients find the cache", || {
+        let stats = farm.client(&["cache", "stats"]).output();
+        stats.unwrap().status.success()
+    });
 }
 
 fn wait_for_entries(bucket: &Bucket, count: usize) {
@@ -113,6 +114,42 @@ fn builds_go_on_without_the_bucket_and_it_has_later_what_was_kept_meanwhile() {
     bucket.start_server();
     farm.kill_cache();
     farm.start_cache();
+    wait_for_entries(&bucket, 1);
+}
+
+#[test]
+fn a_server_that_never_answers_holds_up_a_build_for_seconds_only() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let farm = Farm::start(FarmPlan {
+        settings: format!(
+            "[cache]\ncold_bucket = \"grange\"\ncold_endpoint = \"http://{address}\"\n"
+        ),
+        cache_environment: Bucket::environment(),
+        ..FarmPlan::default()
+    });
+    let source = source();
+    let first = build(&farm, source.path(), &[]);
+    assert_eq!(first.printed()[0], "nothing");
+    let second = build(&farm, source.path(), &[]);
+    assert_eq!(second.printed()[0], "kept");
+}
+
+#[test]
+fn a_server_that_comes_back_gets_what_was_kept_meanwhile_without_anybody_asking() {
+    if !testkit::slow_tests() {
+        return testkit::skip("the pause after a failure takes minutes");
+    }
+    let mut bucket = Bucket::start();
+    let farm = farm(&bucket);
+    bucket.stop_server();
+    build(&farm, source().path(), &[]);
+    wait::until_true("the cache has given up writing", || {
+        let log = fs::read_to_string(farm.directory().join("cache.log")).unwrap();
+        log.lines()
+            .any(|line| line.contains("the cold tier failed") && line.contains("write an entry"))
+    });
+    bucket.start_server();
     wait_for_entries(&bucket, 1);
 }
 
@@ -178,7 +215,8 @@ fn what_a_cache_has_stays_young_in_the_bucket_and_what_none_has_goes_when_it_is_
     let age = |by: Duration| {
         for (_, path) in bucket.objects("") {
             let file = fs::File::options().write(true).open(path).unwrap();
-            file.set_modified(SystemTime::now() - by).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written - by).unwrap();
         }
     };
     let is_young = |path: &Path| {

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use protocol::{
@@ -13,7 +13,7 @@ use protocol::{
 use quinn::{EndpointConfig, TokioRuntime};
 
 use crate::{
-    config::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN},
+    config::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Ids},
     congestion::Congestion,
     connection::{CLOSE_DONE, Connection},
     credentials::Credentials,
@@ -21,10 +21,11 @@ use crate::{
     tls::{self, TlsError},
 };
 
-/// A member of a farm that connects to its services. Clones share one UDP port.
+/// A member of a farm that connects to its services, each time from a UDP port of its own.
 #[derive(Clone)]
 pub struct Client {
-    endpoint: quinn::Endpoint,
+    /// Those of connections that were open when the last was made.
+    endpoints: Arc<Mutex<Vec<quinn::Endpoint>>>,
     config: Arc<RwLock<quinn::ClientConfig>>,
     identity: Arc<Identity>,
     datagram: u16,
@@ -54,7 +55,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the credentials are damaged, or the system gives no socket.
+    /// If the credentials are damaged.
     pub fn new(credentials: &Credentials) -> Result<Self, ClientError> {
         Self::with_datagrams(credentials, DATAGRAM_BYTES_MAX)
     }
@@ -69,7 +70,7 @@ impl Client {
         let datagram = bytes.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX);
         Ok(Self {
             config: Arc::new(RwLock::new(member(credentials, datagram)?)),
-            endpoint: endpoint(datagram)?,
+            endpoints: Arc::default(),
             identity: Arc::new(credentials.identity.clone()),
             datagram,
         })
@@ -95,8 +96,10 @@ impl Client {
         service: Role,
     ) -> Result<Connection, ConnectError> {
         let config = self.current();
+        let endpoint = self.endpoint();
+        let endpoint = endpoint.map_err(|source| ConnectError::Socket { addr, source })?;
         let dial = Dial {
-            endpoint: &self.endpoint,
+            endpoint: &endpoint,
             identity: Some(&self.identity),
             addr,
             service,
@@ -122,15 +125,42 @@ impl Client {
         config.clone()
     }
 
+    /// An endpoint for one connection; those of connections that are over go.
+    fn endpoint(&self) -> Result<quinn::Endpoint, ClientError> {
+        let endpoint = endpoint(self.datagram)?;
+        let mut endpoints = self.all();
+        endpoints.retain(|endpoint| endpoint.open_connections() != 0);
+        endpoints.push(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Those of its connections.
+    #[cfg(test)]
+    pub(crate) fn endpoints(&self) -> Vec<quinn::Endpoint> {
+        self.all().clone()
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<quinn::Endpoint>> {
+        // Every change to them is one step.
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends all connections of this client and its clones.
     pub fn close(&self) {
-        self.endpoint.close(CLOSE_DONE, b"the client stops");
+        for endpoint in self.all().iter() {
+            endpoint.close(CLOSE_DONE, b"the client stops");
+        }
     }
 
     /// Waits until all connections are over and the servers know, as far as they answer. To be called
     /// before the process ends.
     pub async fn idle(&self) {
-        self.endpoint.wait_idle().await;
+        let endpoints = self.all().clone();
+        for endpoint in endpoints {
+            endpoint.wait_idle().await;
+        }
     }
 }
 
@@ -155,7 +185,7 @@ fn member(credentials: &Credentials, datagram: u16) -> Result<quinn::ClientConfi
 
 /// A UDP port of a client.
 pub(crate) fn endpoint(datagram: u16) -> Result<quinn::Endpoint, ClientError> {
-    let config = config::endpoint(EndpointConfig::default(), datagram);
+    let config = config::endpoint(EndpointConfig::default(), datagram, Ids::ALONE);
     config::socket_to_anywhere()
         .and_then(|socket| quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)))
         .map_err(|source| ClientError::Socket { source })

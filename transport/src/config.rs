@@ -102,23 +102,45 @@ pub(crate) fn admit(connection: &quinn::Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 
-/// The datagrams that an endpoint takes, of at most `datagram` bytes.
-pub(crate) fn endpoint(mut config: EndpointConfig, datagram: u16) -> EndpointConfig {
+/// The datagrams that an endpoint takes, of at most `datagram` bytes, and the ids that it gives out.
+pub(crate) fn endpoint(mut config: EndpointConfig, datagram: u16, ids: Ids) -> EndpointConfig {
     config
         .max_udp_payload_size(datagram)
         .expect("the size is over the 1,200 of QUIC")
-        .cid_generator(|| Box::new(RandomIds));
+        .cid_generator(move || Box::new(ids));
     config
 }
 
-/// Connection ids that say nothing. quinn's own know those that it has given out in this life; with
-/// these an endpoint also answers those of a life before, with a reset.
-struct RandomIds;
+/// Connection ids that say nothing but which endpoint of a port they are for. quinn's own know those that it
+/// has given out in this life; with these an endpoint also answers those of a life before, with a reset.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Ids {
+    /// Which endpoint, from zero.
+    pub(crate) index: u8,
+    /// How many there are on the port, at least one.
+    pub(crate) of: u8,
+}
 
-impl ConnectionIdGenerator for RandomIds {
+impl Ids {
+    /// Of an endpoint that has its port alone.
+    pub(crate) const ALONE: Self = Self { index: 0, of: 1 };
+
+    /// The first byte of an id, made of a random one: what it leaves when it is divided by the number of
+    /// endpoints is the endpoint's index.
+    const fn first_byte(self, random: u8) -> u8 {
+        let start = random - random % self.of;
+        match start.checked_add(self.index) {
+            Some(byte) => byte,
+            None => start - self.of + self.index,
+        }
+    }
+}
+
+impl ConnectionIdGenerator for Ids {
     fn generate_cid(&mut self) -> ConnectionId {
         let mut bytes = [0; CONNECTION_ID_BYTES];
         rand::fill(&mut bytes).expect("the system gives random bytes");
+        bytes[0] = self.first_byte(bytes[0]);
         ConnectionId::new(&bytes)
     }
 
@@ -133,11 +155,22 @@ impl ConnectionIdGenerator for RandomIds {
 
 /// A UDP socket at `address`, with the buffers that the kernel grants.
 pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    bound(open(address)?, address)
+}
+
+/// The same, at an address that others of this user's sockets have too, if all of them share it.
+pub(crate) fn shared_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(address)?;
+    socket.set_reuse_port(true)?;
+    bound(socket, address)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))
+}
+
+fn bound(socket: Socket, address: SocketAddr) -> io::Result<UdpSocket> {
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         // `[::]` is everywhere, IPv4 included.
         socket.set_only_v6(false)?;
@@ -160,4 +193,22 @@ pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
 pub(crate) fn socket_to_anywhere() -> io::Result<UdpSocket> {
     socket((Ipv6Addr::UNSPECIFIED, 0).into())
         .or_else(|_no_ipv6| socket((std::net::Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_names_its_endpoint_and_what_is_random_stays_so() {
+        for of in 1..=16 {
+            for index in 0..of {
+                let ids = Ids { index, of };
+                let bytes: Vec<u8> = (0..=u8::MAX).map(|random| ids.first_byte(random)).collect();
+                assert!(bytes.iter().all(|byte| byte % of == index), "{ids:?}");
+                let distinct: std::collections::BTreeSet<_> = bytes.iter().collect();
+                assert!(256 / usize::from(of) <= distinct.len(), "{ids:?}");
+            }
+        }
+    }
 }

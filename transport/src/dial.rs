@@ -16,6 +16,7 @@ use crate::{
     authority::server_name,
     certificate::ParseCertificateError,
     certificate::peer_certificate,
+    client::ClientError,
     connection::{Connection, ConnectionLost, Side, remote},
     stream::{Stream, StreamError},
 };
@@ -54,6 +55,14 @@ pub enum ConnectError {
         addr: SocketAddr,
         /// What the library says.
         source: quinn::ConnectError,
+    },
+    /// The system gives no UDP port.
+    #[error("failed to open a UDP port for {addr}")]
+    Socket {
+        /// Where to.
+        addr: SocketAddr,
+        /// What it says.
+        source: ClientError,
     },
     /// Nobody answered. Try again later.
     #[error(

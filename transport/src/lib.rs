@@ -12,6 +12,7 @@ mod congestion;
 mod connection;
 mod credentials;
 mod dial;
+mod endpoints;
 mod enrol;
 mod files;
 mod grant;

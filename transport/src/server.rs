@@ -15,7 +15,7 @@ use protocol::{
     },
     version,
 };
-use quinn::{EndpointConfig, TokioRuntime};
+use quinn::EndpointConfig;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -24,10 +24,11 @@ use tracing::debug;
 
 use crate::{
     certificate::{Certificate, ParseCertificateError, peer_certificate},
-    config::{self, DATAGRAM_BYTES_MAX},
+    config::{self, DATAGRAM_BYTES_MAX, Ids},
     congestion::Congestion,
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
+    endpoints::Endpoints,
     stream::{Stream, StreamError},
     tls::{self, TlsError},
 };
@@ -50,13 +51,15 @@ pub struct ServerLimits {
     pub handshake: Duration,
     /// How it finds out how much it may send.
     pub congestion: Congestion,
+    /// How many endpoints take datagrams on its port, 1 to 16.
+    pub endpoints: u8,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            // A thousand workers with a connection for control and some for bulk, and people.
-            connections: 4_096,
+            // A thousand workers with four connections each for bulk, and people.
+            connections: 8_192,
             // A farm that comes back after a restart greets within seconds; a flood of strangers leaves
             // room for members.
             strangers: 256,
@@ -65,14 +68,14 @@ impl Default for ServerLimits {
             // Three tries at a lost datagram, which are 1, 2 and 4 seconds apart.
             handshake: Duration::from_secs(10),
             congestion: Congestion::default(),
+            endpoints: 1,
         }
     }
 }
 
 /// A server on a UDP port.
 pub struct Server {
-    endpoint: quinn::Endpoint,
-    local: SocketAddr,
+    endpoints: Endpoints,
     places: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     limits: ServerLimits,
@@ -160,16 +163,10 @@ impl Server {
     ) -> Result<Self, BindError> {
         let tls = tls_config(credentials, limits.congestion)?;
         let socket = |source| BindError::Socket { listen, source };
-        let endpoint = quinn::Endpoint::new(
-            endpoint_config(credentials),
-            Some(tls),
-            config::socket(listen).map_err(socket)?,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(socket)?;
+        let configure = |ids| endpoint_config(credentials, ids);
+        let endpoints = Endpoints::bind(listen, limits.endpoints, configure, &tls);
         Ok(Self {
-            local: endpoint.local_addr().map_err(socket)?,
-            endpoint,
+            endpoints: endpoints.map_err(socket)?,
             places: Arc::new(Semaphore::new(limits.connections)),
             strangers: Arc::new(Semaphore::new(limits.strangers)),
             limits,
@@ -179,7 +176,13 @@ impl Server {
 
     /// Where it listens, with the true port.
     pub const fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.endpoints.local_addr()
+    }
+
+    /// How many connections each of its endpoints has.
+    #[cfg(test)]
+    pub(crate) fn connections_by_endpoint(&self) -> Vec<usize> {
+        self.endpoints.connections()
     }
 
     /// The next connection that arrives; `None` after [`close`](Self::close). Those over the limits are
@@ -190,7 +193,7 @@ impl Server {
     /// No connection is lost.
     pub async fn accept(&self) -> Option<Arriving> {
         loop {
-            let incoming = self.endpoint.accept().await?;
+            let incoming = self.endpoints.accept().await?;
             let place = Arc::clone(&self.places).try_acquire_owned();
             let stranger = Arc::clone(&self.strangers).try_acquire_owned();
             let (Ok(place), Ok(stranger)) = (place, stranger) else {
@@ -217,13 +220,13 @@ impl Server {
     /// Ends all connections at once and takes no more.
     pub fn close(&self) {
         let reason = format!("the {} stops", self.role);
-        self.endpoint.close(CLOSE_DONE, reason.as_bytes());
+        self.endpoints.close(CLOSE_DONE, reason.as_bytes());
     }
 
     /// Waits until all connections are over and the other sides know, as far as they answer. To be
     /// called after [`close`](Self::close), before the process ends.
     pub async fn idle(&self) {
-        self.endpoint.wait_idle().await;
+        self.endpoints.wait_idle().await;
     }
 
     /// Uses a renewed certificate from the next connection on.
@@ -232,8 +235,8 @@ impl Server {
     ///
     /// If the credentials are damaged; the old ones stay in use.
     pub fn replace_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
-        self.endpoint
-            .set_server_config(Some(tls_config(credentials, self.limits.congestion)?));
+        let config = tls_config(credentials, self.limits.congestion)?;
+        self.endpoints.configure(&config);
         Ok(())
     }
 }
@@ -241,7 +244,7 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("local", &self.local)
+            .field("local", &self.local_addr())
             .field("role", &self.role)
             .finish_non_exhaustive()
     }
@@ -259,12 +262,12 @@ fn tls_config(
 
 /// Reset tokens follow from the private key, so that a server that was restarted can tell clients of
 /// before at once that they have to connect again.
-fn endpoint_config(credentials: &Credentials) -> EndpointConfig {
+fn endpoint_config(credentials: &Credentials, ids: Ids) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, credentials.key());
     let reset = hmac::sign(&secret, b"grange reset tokens");
     let reset = hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref());
     let config = EndpointConfig::new(Arc::new(reset));
-    config::endpoint(config, DATAGRAM_BYTES_MAX)
+    config::endpoint(config, DATAGRAM_BYTES_MAX, ids)
 }
 
 /// A connection that has arrived, before TLS.

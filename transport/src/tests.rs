@@ -5,6 +5,7 @@ mod greeting;
 mod hostile;
 mod joining;
 mod lanes;
+mod moving;
 mod streams;
 
 use std::{

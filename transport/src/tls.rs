@@ -1,7 +1,9 @@
 //! TLS 1.3 as the farm speaks it: one authority, one protocol name, no early data.
 //!
-//! Sessions are not resumed: connections live long, and a resumed one would carry a certificate that
-//! nobody looks at again.
+//! Sessions are resumed, without early data: who comes back soon, or opens several connections for bulk,
+//! exchanges no certificates. A resumed connection carries those that were shown first, so whoever admits
+//! members looks at their dates and at what was revoked each time; a server that has a new certificate knows
+//! no session of before.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +16,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
-    server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
+    server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier},
     version::TLS13,
 };
 
@@ -23,6 +25,14 @@ use crate::{authority::fingerprint, config, congestion::Congestion, credentials:
 /// What both sides say in ALPN. It stays when [`PROTOCOL`](protocol::version::PROTOCOL) moves, so that
 /// programs of two versions get as far as telling each other their versions.
 const ALPN: &[u8] = b"grange/1";
+
+/// How many sessions a server remembers, in about 3 KiB each: two for each member of a large farm.
+const SERVER_SESSIONS_MAX: usize = 2048;
+/// How many servers a client remembers sessions with: a farm has two.
+const CLIENT_SERVERS_MAX: usize = 8;
+/// How many tickets a server gives with each connection: a client that comes back from a lost network may open
+/// one for control and one for bulk at once, and each ticket is good for one.
+const TICKETS: usize = 2;
 
 /// Why credentials cannot be used for TLS: they are damaged. Enrol again.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +102,8 @@ pub(crate) fn server(
             key(credentials),
         )?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    tls.send_tls13_tickets = 0;
+    tls.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS_MAX);
+    tls.send_tls13_tickets = TICKETS;
     tls.max_early_data_size = 0;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(config::server_transport(congestion));
@@ -102,15 +112,20 @@ pub(crate) fn server(
 
 /// A member's side: it shows its certificate, and trusts servers of its farm.
 pub(crate) fn member(credentials: &Credentials) -> Result<quinn::ClientConfig, TlsError> {
-    let provider = provider();
-    let verifier = WebPkiServerVerifier::builder_with_provider(
-        roots(credentials.authority())?,
-        Arc::clone(&provider),
-    )
-    .build()?;
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    let roots = roots(credentials.authority())?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
+    member_trusting(credentials, verifier)
+}
+
+/// The same, trusting whom `verifier` trusts.
+pub(crate) fn member_trusting(
+    credentials: &Credentials,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<quinn::ClientConfig, TlsError> {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_webpki_verifier(verifier)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(
             vec![CertificateDer::from(credentials.certificate().to_vec())],
             key(credentials),
@@ -132,7 +147,7 @@ pub(crate) fn newcomer(pinned: &Arc<Pinned>) -> Result<quinn::ClientConfig, TlsE
 pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, TlsError> {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.enable_early_data = false;
-    tls.resumption = Resumption::disabled();
+    tls.resumption = Resumption::in_memory_sessions(CLIENT_SERVERS_MAX);
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let congestion = Congestion::default();
     config.transport_config(config::client_transport(

@@ -1,6 +1,6 @@
-//! The way to the cache: one connection that all attempts share, and patience.
+//! The way to the cache: one connection that all attempts share, with others for bulk, and patience.
 //!
-//! A task keeps the connection. An attempt asks for a client in the name of its build's team, which
+//! A task keeps the connections. An attempt asks for a client in the name of its build's team, which
 //! presents the attempt's grant once per connection. What fails because the cache or the network is away
 //! is tried again; every request may be repeated.
 
@@ -8,18 +8,19 @@ use std::{
     error::Error,
     net::SocketAddr,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use cache::{
-    client::{CacheClient, CacheError},
+    client::{self, CacheClient, CacheError},
     compression::DecodeChunkError,
 };
+use futures_util::future::select_all;
 use protocol::{
-    access::{Role, SignedGrant},
+    access::SignedGrant,
     message::{Refusal, RefusalCode},
     name::Team,
 };
@@ -40,11 +41,11 @@ const SILENT_WAIT: Duration = Duration::from_secs(2);
 /// may be right, the seventh will not.
 const TRIES: u32 = 6;
 
-/// A connection, told from the one before it.
+/// Connections, told from those before them.
 #[derive(Clone, Debug)]
 struct Numbered {
     number: u64,
-    connection: Connection,
+    connections: Arc<[Connection]>,
 }
 
 /// The connection to the cache, for whoever wants one.
@@ -96,8 +97,8 @@ impl CacheKeeper {
             };
             let Some(address) = address else { continue };
             tokio::time::sleep(back_off(failures, self.seed)).await;
-            let connection = match self.client.connect(address, Role::Cache).await {
-                Ok(connection) => connection,
+            let connections = match client::connect(&self.client, address).await {
+                Ok(connections) => connections,
                 Err(error) => {
                     failures += 1;
                     warn!(cache = %address, failures, error = %Chain(&error), "no link to the cache");
@@ -109,18 +110,31 @@ impl CacheKeeper {
             number += 1;
             self.current.send_replace(Some(Numbered {
                 number,
-                connection: connection.clone(),
+                connections: Arc::clone(&connections),
             }));
             let moved = self.address.wait_for(|now| *now != Some(address));
             tokio::select! {
                 biased;
-                reason = connection.closed() => {
+                reason = any_closed(&connections) => {
                     warn!(cache = %address, reason, "link to the cache lost");
+                    close(&connections, "another connection was lost");
                 }
-                _ = moved => connection.close("the cache is elsewhere"),
+                _ = moved => close(&connections, "the cache is elsewhere"),
             }
             self.current.send_replace(None);
         }
+    }
+}
+
+/// Waits until one of them is over, and says why, for people.
+async fn any_closed(connections: &[Connection]) -> String {
+    let closed = connections.iter().map(|one| Box::pin(one.closed()));
+    select_all(closed).await.0
+}
+
+fn close(connections: &[Connection], reason: &str) {
+    for connection in connections {
+        connection.close(reason);
     }
 }
 
@@ -203,7 +217,7 @@ impl AttemptCache {
         let there = current.wait_for(Option::is_some).await;
         let there = there.map_err(|_| ClientError::Leaving)?.clone();
         let there = there.ok_or(ClientError::Leaving)?;
-        let client = CacheClient::new(there.connection, self.team.clone());
+        let client = CacheClient::with_bulk(there.connections, self.team.clone());
         if *self.presented() != there.number {
             let presented = client.present(self.grant.clone()).await;
             match presented {

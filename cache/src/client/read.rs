@@ -14,7 +14,10 @@ use protocol::{
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use transport::ReceiveHalf;
 
-use super::{CacheClient, CacheError};
+use super::{
+    CacheClient, CacheError,
+    bulk::{chosen, shares},
+};
 use crate::{compression, ongoing};
 
 const WHAT: &str = "read chunks";
@@ -58,8 +61,33 @@ impl CacheClient {
         chunks: Vec<Digest>,
         out: mpsc::Sender<ReadChunk>,
     ) -> Result<(), CacheError> {
-        for (batch, asked) in chunks.chunks(DIGESTS_MAX).enumerate() {
-            let done = self.read_batch(asked, batch * DIGESTS_MAX, &out).await;
+        let mut shares = shares(&chunks, self.connections.len()).into_iter();
+        let first = shares.next().unwrap_or_default();
+        let mut others = JoinSet::new();
+        for (share, at) in shares.zip(1..) {
+            let (client, chunks, out) = (self.clone(), chosen(&chunks, &share), out.clone());
+            others.spawn(async move { client.read_share(at, &chunks, &share, &out).await });
+        }
+        // Whoever fails first ends the others: dropping the set does.
+        let chunks = chosen(&chunks, &first);
+        Box::pin(self.read_share(0, &chunks, &first, &out)).await?;
+        while let Some(read) = others.join_next().await {
+            read.map_err(|_panicked| CacheError::Answer { what: WHAT })??;
+        }
+        Ok(())
+    }
+
+    /// Reads `chunks` over one of the connections; `numbers` says what each is called.
+    async fn read_share(
+        &self,
+        at: usize,
+        chunks: &[Digest],
+        numbers: &[usize],
+        out: &mpsc::Sender<ReadChunk>,
+    ) -> Result<(), CacheError> {
+        let batches = chunks.chunks(DIGESTS_MAX).zip(numbers.chunks(DIGESTS_MAX));
+        for (asked, numbers) in batches {
+            let done = self.read_batch(at, asked, numbers, out).await;
             if let Err(CacheError::Corrupt { digest, .. }) = &done {
                 self.report_damage(*digest).await;
             }
@@ -81,12 +109,13 @@ impl CacheClient {
 
     async fn read_batch(
         &self,
+        at: usize,
         asked: &[Digest],
-        first: usize,
+        numbers: &[usize],
         out: &mpsc::Sender<ReadChunk>,
     ) -> Result<(), CacheError> {
         let broken = |source| CacheError::Stream { what: WHAT, source };
-        let mut stream = self.connection.open().await.map_err(broken)?;
+        let mut stream = self.connections[at].open().await.map_err(broken)?;
         let request = CacheRequest::ReadChunks {
             team: self.team.clone(),
             chunks: asked.to_vec(),
@@ -96,7 +125,7 @@ impl CacheClient {
         let mut decoding = JoinSet::new();
         for _ in 0..asked.len() {
             let (header, body) = next_chunk(&mut stream.receive, asked).await?;
-            let index = first + header.index as usize;
+            let index = numbers[header.index as usize];
             let bytes_moved = u64::from(header.body_bytes);
             let decode = move || {
                 compression::decode(&header, body)

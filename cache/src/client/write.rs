@@ -1,17 +1,25 @@
 //! Writing chunks: they go out one after another on one stream, and are acknowledged together when all
 //! of them are durable.
 
+use std::sync::Arc;
+
 use protocol::message::{
     Refusal,
     cache::{CacheReply, CacheRequest, ChunkHeader},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+};
 use transport::{SendHalf, StreamError};
 
 use super::{CacheClient, CacheError};
 use crate::compression::EncodedChunk;
 
 const WHAT: &str = "write chunks";
+
+/// Chunks that whichever connection is free takes next.
+type Shared = Arc<Mutex<mpsc::Receiver<EncodedChunk>>>;
 
 /// What became of chunks that were written. All of them are durable.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -33,15 +41,53 @@ impl CacheClient {
     /// If the cache cannot be reached or refuses; then none, some or all of the chunks are there.
     pub async fn write_chunks(
         &self,
-        mut chunks: mpsc::Receiver<EncodedChunk>,
+        chunks: mpsc::Receiver<EncodedChunk>,
+    ) -> Result<Written, CacheError> {
+        let shared = Arc::new(Mutex::new(chunks));
+        let mut others = JoinSet::new();
+        for at in 1..self.connections.len() {
+            let (client, shared) = (self.clone(), Arc::clone(&shared));
+            others.spawn(async move { client.write_share(at, &shared).await });
+        }
+        let mut written = Box::pin(self.write_share(0, &shared)).await?;
+        // Whoever fails first ends the others: dropping the set does.
+        while let Some(more) = others.join_next().await {
+            let more = more.map_err(|_panicked| CacheError::Answer { what: WHAT })??;
+            written.chunks += more.chunks;
+            written.new += more.new;
+            written.new_bytes_stored += more.new_bytes_stored;
+        }
+        Ok(written)
+    }
+
+    /// Writes what it can get of `chunks` over one of the connections. Others than the first open a stream
+    /// when there is something to write.
+    async fn write_share(&self, at: usize, chunks: &Shared) -> Result<Written, CacheError> {
+        let first = chunks.lock().await.recv().await;
+        if first.is_none() && at != 0 {
+            return Ok(Written::default());
+        }
+        let written = self.write_stream(at, first, chunks).await;
+        if written.is_err() {
+            // Whoever makes them stops, and so do the other connections.
+            chunks.lock().await.close();
+        }
+        written
+    }
+
+    async fn write_stream(
+        &self,
+        at: usize,
+        first: Option<EncodedChunk>,
+        chunks: &Shared,
     ) -> Result<Written, CacheError> {
         let broken = |source| CacheError::Stream { what: WHAT, source };
-        let mut stream = self.connection.open().await.map_err(broken)?;
+        let mut stream = self.connections[at].open().await.map_err(broken)?;
         let request = CacheRequest::WriteChunks {
             team: self.team.clone(),
         };
         let sent = match stream.send.message(&request).await {
-            Ok(()) => send_all(&mut stream.send, &mut chunks).await,
+            Ok(()) => send_all(&mut stream.send, first, chunks).await,
             Err(error) => Err(error),
         };
         // A cache that refuses stops the stream first: its reason is worth more than ours.
@@ -71,10 +117,11 @@ impl CacheClient {
 
 async fn send_all(
     send: &mut SendHalf,
-    chunks: &mut mpsc::Receiver<EncodedChunk>,
+    mut next: Option<EncodedChunk>,
+    chunks: &Shared,
 ) -> Result<(), StreamError> {
     let mut index = 0;
-    while let Some(chunk) = chunks.recv().await {
+    while let Some(chunk) = next {
         let header = ChunkHeader {
             index,
             digest: chunk.digest,
@@ -84,6 +131,7 @@ async fn send_all(
         send.message(&header).await?;
         send.bytes(chunk.body).await?;
         index = index.wrapping_add(1);
+        next = chunks.lock().await.recv().await;
     }
     send.finish();
     Ok(())

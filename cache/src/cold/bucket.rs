@@ -1,12 +1,15 @@
-//! A bucket of an S3-compatible store: a thin layer over `object_store`, with a limit on every answer.
+//! A bucket of an S3-compatible store: a thin layer over `object_store`, with limits on objects and times. Pages
+//! of listings and what a server says of its errors are read whole, as the library does it: a server that has
+//! the farm's cold tier is trusted with its memory.
 
 use std::{fmt, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use metrics::counter;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectStoreExt, PutPayload, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
+    BackoffConfig, ClientConfigKey, Error, ObjectStoreExt, PutPayload, RetryConfig,
+    aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey::Client, S3ConditionalPut},
     list::{PaginatedListOptions, PaginatedListStore},
     path::Path,
 };
@@ -18,10 +21,10 @@ use super::{
     names::NAME_BYTES_MAX,
 };
 
-/// How long one request may take, tries included, and the greeting of a server.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often a request is tried again, and for how long. Builds wait for what is read.
+/// How long one try at a request may take, and the greeting of a server: 2 MiB at 70 kB/s.
+const TRY_TIME_MAX: &str = "30 seconds";
+const CONNECT_TIME_MAX: &str = "5 seconds";
+/// How often a request is tried again, and until when: builds wait for what is read.
 const RETRIES_MAX: usize = 3;
 const RETRY_TIME_MAX: Duration = Duration::from_secs(10);
 /// How many names a page of a listing has: S3's own limit.
@@ -59,9 +62,6 @@ impl Bucket {
     /// Sees whether the settings make sense; says nothing to the server. Credentials, and what the options
     /// leave open, are in the variables that AWS's own tools read.
     pub(super) fn open(options: &ColdOptions) -> Result<Self, OpenColdError> {
-        let client = ClientOptions::new()
-            .with_timeout(REQUEST_TIME_MAX)
-            .with_connect_timeout(CONNECT_TIME_MAX);
         let retry = RetryConfig {
             backoff: BackoffConfig::default(),
             max_retries: RETRIES_MAX,
@@ -69,7 +69,8 @@ impl Bucket {
         };
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&options.bucket)
-            .with_client_options(client)
+            .with_config(Client(ClientConfigKey::Timeout), TRY_TIME_MAX)
+            .with_config(Client(ClientConfigKey::ConnectTimeout), CONNECT_TIME_MAX)
             .with_conditional_put(S3ConditionalPut::Disabled)
             .with_retry(retry);
         if let Some(region) = &options.region {
@@ -103,21 +104,29 @@ impl Bucket {
     ///
     /// If it has more than `limit` bytes, or cannot be read.
     pub(super) async fn get(&self, name: &str, limit: u64) -> Result<Option<Bytes>, ColdError> {
-        const WHAT: &str = "read";
-        let got = match self.store.get(&self.path(name)?).await {
-            Err(Error::NotFound { .. }) => return Ok(None),
-            got => counted("get", got).map_err(bucket_error(WHAT, name))?,
+        let got = self.store.get(&self.path(name)?).await;
+        let Some(got) = found(counted("get", got)).map_err(bucket_error("read", name))? else {
+            return Ok(None);
+        };
+        let too_large = |found| ColdError::TooLarge {
+            name: name.to_owned(),
+            found,
+            limit,
         };
         if limit < got.meta.size {
-            return Err(ColdError::TooLarge {
-                name: name.to_owned(),
-                found: got.meta.size,
-                limit,
-            });
+            return Err(too_large(got.meta.size));
         }
-        let bytes = got.bytes().await.map_err(bucket_error(WHAT, name))?;
+        let mut bytes = BytesMut::new();
+        let mut pieces = got.into_stream();
+        while let Some(piece) = pieces.next().await {
+            bytes.extend_from_slice(&piece.map_err(bucket_error("read", name))?);
+            // Whatever the server said before.
+            if limit < bytes.len() as u64 {
+                return Err(too_large(bytes.len() as u64));
+            }
+        }
         counter!("grange_cache_cold_bytes_read_total").increment(bytes.len() as u64);
-        Ok(Some(bytes))
+        Ok(Some(bytes.freeze()))
     }
 
     pub(super) async fn put(&self, name: &str, bytes: Bytes) -> Result<(), ColdError> {
@@ -131,21 +140,16 @@ impl Bucket {
 
     /// When the object was written; `None`: there is none.
     pub(super) async fn modified(&self, name: &str) -> Result<Option<WallTime>, ColdError> {
-        match self.store.head(&self.path(name)?).await {
-            Err(Error::NotFound { .. }) => Ok(None),
-            head => {
-                let head = counted("head", head).map_err(bucket_error("look for", name))?;
-                Ok(Some(wall(head.last_modified.timestamp_millis())))
-            }
-        }
+        let head = self.store.head(&self.path(name)?).await;
+        let head = found(counted("head", head)).map_err(bucket_error("look for", name))?;
+        Ok(head.map(|head| wall(head.last_modified.timestamp_millis())))
     }
 
     /// Deletes an object; that there is none is as good.
     pub(super) async fn delete(&self, name: &str) -> Result<(), ColdError> {
-        match self.store.delete(&self.path(name)?).await {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            deleted => counted("delete", deleted).map_err(bucket_error("delete", name)),
-        }
+        let deleted = self.store.delete(&self.path(name)?).await;
+        let deleted = found(counted("delete", deleted)).map_err(bucket_error("delete", name));
+        deleted.map(|_there_was_one_or_not| ())
     }
 
     /// A page of the objects whose names start with `start`, in no order, and where the next begins; `None`:
@@ -173,6 +177,11 @@ impl Bucket {
         Ok((objects.collect(), page.page_token.map(NextPage)))
     }
 
+    /// Whether an object can be called so.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        self.path(name).is_ok()
+    }
+
     fn path(&self, name: &str) -> Result<Path, ColdError> {
         let whole = format!("{}{name}", self.prefix);
         let error = |source| ColdError::Name {
@@ -190,8 +199,20 @@ fn wall(millis: i64) -> WallTime {
     WallTime(u64::try_from(millis).unwrap_or(0))
 }
 
+/// That there is no such object is an answer.
+fn found<T>(done: Result<T, Error>) -> Result<Option<T>, Error> {
+    match done {
+        Err(Error::NotFound { .. }) => Ok(None),
+        done => done.map(Some),
+    }
+}
+
 fn counted<T>(what: &'static str, done: Result<T, Error>) -> Result<T, Error> {
-    let outcome = if done.is_ok() { "done" } else { "failed" };
+    let outcome = match &done {
+        Ok(_) => "done",
+        Err(Error::NotFound { .. }) => "not there",
+        Err(_) => "failed",
+    };
     counter!("grange_cache_cold_requests_total", "what" => what, "outcome" => outcome).increment(1);
     done
 }

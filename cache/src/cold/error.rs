@@ -1,6 +1,8 @@
 //! What can go wrong with the cold tier.
 
-use protocol::canonical::DecodeError;
+use std::time::Duration;
+
+use protocol::{canonical::DecodeError, report::Chain};
 
 use crate::store::{ClosureError, Trouble};
 
@@ -42,6 +44,15 @@ pub(crate) enum ColdError {
         found: u64,
         limit: u64,
     },
+    /// The server takes longer than anybody wants to wait.
+    #[error("failed to {what} in the cold tier within {}s", limit.as_secs())]
+    Slow { what: &'static str, limit: Duration },
+    /// The server failed a short while ago.
+    #[error("the cold tier is left in peace for a while after a failure")]
+    Paused,
+    /// A listing does not end.
+    #[error("the listing of `{start}` in the cold tier has no end after {pages} pages")]
+    Endless { start: String, pages: u32 },
     /// No object can be called so.
     #[error("`{name}` is too long for the name of an object, or no name at all")]
     Name {
@@ -81,13 +92,33 @@ impl ColdError {
             | Self::Entry { name, .. }
             | Self::NoChunk { name }
             | Self::Chunk { name, .. } => Some(name),
-            Self::Bucket { .. } | Self::Name { .. } | Self::Store(_) => None,
+            Self::Bucket { .. }
+            | Self::Slow { .. }
+            | Self::Paused
+            | Self::Endless { .. }
+            | Self::Name { .. }
+            | Self::Store(_) => None,
         }
     }
 
-    /// Whether the server did not do what it should, so that it is left in peace for a while.
+    /// Whether the server is away or ill, and not just unwilling to do one thing: then it is left in peace for a
+    /// while.
     pub(super) fn is_of_server(&self) -> bool {
-        matches!(self, Self::Bucket { .. })
+        match self {
+            Self::Slow { .. } | Self::Endless { .. } => true,
+            Self::Bucket { source, .. } => matches!(
+                **source,
+                object_store::Error::Generic { .. } | object_store::Error::Unauthenticated { .. }
+            ),
+            _ => false,
+        }
+    }
+
+    /// The error and its causes, each once, as far as anybody wants to read it: a server may say much.
+    pub(super) fn text(&self) -> String {
+        const LETTERS_MAX: usize = 600;
+        let text = Chain(self).to_string();
+        text.chars().take(LETTERS_MAX).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Read-through: an entry that is not here is brought from the cold tier, with those of its chunks that are
 //! not here. All of it is verified: a chunk by its hash, what the entry names by its layouts.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use metrics::counter;
@@ -9,17 +9,20 @@ use protocol::{
     access::Trust,
     message::cache::{ChunkHeader, EntryKey, keys},
     name::Team,
+    time::WallTime,
 };
-use tokio::{sync::Semaphore, time::timeout};
-use tracing::debug;
+use tokio::time::timeout;
+use tracing::{debug, warn};
 
 use super::{
-    Cold, ColdError, REQUESTS_AT_ONCE, lock, names,
-    names::Label,
+    Cold, ColdError, REQUESTS_AT_ONCE, lock,
+    names::{self, Label},
+    policy,
     record::{self, RECORD_BYTES_MAX},
     row,
 };
 use crate::{
+    clock::Clock,
     compression,
     store::{
         ClosureError, Store, Trouble, WholeEntry,
@@ -32,75 +35,95 @@ use crate::{
 /// How long bringing an entry may take: 10 GB on a slow line. Past it a build is better off without.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(600);
 
+/// What came of bringing an entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Brought {
+    Here,
+    NotThere,
+    /// For a store of this size.
+    TooLarge,
+}
+
 impl Cold {
     /// Brings the entry under `key`, if the tier has one that is trusted at least as far as `trust`. Says
-    /// whether it makes sense to look for it here again. What chunks take on their way comes out of `room`, in
-    /// bytes.
-    pub(crate) async fn bring(
-        &self,
-        key: &EntryKey,
-        trust: Trust,
-        (store, room): (&Store, &Arc<Semaphore>),
-    ) -> bool {
-        if !keys::is_lasting(&key.path) || self.is_paused() {
+    /// whether it makes sense to look for it here again.
+    pub(crate) async fn bring(&self, key: &EntryKey, trust: Trust, store: &Store) -> bool {
+        if !keys::is_lasting(&key.path) || self.is_paused(&self.reads) {
             return false;
         }
         let row = row(key);
-        let Some(_flight) = self.flights.enter(&row).await else {
-            return true;
+        // Who asks for less trust may find what another does not.
+        let flight = self.flights.enter(&format!("{trust:?} {row}")).await;
+        let Some(flight) = flight else { return true };
+        if self.is_paused(&self.reads) {
+            return false;
+        }
+        let slow = ColdError::Slow {
+            what: "bring an entry",
+            limit: FETCH_TIME_MAX,
         };
-        let _turn = self.fetches.acquire().await;
-        let brought = timeout(FETCH_TIME_MAX, self.fetch(&row, trust, (store, room))).await;
+        let fetching = self.fetch(&row, trust, store);
+        let brought = timeout(FETCH_TIME_MAX, fetching).await.unwrap_or(Err(slow));
+        flight.finish();
         let what = match &brought {
-            Ok(Ok(true)) => "brought",
-            Ok(Ok(false)) => "not there",
-            Ok(Err(error)) => {
-                self.failed("bring an entry", error);
-                "failed"
-            }
-            Err(_elapsed) => "given up",
+            Ok(Brought::Here) => "brought",
+            Ok(Brought::NotThere) => "not there",
+            Ok(Brought::TooLarge) => "too large",
+            Err(_) => "failed",
         };
         counter!("grange_cache_cold_entries_total", "what" => what).increment(1);
-        matches!(brought, Ok(Ok(true)))
+        match &brought {
+            Ok(_) => lock(&self.reads).answered(),
+            Err(error) => self.failed("bring an entry", &self.reads, error),
+        }
+        matches!(brought, Ok(Brought::Here))
     }
 
-    async fn fetch(
-        &self,
-        row: &str,
-        trust: Trust,
-        place: (&Store, &Arc<Semaphore>),
-    ) -> Result<bool, ColdError> {
-        let deletions = self.deletions.load(Ordering::SeqCst);
-        let labels = self.labels(&names::entry(row)).await?;
-        let best = labels
-            .into_iter()
-            .filter(|label| trust <= label.trust)
-            .max_by_key(Label::standing);
-        let Some(label) = best else {
-            return Ok(false);
+    async fn fetch(&self, row: &str, trust: Trust, store: &Store) -> Result<Brought, ColdError> {
+        let labels = self.look(&names::entry(row)).await?;
+        let modified: HashMap<String, WallTime> = labels
+            .iter()
+            .map(|(label, modified)| (label.name(), *modified))
+            .collect();
+        let labels = labels.into_iter().map(|(label, _)| label);
+        let Some(label) = policy::best(labels, trust) else {
+            return Ok(Brought::NotThere);
         };
+        if self.brought_max < label.bytes {
+            return Ok(Brought::TooLarge);
+        }
         let name = label.name();
-        let fetched = self.fetch_object(&label, place, deletions).await;
+        let fetched = self.fetch_object(&label, store).await;
         if let Err(error) = &fetched
             && let Some(damaged) = error.damaged()
         {
-            // Without it, and without the entry, both are written again by whoever has them.
-            lock(&self.seen).clear();
-            self.bucket.delete(damaged).await?;
-            self.bucket.delete(&name).await?;
+            self.delete_damaged(damaged, &name).await;
+        }
+        let age = modified.get(&name).map(|&at| Clock::wall().since(at));
+        if matches!(fetched, Ok(Brought::Here)) && age.is_some_and(policy::is_renewed) {
+            self.wait_for_writing(row.to_owned());
         }
         fetched
     }
 
-    async fn fetch_object(
-        &self,
-        label: &Label,
-        (store, room): (&Store, &Arc<Semaphore>),
-        deletions: u64,
-    ) -> Result<bool, ColdError> {
+    /// Deletes an object that is worth nothing and the entry that needs it: both are written again by whoever has
+    /// them.
+    async fn delete_damaged(&self, damaged: &str, entry: &str) {
+        for name in [damaged, entry] {
+            if let Err(error) = self.bucket.delete(name).await {
+                warn!(
+                    error = error.text(),
+                    name, "what is damaged stays in the cold tier"
+                );
+            }
+        }
+        lock(&self.seen).clear();
+    }
+
+    async fn fetch_object(&self, label: &Label, store: &Store) -> Result<Brought, ColdError> {
         let name = label.name();
         let Some(bytes) = self.bucket.get(&name, RECORD_BYTES_MAX).await? else {
-            return Ok(false);
+            return Ok(Brought::NotThere);
         };
         let whole = record::decode(&bytes).map_err(|source| ColdError::Record {
             name: name.clone(),
@@ -110,11 +133,13 @@ impl Cold {
             return Err(ColdError::Contradiction { name });
         }
         let team = whole.stored.entry.team.clone();
-        self.fetch_chunks((&team, &whole.closure), (store, room))
-            .await?;
-        let whole = self.checked(store, whole, &name).await?;
-        if self.deletions.load(Ordering::SeqCst) != deletions {
-            return Ok(false);
+        self.fetch_chunks(&team, &whole.closure, store).await?;
+        let Some(whole) = self.checked(store, whole, &name).await? else {
+            return Ok(Brought::NotThere);
+        };
+        let _no_entry_goes = self.deleting.read().await;
+        if self.bucket.modified(&name).await?.is_none() {
+            return Ok(Brought::NotThere);
         }
         let put = PutEntry {
             key: label.row.clone().into_bytes(),
@@ -125,26 +150,30 @@ impl Cold {
         };
         let applied = store.change(Change::PutEntry(Box::new(put))).await?;
         debug!(name, ?applied, "entry brought from the cold tier");
-        Ok(matches!(applied, Applied::Put(_)))
+        Ok(match applied {
+            Applied::Put(_) => Brought::Here,
+            _ => Brought::NotThere,
+        })
     }
 
-    /// The entry, if it names the chunks that it says it does.
+    /// The entry, if it names the chunks that it says it does; `None`: one of them is gone from here already.
     async fn checked(
         &self,
         store: &Store,
         whole: WholeEntry,
         name: &str,
-    ) -> Result<WholeEntry, ColdError> {
+    ) -> Result<Option<WholeEntry>, ColdError> {
         let checking = store.blocking(|store| {
             let closure = store.closure(&whole.stored.entry, &whole.stored.entry.team);
             Ok((closure, whole))
         });
         let (closure, whole) = checking.await?;
         match closure {
-            Ok(closure) if closure == whole.closure => Ok(whole),
+            Ok(closure) if closure == whole.closure => Ok(Some(whole)),
             Ok(_) => Err(ColdError::Contradiction {
                 name: name.to_owned(),
             }),
+            Err(ClosureError::Missing { .. }) => Ok(None),
             Err(ClosureError::Trouble(trouble)) => Err(trouble.into()),
             Err(source) => Err(ColdError::Entry {
                 name: name.to_owned(),
@@ -153,26 +182,24 @@ impl Cold {
         }
     }
 
-    /// Has all chunks here, for the team.
+    /// Has all chunks here, for the team. What is here for others is fetched all the same: that it is in the
+    /// bucket shows that the entry is about bytes that were had.
     async fn fetch_chunks(
         &self,
-        (team, chunks): (&Team, &[ChunkKey]),
-        (store, room): (&Store, &Arc<Semaphore>),
+        team: &Team,
+        chunks: &[ChunkKey],
+        store: &Store,
     ) -> Result<(), ColdError> {
         let (asked, asking) = (chunks.to_vec(), team.clone());
-        let (absent, foreign) = store
-            .blocking(move |store| Ok((store.absent(&asked)?, store.not_owned(&asking, &asked)?)))
-            .await?;
-        if !foreign.is_empty() {
-            // Whoever has the entry has what it names; of those that are absent it changes nothing.
-            let own = Change::Own {
-                team: team.clone(),
-                chunks: foreign,
-            };
-            store.change(own).await?;
-        }
-        stream::iter(absent)
-            .map(|chunk| self.fetch_chunk((team, chunk), (store, room)))
+        let lacking = store.blocking(move |store| {
+            let mut lacking = store.absent(&asked)?;
+            lacking.extend(store.not_owned(&asking, &asked)?);
+            lacking.sort_unstable();
+            lacking.dedup();
+            Ok(lacking)
+        });
+        stream::iter(lacking.await?)
+            .map(|chunk| self.fetch_chunk(team, chunk, store))
             .buffer_unordered(REQUESTS_AT_ONCE)
             .try_collect()
             .await
@@ -180,13 +207,14 @@ impl Cold {
 
     async fn fetch_chunk(
         &self,
-        (team, chunk): (&Team, ChunkKey),
-        (store, room): (&Store, &Arc<Semaphore>),
+        team: &Team,
+        chunk: ChunkKey,
+        store: &Store,
     ) -> Result<(), ColdError> {
         /// As it came, and as it is when it is unpacked.
         const COPIES: u64 = 2;
         let bytes = u32::try_from(COPIES * (1 + chunk.size())).expect("a chunk has 2 MiB at most");
-        let _room = room.acquire_many(bytes).await;
+        let _room = self.room.acquire_many(bytes).await;
         let name = names::chunk(&chunk);
         let Some(value) = self.bucket.get(&name, 1 + chunk.size()).await? else {
             return Err(ColdError::NoChunk { name });

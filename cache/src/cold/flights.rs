@@ -9,29 +9,28 @@ use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 use super::lock;
 
-/// The keys that are being fetched.
+/// What is being fetched. A turn holds whether whoever had it has finished.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<HashMap<String, Arc<Turn<()>>>>);
+pub(super) struct Flights(Mutex<HashMap<String, Arc<Turn<bool>>>>);
 
 impl Flights {
-    /// The right to fetch `key`; `None`, after waiting, if somebody else just did.
+    /// The right to fetch `key`; `None`, after waiting, if somebody else has finished doing so.
     ///
     /// # Cancel safety
     ///
     /// Who stops waiting holds up nobody.
     pub(super) async fn enter(&self, key: &str) -> Option<Flight<'_>> {
         let turn = Arc::clone(lock(&self.0).entry(key.to_owned()).or_default());
-        match Arc::clone(&turn).try_lock_owned() {
-            Ok(turn) => Some(Flight {
-                flights: self,
-                key: key.to_owned(),
-                _turn: turn,
-            }),
-            Err(_busy) => {
-                drop(turn.lock_owned().await);
-                None
-            }
+        let turn = turn.lock_owned().await;
+        if *turn {
+            return None;
         }
+        // The first, or the next of those who waited for one that was broken off.
+        Some(Flight {
+            flights: self,
+            key: key.to_owned(),
+            turn,
+        })
     }
 }
 
@@ -40,7 +39,14 @@ impl Flights {
 pub(super) struct Flight<'a> {
     flights: &'a Flights,
     key: String,
-    _turn: OwnedMutexGuard<()>,
+    turn: OwnedMutexGuard<bool>,
+}
+
+impl Flight<'_> {
+    /// Says that it is done, with whatever result: who waits need not do it.
+    pub(super) fn finish(mut self) {
+        *self.turn = true;
+    }
 }
 
 impl Drop for Flight<'_> {
@@ -53,21 +59,34 @@ impl Drop for Flight<'_> {
 mod tests {
     use super::*;
 
+    async fn is_waiting(second: &mut (impl Future + Unpin)) -> bool {
+        std::future::poll_fn(|context| {
+            let polled = std::pin::Pin::new(&mut *second).poll(context);
+            std::task::Poll::Ready(polled.is_pending())
+        })
+        .await
+    }
+
     #[tokio::test]
     async fn who_comes_second_waits_and_fetches_nothing() {
         let flights = Flights::default();
         let first = flights.enter("a").await.unwrap();
         assert!(flights.enter("b").await.is_some(), "another key is free");
-        let second = flights.enter("a");
-        tokio::pin!(second);
-        let waiting = std::future::poll_fn(|context| {
-            let polled = second.as_mut().poll(context);
-            std::task::Poll::Ready(polled.is_pending())
-        });
-        assert!(waiting.await, "the first is under way");
-        drop(first);
+        let mut second = Box::pin(flights.enter("a"));
+        assert!(is_waiting(&mut second).await, "the first is under way");
+        first.finish();
         assert!(second.await.is_none());
         assert!(flights.enter("a").await.is_some(), "it is free again");
         assert!(lock(&flights.0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_one_that_was_broken_off_fetches() {
+        let flights = Flights::default();
+        let first = flights.enter("a").await.unwrap();
+        let mut second = Box::pin(flights.enter("a"));
+        assert!(is_waiting(&mut second).await);
+        drop(first);
+        assert!(second.await.is_some());
     }
 }

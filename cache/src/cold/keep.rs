@@ -5,14 +5,11 @@ use std::sync::atomic::Ordering;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use metrics::counter;
-use protocol::{
-    name::Team,
-    time::{Time, WallTime},
-};
+use protocol::{name::Team, time::WallTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cold, ColdError, REQUESTS_AT_ONCE, lock, names, names::Label, record};
+use super::{Cold, ColdError, REQUESTS_AT_ONCE, lock, names, names::Label, policy, record};
 use crate::{
     clock::Clock,
     store::{
@@ -50,26 +47,32 @@ impl Cold {
     }
 
     async fn keep_or_note(&self, store: &Store, row: &str) {
-        let kept = match self.is_paused() {
+        let kept = match self.is_paused(&self.writes) {
             true => Ok(false),
             false => self.keep(store, row).await,
         };
-        if let Err(error) = &kept {
-            self.failed("write an entry", error);
+        match &kept {
+            Ok(true) => lock(&self.writes).answered(),
+            Ok(false) => {}
+            Err(error) => self.failed("write an entry", &self.writes, error),
         }
-        if !matches!(kept, Ok(true)) {
+        // What the server does not take for a reason of its own waits for a round, too, but for none soon.
+        if kept.is_ok_and(|kept| !kept) || self.is_paused(&self.writes) {
             self.is_behind.store(true, Ordering::Relaxed);
         }
     }
 
     /// Has the entry under `row`, with all its chunks, in the bucket. Says whether that is done: an entry that
-    /// is not here any more needs nothing.
+    /// is not here any more, or has a name that no object can have, needs nothing.
     pub(super) async fn keep(&self, store: &Store, row: &str) -> Result<bool, ColdError> {
-        let deletions = self.deletions.load(Ordering::SeqCst);
         let Some(entry) = whole(store, row).await? else {
             return Ok(true);
         };
         let label = label(row, &entry.stored);
+        if !self.bucket.takes(&label.name()) {
+            return Ok(true);
+        }
+        let _no_chunk_goes = self.sweeping.read().await;
         let team = &entry.stored.entry.team;
         let done: Result<Vec<bool>, ColdError> = stream::iter(entry.closure.clone())
             .map(|chunk| self.keep_chunk(store, team, chunk))
@@ -80,16 +83,13 @@ impl Cold {
             // Evicted, or damaged, meanwhile.
             return Ok(true);
         }
-        let name = label.name();
-        self.bucket
-            .put(&name, record::encode(&entry).into())
-            .await?;
-        let is_deleted = self.deletions.load(Ordering::SeqCst) != deletions
-            && whole(store, row).await?.is_none();
-        if is_deleted {
-            self.bucket.delete(&name).await?;
+        let _no_entry_goes = self.deleting.read().await;
+        // Deleted meanwhile; or evicted, and then it stays unwritten.
+        if whole(store, row).await?.is_none() {
             return Ok(true);
         }
+        let bytes = record::encode(&entry).into();
+        self.bucket.put(&label.name(), bytes).await?;
         counter!("grange_cache_cold_entries_total", "what" => "kept").increment(1);
         self.delete_beaten(&label).await.map(|()| true)
     }
@@ -97,9 +97,8 @@ impl Cold {
     /// Deletes what stood under the key of an entry that now stands there.
     async fn delete_beaten(&self, label: &Label) -> Result<(), ColdError> {
         let others = self.labels(&names::entry(&label.row)).await?;
-        let beaten = others
-            .iter()
-            .filter(|other| other.trust <= label.trust && other.written < label.written);
+        let others = others.iter().map(|(other, _)| other);
+        let beaten = others.filter(|other| policy::beats(label, other));
         self.delete_all(beaten.map(Label::name)).await
     }
 
@@ -116,6 +115,8 @@ impl Cold {
         let name = names::chunk(&chunk);
         let modified = self.bucket.modified(&name).await?;
         if modified.is_none_or(|modified| self.is_aged(modified)) {
+            let bytes = u32::try_from(1 + chunk.size()).expect("a chunk has 2 MiB at most");
+            let _room = self.room.acquire_many(bytes).await;
             let Some(value) = value(store, team.clone(), chunk).await? else {
                 return Ok(false);
             };
@@ -131,12 +132,7 @@ impl Cold {
 
     /// Whether an object is so old that it is written anew where it is needed.
     pub(super) fn is_aged(&self, modified: WallTime) -> bool {
-        self.keep / 2 < Clock::wall().since(modified)
-    }
-
-    /// What time it is, for who waits.
-    pub(super) fn now(&self) -> Time {
-        self.clock.now()
+        policy::is_aged(self.keep, Clock::wall().since(modified))
     }
 }
 

@@ -67,20 +67,17 @@ impl Label {
         said.next().is_none().then_some(label)
     }
 
-    /// What counts more is greater.
-    pub(super) fn standing(&self) -> (Trust, WallTime) {
-        (self.trust, self.written)
-    }
-
     /// The path, without the namespace.
     pub(super) fn path(&self) -> &str {
         self.row.split_once('/').map_or("", |(_, path)| path)
     }
 
-    pub(super) fn summary(&self) -> EntrySummary {
+    /// What a listing says of an entry whose object was written at `modified`: it is written again when the
+    /// entry is used.
+    pub(super) fn summary(&self, modified: WallTime) -> EntrySummary {
         EntrySummary {
             written: self.written,
-            used: self.written,
+            used: self.written.max(modified),
             bytes: self.bytes,
             chunks: self.chunks,
         }
@@ -101,6 +98,21 @@ pub(super) fn entry(row: &str) -> String {
 pub(super) fn chunk(key: &ChunkKey) -> String {
     let hash = hex(key.hash());
     format!("{CHUNKS}{}/{hash}-{}", &hash[..2], key.size())
+}
+
+/// The hash of the chunk that an object with this name is; `None`: it is something else.
+pub(super) fn chunk_hash(name: &str) -> Option<[u8; 32]> {
+    let (_, name) = name.strip_prefix(CHUNKS)?.split_once('/')?;
+    let (hash, size) = name.split_once('-')?;
+    let _size: u32 = size.parse().ok()?;
+    let mut bytes = [0; 32];
+    if hash.len() != 2 * bytes.len() || !hash.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// The text in letters that every store takes, beginning with what the escaped beginnings of the text are:
@@ -166,6 +178,15 @@ mod tests {
         );
         assert_eq!(Label::parse(&name), Some(label.clone()));
         assert_eq!(label.path(), "dependency/app/0011/npm-linux-é");
+    }
+
+    #[test]
+    fn the_name_of_a_chunk_is_known_as_that() {
+        let digest = protocol::digest::Digest::of(b"chunk");
+        let name = chunk(&ChunkKey::of(&digest).unwrap());
+        assert_eq!(chunk_hash(&name).as_ref(), Some(digest.hash()), "{name}");
+        assert_eq!(chunk_hash("chunks/00/notes"), None);
+        assert_eq!(chunk_hash(&name[..name.len() - 2]), None);
     }
 
     #[test]

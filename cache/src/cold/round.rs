@@ -1,9 +1,5 @@
 //! Rounds: what is here and should be in the cold tier is written there, whatever became of writing it behind;
 //! what nobody has or asks for any more goes.
-//!
-//! No chunk goes before the last entry that may name it. An entry is written when all its chunks are younger
-//! than half the time that things are kept, and goes when it is older than that time; a chunk goes when it is
-//! older than twice that time and some days.
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
@@ -12,9 +8,17 @@ use protocol::{
     time::{Time, WallTime},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{info, warn};
 
-use super::{Cold, ColdError, PAUSE, keep::label, lock, names};
+use super::{
+    Cold, ColdError, PAGES_MAX,
+    bucket::Listed,
+    endless,
+    keep::label,
+    lock,
+    names::{self, Label},
+    policy,
+};
 use crate::{
     clock::Clock,
     store::{Store, key},
@@ -24,13 +28,13 @@ use crate::{
 /// of the bucket.
 const ROUND_INTERVAL: Duration = Duration::from_secs(3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3600);
-/// How much longer chunks stay: a chunk may be taken for young for as long as one sweep is from the next.
-const SLACK: Duration = Duration::from_secs(2 * 24 * 3600);
+/// How often it is looked whether a round is due.
+const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 /// How many entries of the bucket a round knows, in 24 bytes each; what is over it is written again.
 const KNOWN_MAX: usize = 1 << 20;
 /// How many entries of the store are looked at together.
 const PAGE: usize = 256;
-/// How many entries in a row may fail before a round ends: one that no server takes holds up none else.
+/// How many entries may fail because of the server before a round ends.
 const FAILURES_MAX: u32 = 3;
 
 /// The names of entries in the bucket, by a part of their hash, and when they were written.
@@ -39,12 +43,14 @@ type Known = HashMap<u64, WallTime>;
 impl Cold {
     /// Makes rounds until `stop`: one at once, then every hour, and soon when something was not written.
     pub(crate) async fn make_rounds(&self, store: &Store, stop: CancellationToken) {
-        let mut next = Time::ZERO;
-        let mut next_sweep = Time::ZERO;
+        let (mut next, mut next_sweep, mut failures) = (Time::ZERO, Time::ZERO, 0);
         loop {
-            let now = self.now();
-            if next <= now || self.is_behind.swap(false, Ordering::Relaxed) {
+            let now = self.clock.now();
+            let is_due = next <= now && (failures == 0 || !self.is_paused(&self.writes));
+            if is_due {
                 let sweeps = next_sweep <= now;
+                // What is not written from here on is for the round after this.
+                self.is_behind.store(false, Ordering::Relaxed);
                 let round = tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
@@ -52,7 +58,7 @@ impl Cold {
                 };
                 match round {
                     Ok(()) => {
-                        next = now + ROUND_INTERVAL;
+                        (next, failures) = (now + ROUND_INTERVAL, 0);
                         next_sweep = if sweeps {
                             now + SWEEP_INTERVAL
                         } else {
@@ -60,15 +66,17 @@ impl Cold {
                         };
                     }
                     Err(error) => {
-                        self.is_behind.store(true, Ordering::Relaxed);
-                        self.failed("make a round", &error);
+                        self.failed("make a round", &self.writes, &error);
+                        (next, failures) = (now + policy::back_off(failures), failures + 1);
                     }
                 }
+            } else if self.is_behind.load(Ordering::Relaxed) && !self.is_paused(&self.writes) {
+                next = now;
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
     }
@@ -78,14 +86,28 @@ impl Cold {
             lock(&self.seen).clear();
         }
         let known = self.known().await?;
+        let kept = self.keep_all(store, &known).await;
+        let swept = match sweeps {
+            true => self.sweep_chunks().await,
+            false => Ok(()),
+        };
+        info!(there = known.len(), kept = ?kept.as_ref().ok(), "a round of the cold tier is over");
+        kept?;
+        swept
+    }
+
+    /// Writes what is here and not known there, or old there. Gives how many entries.
+    async fn keep_all(&self, store: &Store, known: &Known) -> Result<u64, ColdError> {
         let (mut after, mut kept, mut failures) = (Vec::new(), 0_u64, 0);
         loop {
             let behind = after.clone();
             let page = store.blocking(move |store| store.entries_behind(&behind, PAGE));
             let page = page.await?;
-            let Some((last, _)) = page.last() else { break };
-            after = last.clone();
-            for (row, stored) in page {
+            let Some(last) = page.last else {
+                return Ok(kept);
+            };
+            after = last;
+            for (row, stored) in page.entries {
                 let lasts = key::path_of(&row).is_some_and(keys::is_lasting);
                 let Some(row) = String::from_utf8(row).ok().filter(|_| lasts) else {
                     continue;
@@ -95,23 +117,17 @@ impl Cold {
                     continue;
                 }
                 match self.keep(store, &row).await {
-                    Ok(_) => (kept, failures) = (kept + 1, 0),
-                    Err(error) if failures < FAILURES_MAX => {
-                        failures += 1;
-                        debug!(error = %protocol::report::Chain(&error), row, "entry not kept");
+                    Ok(_) => kept += 1,
+                    Err(error) if error.is_of_server() && FAILURES_MAX <= failures => {
+                        return Err(error);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) => {
+                        // One that no server takes holds up none else.
+                        failures += u32::from(error.is_of_server());
+                        warn!(error = error.text(), row, "entry not kept in the cold tier");
+                    }
                 }
             }
-        }
-        info!(
-            there = known.len(),
-            kept, "the cold tier has what it should"
-        );
-        if sweeps {
-            self.sweep_chunks().await
-        } else {
-            Ok(())
         }
     }
 
@@ -119,14 +135,15 @@ impl Cold {
     async fn known(&self) -> Result<Known, ColdError> {
         let mut known = Known::new();
         let mut from = None;
-        loop {
+        for _ in 0..PAGES_MAX {
             let (page, next) = self.bucket.list(names::ENTRIES, from).await?;
             let now = Clock::wall();
+            let is_over = |modified| policy::is_entry_over(self.keep, now.since(modified));
             let (old, young): (Vec<_>, Vec<_>) = page
                 .into_iter()
-                .partition(|listed| self.keep < now.since(listed.modified));
-            self.delete_all(old.into_iter().map(|listed| listed.name))
-                .await?;
+                .filter(|listed| Label::parse(&listed.name).is_some())
+                .partition(|listed| is_over(listed.modified));
+            self.delete_old(old).await;
             for listed in young {
                 if known.len() < KNOWN_MAX {
                     known.insert(shortened(&listed.name), listed.modified);
@@ -137,23 +154,42 @@ impl Cold {
                 return Ok(known);
             }
         }
+        Err(endless(names::ENTRIES.to_owned()))
     }
 
     /// Deletes chunks that no entry names any more.
     async fn sweep_chunks(&self) -> Result<(), ColdError> {
-        let age_max = 2 * self.keep + SLACK;
         let mut from = None;
-        loop {
+        for _ in 0..PAGES_MAX {
             let (page, next) = self.bucket.list(names::CHUNKS, from).await?;
             let now = Clock::wall();
-            let old = page
+            let mut old: Vec<Listed> = page
                 .into_iter()
-                .filter(|listed| age_max < now.since(listed.modified));
-            self.delete_all(old.map(|listed| listed.name)).await?;
+                .filter(|listed| names::chunk_hash(&listed.name).is_some())
+                .filter(|listed| policy::is_chunk_over(self.keep, now.since(listed.modified)))
+                .collect();
+            let _nobody_relies_on_them = self.sweeping.write().await;
+            {
+                // Written again since the page was listed.
+                let seen = lock(&self.seen);
+                old.retain(|listed| {
+                    names::chunk_hash(&listed.name).is_none_or(|hash| !seen.contains(&hash))
+                });
+            }
+            self.delete_old(old).await;
             from = next;
             if from.is_none() {
                 return Ok(());
             }
+        }
+        Err(endless(names::CHUNKS.to_owned()))
+    }
+
+    /// Deletes what is old; where that does not go, it goes another time.
+    async fn delete_old(&self, old: Vec<Listed>) {
+        let deleted = self.delete_all(old.into_iter().map(|listed| listed.name));
+        if let Err(error) = deleted.await {
+            warn!(error = error.text(), "what is old stays in the cold tier");
         }
     }
 }

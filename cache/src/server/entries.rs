@@ -77,9 +77,7 @@ pub(super) async fn get(
     let row = key::entry(&key);
     let mut entry = find(row.clone(), &reader, context).await?;
     if let (None, Some(cold)) = (&entry, &context.cold)
-        && cold
-            .bring(&key, reader.trust, (&context.store, &context.write_room))
-            .await
+        && cold.bring(&key, reader.trust, &context.store).await
     {
         entry = find(row, &reader, context).await?;
     }
@@ -148,6 +146,24 @@ pub(super) async fn delete(
     }
     check_length(prefix)?;
     session.access().delete(namespace, prefix)?;
+    let Some(cold) = &context.cold else {
+        let deleted = delete_here(namespace, prefix, context).await?;
+        return Ok(CacheReply::Deleted(deleted));
+    };
+    let _alone = cold.deleting().await;
+    // Before here: what is brought back meanwhile is here then.
+    let gone = cold.delete(namespace, prefix).await;
+    let deleted = delete_here(namespace, prefix, context).await?;
+    gone.map_err(|error| of_cold(&error, deleted))?;
+    Ok(CacheReply::Deleted(deleted))
+}
+
+/// Deletes them in the store; gives how many there were.
+async fn delete_here(
+    namespace: &Namespace,
+    prefix: &str,
+    context: &Context,
+) -> Result<u64, Refusal> {
     let start = key::entries(namespace, prefix);
     let mut deleted = 0;
     loop {
@@ -159,14 +175,9 @@ pub(super) async fn delete(
         };
         deleted += count;
         if !more {
-            break;
+            return Ok(deleted);
         }
     }
-    if let Some(cold) = &context.cold {
-        let gone = cold.delete(namespace, prefix).await;
-        gone.map_err(|error| of_cold(&error, deleted))?;
-    }
-    Ok(CacheReply::Deleted(deleted))
 }
 
 /// Makes room, although it is not time yet.

@@ -281,13 +281,21 @@ async fn dispatch(
             replace,
             made_millis,
         } => entries::put(key, entry, (replace, made_millis), (session, context)).await?,
-        CacheRequest::GetEntry { key } => entries::get(key, (session, context)).await?,
+        // These may wait for the cold tier, and are small.
+        CacheRequest::GetEntry { key } => {
+            drop(receiving);
+            entries::get(key, (session, context)).await?
+        }
         CacheRequest::ListEntries {
             namespace,
             prefix,
             after,
-        } => entries::list(namespace, (prefix, after), (session, context)).await?,
+        } => {
+            drop(receiving);
+            entries::list(namespace, (prefix, after), (session, context)).await?
+        }
         CacheRequest::DeleteEntries { namespace, prefix } => {
+            drop(receiving);
             entries::delete(&namespace, &prefix, (session, context)).await?
         }
         CacheRequest::Record(record) => entries::record(record, (session, context)).await?,

@@ -18,8 +18,17 @@ pub(crate) struct WholeEntry {
     pub(crate) made_millis: u64,
 }
 
+/// Some entries, by row.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<(Vec<u8>, StoredEntry)>,
+    /// The row behind which the next page begins; `None`: there is none.
+    pub(crate) last: Option<Vec<u8>>,
+}
+
 impl Store {
-    /// The entry under `row`, if all of it is there. Its chunks are held; it does not count as read.
+    /// The entry under `row`, if all of it is there. Nothing of it is held, and it does not count as read: chunks
+    /// may go at any moment.
     pub(crate) fn whole_entry(&self, row: &[u8]) -> Result<Option<WholeEntry>, Trouble> {
         let rocks = self.shared.rocks()?;
         let stored = rocks.get(Column::Entries, row)?;
@@ -28,7 +37,7 @@ impl Store {
             return Ok(None);
         };
         let closure = row::decode_closure(&closure)?;
-        if !self.absent(&closure)?.is_empty() {
+        if !absent_of(&rocks, &closure)?.is_empty() {
             return Ok(None);
         }
         let used = rocks.get(Column::Used, row)?;
@@ -57,24 +66,26 @@ impl Store {
         Ok(absent)
     }
 
-    /// The next entries behind the row `after`, at most `count` of them.
-    pub(crate) fn entries_behind(
-        &self,
-        after: &[u8],
-        count: usize,
-    ) -> Result<Vec<(Vec<u8>, StoredEntry)>, Trouble> {
+    /// The next entries behind the row `after`, at most `count` of them, and the last row that was looked at;
+    /// `None`: there is none. What is damaged is left out.
+    pub(crate) fn entries_behind(&self, after: &[u8], count: usize) -> Result<Page, Trouble> {
         let rocks = self.shared.rocks()?;
-        let mut entries = Vec::new();
+        let mut page = Page::default();
         for row in rocks.rows_from(Column::Entries, after) {
             let (row, value) = row?;
             if *row == *after {
                 continue;
             }
-            entries.push((row.into_vec(), StoredEntry::decode(&value)?));
-            if count <= entries.len() {
+            let row = row.into_vec();
+            page.last = Some(row.clone());
+            match StoredEntry::decode(&value) {
+                Ok(stored) => page.entries.push((row, stored)),
+                Err(error) => tracing::warn!(%error, "a row of an entry is damaged"),
+            }
+            if count <= page.entries.len() {
                 break;
             }
         }
-        Ok(entries)
+        Ok(page)
     }
 }

@@ -97,6 +97,7 @@ impl File {
                 MINUTES_MAX,
             ),
             ("retention_days", coordinator.retention_days, DAYS_MAX),
+            ("cold_keep_days", self.cache.cold_keep_days, DAYS_MAX),
             ("hold_minutes", self.cache.hold_minutes, MINUTES_MAX),
         ];
         for (key, value, most) in times {

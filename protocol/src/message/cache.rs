@@ -285,6 +285,13 @@ pub mod keys {
         is_lasting(prefix) || LASTING.iter().any(|start| start.starts_with(prefix))
     }
 
+    /// Whether a key that starts with `prefix` may be one that several caches have in common: what belongs to no
+    /// build.
+    pub fn may_be_shared(prefix: &str) -> bool {
+        let mut shared = LASTING.iter().skip(1);
+        shared.any(|start| prefix.starts_with(start) || start.starts_with(prefix))
+    }
+
     /// A directory that somebody put into the cache by hand, under the name that it was given, or under
     /// the hash of its tree. The key begins none of another name that has no word `=`.
     pub fn saved(name: &str) -> String {

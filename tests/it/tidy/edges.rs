@@ -86,7 +86,6 @@ const OWNERS: &[(&str, &str)] = &[
     ("encoding_rs", "report"),
     ("axum", "cache"),
     ("gix-config", "cache"),
-    ("nix", "worker"),
     ("aho-corasick", "worker"),
     ("pem", "transport"),
     ("self_cell", "cache"),
