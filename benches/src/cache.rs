@@ -37,13 +37,17 @@ pub(crate) enum Part {
     Memory,
 }
 
-/// Measures one part, or all of them, with so many pairs for each figure. `stored` is how many bytes are
-/// written to see what memory that takes.
+/// Measures one part, or all of them, with so many pairs for each figure; of reads and writes those whose names
+/// have `only` in them. `stored` is how many bytes are written to see what memory that takes.
 ///
 /// # Errors
 ///
 /// If a process cannot be started, or says something unexpected.
-pub(crate) fn measure(part: Option<Part>, pairs: u32, stored: u64) -> Result<Vec<Row>> {
+pub(crate) fn measure(
+    part: Option<Part>,
+    (pairs, only): (u32, &str),
+    stored: u64,
+) -> Result<Vec<Row>> {
     let all = Part::value_variants();
     let parts = all
         .iter()
@@ -51,10 +55,10 @@ pub(crate) fn measure(part: Option<Part>, pairs: u32, stored: u64) -> Result<Vec
     let mut rows = Vec::new();
     for part in parts {
         rows.extend(match part {
-            Part::Reads => reads::measure(pairs)?,
+            Part::Reads => reads::measure(pairs, only)?,
             Part::Eviction => eviction::measure(pairs)?,
             Part::Trees => trees::measure(pairs)?,
-            Part::Writes => writes::measure(pairs)?,
+            Part::Writes => writes::measure(pairs, only)?,
             Part::Presence => presence::measure(pairs)?,
             Part::Relay => relay::measure(pairs)?,
             Part::Memory => memory::measure(stored)?,

@@ -55,6 +55,9 @@ enum Benchmark {
         /// Measure only this.
         #[arg(long, value_enum)]
         part: Option<cache::Part>,
+        /// Of reads and writes, measure only what has this in its name.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        only: String,
         /// How much is stored to see what memory that takes, in GiB.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
         stored_gib: u64,
@@ -119,9 +122,13 @@ fn main() -> anyhow::Result<()> {
         Benchmark::Cache {
             json,
             part,
+            only,
             pairs,
             stored_gib,
-        } => report::print(&cache::measure(part, pairs, stored_gib << 30)?, json),
+        } => {
+            let rows = cache::measure(part, (pairs, &only), stored_gib << 30)?;
+            report::print(&rows, json)
+        }
         Benchmark::Hits {
             json,
             commits,

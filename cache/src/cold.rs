@@ -2,7 +2,7 @@
 //!
 //! What outlives the work on a build is written to it behind the store's back, chunks first, then the entry;
 //! what is asked for and not here is read through it, verified, and kept here again. An entry is a name with
-//! a label and its bytes, a chunk what the store has of it, so that any cache that is pointed at the bucket
+//! a title and its bytes, a chunk what the store has of it, so that any cache that is pointed at the bucket
 //! has all that is in it. The tier never fails a build: where it does not do what it should, what is only
 //! there counts as not there, and it is left in peace for a while.
 
@@ -41,7 +41,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::error::ColdError;
 pub use self::error::OpenColdError;
-use self::{bucket::Bucket, flights::Flights, names::Label, policy::Pause};
+use self::{bucket::Bucket, flights::Flights, names::Title, policy::Pause};
 use crate::clock::Clock;
 
 /// Where the cold tier is, and how long it keeps things.
@@ -163,10 +163,10 @@ impl Cold {
             return Vec::new();
         }
         match self.look(&names::entries(namespace, prefix)).await {
-            Ok(labels) => {
-                let trusted = labels.iter().filter(|(label, _)| trust <= label.trust);
+            Ok(titles) => {
+                let trusted = titles.iter().filter(|(title, _)| trust <= title.trust);
                 trusted
-                    .map(|(label, modified)| (label.path().to_owned(), label.summary(*modified)))
+                    .map(|(title, modified)| (title.path().to_owned(), title.summary(*modified)))
                     .collect()
             }
             Err(error) => {
@@ -214,7 +214,7 @@ impl Cold {
         for _ in 0..PAGES_MAX {
             let (page, next) = self.bucket.list(&start, from).await?;
             let names = page.into_iter().map(|listed| listed.name);
-            self.delete_all(names.filter(|name| Label::parse(name).is_some()))
+            self.delete_all(names.filter(|name| Title::parse(name).is_some()))
                 .await?;
             from = next;
             if from.is_none() {
@@ -233,11 +233,11 @@ impl Cold {
             .await
     }
 
-    /// As [`labels`](Self::labels), for who does not wait long.
-    async fn look(&self, start: &str) -> Result<Vec<(Label, WallTime)>, ColdError> {
+    /// As [`titles`](Self::titles), for who does not wait long.
+    async fn look(&self, start: &str) -> Result<Vec<(Title, WallTime)>, ColdError> {
         let looking = async {
             let _turn = self.looks.acquire().await;
-            self.labels(start).await
+            self.titles(start).await
         };
         let slow = ColdError::Slow {
             what: "look for entries",
@@ -248,8 +248,8 @@ impl Cold {
 
     /// What the names say that start with `start`, and when their objects were written; of the first
     /// [`LISTED_MAX`] objects.
-    async fn labels(&self, start: &str) -> Result<Vec<(Label, WallTime)>, ColdError> {
-        let mut labels = Vec::new();
+    async fn titles(&self, start: &str) -> Result<Vec<(Title, WallTime)>, ColdError> {
+        let mut titles = Vec::new();
         let mut looked_at = 0;
         let mut from = None;
         while looked_at < LISTED_MAX {
@@ -257,14 +257,14 @@ impl Cold {
             // An empty page with another behind it counts too.
             looked_at += page.len().max(1);
             let page = page.into_iter();
-            labels.extend(page.filter_map(|one| Some((Label::parse(&one.name)?, one.modified))));
+            titles.extend(page.filter_map(|one| Some((Title::parse(&one.name)?, one.modified))));
             from = next;
             if from.is_none() {
-                return Ok(labels);
+                return Ok(titles);
             }
         }
         debug!(start, "a listing of the cold tier is cut");
-        Ok(labels)
+        Ok(titles)
     }
 
     fn is_paused(&self, pause: &Mutex<Pause>) -> bool {

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     if let Some(code) = other_program(&called, words) {
         return code;
     }
-    allocator::few_arenas();
+    allocator::tune();
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {

@@ -27,6 +27,8 @@ const RESERVED_BYTES: usize = 512 * 1024;
 const PIECES_AT_ONCE: usize = 32;
 /// A stream is given up in the middle of a message.
 const RESET_ABANDONED: VarInt = VarInt::from_u32(1);
+/// The priority of what is large; everything else has zero, and goes before it.
+const BULK_PRIORITY: i32 = -1;
 
 /// A stream: one request, its answer, and what belongs to them.
 #[derive(Debug)]
@@ -168,6 +170,13 @@ impl SendHalf {
         // A stream that failed stays so; there is nothing left to reset.
         self.writing = false;
         Ok(written?)
+    }
+
+    /// Has everything else that this side sends on the connection go first, for what is large: nobody waits for a
+    /// small answer behind it.
+    pub fn yield_to_others(&mut self) {
+        // Fails only when nothing is sent any more.
+        let _over = self.quic.set_priority(BULK_PRIORITY);
     }
 
     /// Says that nothing more follows. What was sent still arrives, also when this half is dropped.

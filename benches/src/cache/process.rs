@@ -81,7 +81,7 @@ pub(crate) struct CachePlan {
 ///
 /// If it cannot be played.
 pub(crate) fn play(role: &str) -> Result<()> {
-    allocator::few_arenas();
+    allocator::tune();
     match serde_json::from_str(role)? {
         Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD, Congestion::default())),
         Role::FarCache { plan, congestion } => {

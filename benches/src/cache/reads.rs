@@ -215,34 +215,22 @@ pub(crate) fn run(load: Load) -> Result<Took> {
     Process::start(&Role::Load(load))?.hear()
 }
 
-/// Measures all of it.
+/// Measures what has `only` in its name.
 ///
 /// # Errors
 ///
 /// If a process does not do what it is there for.
-pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
+pub(crate) fn measure(pairs: u32, only: &str) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let stage = prepare(directory.path())?;
     let mut rows = Vec::new();
-    for datagram in [6_500, 1_452] {
-        for size in SIZES {
-            for in_flight in [1, 16, 64] {
-                let manner = Manner::single(size, in_flight, datagram);
-                // What is judged is measured as often as was asked for, the rest is told for scale.
-                let pairs = match manner.ceilings() {
-                    (None, None) => pairs.min(3),
-                    _ => pairs,
-                };
-                rows.extend(beside_all(&stage, &manner, pairs)?);
-            }
-        }
-        for distinct in [None, Some(HOT_CHUNKS)] {
-            rows.extend(beside_all(
-                &stage,
-                &Manner::batched(datagram, distinct),
-                pairs,
-            )?);
-        }
+    for manner in manners().filter(|manner| manner.name().contains(only)) {
+        // What is judged is measured as often as was asked for, the rest is told for scale.
+        let pairs = match manner.ceilings() {
+            (None, None) => pairs.min(3),
+            _ => pairs,
+        };
+        rows.extend(beside_all(&stage, &manner, pairs)?);
     }
     for missing in &stage.peers.missing {
         rows.push(Row {
@@ -255,6 +243,16 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+fn manners() -> impl Iterator<Item = Manner> {
+    [6_500, 1_452].into_iter().flat_map(|datagram| {
+        let single = SIZES.into_iter().flat_map(move |size| {
+            [1, 16, 64].map(|in_flight| Manner::single(size, in_flight, datagram))
+        });
+        let batched = [None, Some(HOT_CHUNKS)];
+        single.chain(batched.map(|distinct| Manner::batched(datagram, distinct)))
+    })
 }
 
 fn prepare(farm: &Path) -> Result<Stage> {

@@ -73,12 +73,12 @@ const MANNERS: [Manner; 4] = [
     },
 ];
 
-/// Measures all of it.
+/// Measures what has `only` in its name.
 ///
 /// # Errors
 ///
 /// If a process does not do what it is there for.
-pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
+pub(crate) fn measure(pairs: u32, only: &str) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let farm = directory.path();
     process::found(farm)?;
@@ -91,6 +91,7 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
     let address = cache.hear()?;
     MANNERS
         .iter()
+        .filter(|manner| manner.name.contains(only))
         .map(|manner| against_file(manner, (farm, address), pairs))
         .collect()
 }

@@ -39,7 +39,7 @@ pub struct ReadChunk {
 /// would only wait.
 const DECODES_MAX: usize = 4;
 /// Up to this size a chunk is unpacked where it arrives, in bytes: handing it to another thread would
-/// take longer than hashing it.
+/// take longer than hashing it. A chunk that was asked for alone is, too: nothing arrives meanwhile.
 const DECODE_HERE_MAX: u64 = 32 * 1024;
 
 /// How long the cache may take to look at a chunk that is reported as damaged.
@@ -142,7 +142,7 @@ impl CacheClient {
                         })
                     })
             };
-            if header.digest.size() <= DECODE_HERE_MAX {
+            if header.digest.size() <= DECODE_HERE_MAX || asked.len() == 1 {
                 if !deliver(decode(), out).await? {
                     return Ok(());
                 }

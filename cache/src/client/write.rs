@@ -86,6 +86,7 @@ impl CacheClient {
         let request = CacheRequest::WriteChunks {
             team: self.team.clone(),
         };
+        stream.send.yield_to_others();
         let sent = match stream.send.message(&request).await {
             Ok(()) => send_all(&mut stream.send, first, chunks).await,
             Err(error) => Err(error),

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use super::{
     Cold, ColdError, REQUESTS_AT_ONCE, lock,
-    names::{self, Label},
+    names::{self, Title},
     policy,
     record::{self, RECORD_BYTES_MAX},
     row,
@@ -80,20 +80,20 @@ impl Cold {
     }
 
     async fn fetch(&self, row: &str, trust: Trust, store: &Store) -> Result<Brought, ColdError> {
-        let labels = self.look(&names::entry(row)).await?;
-        let modified: HashMap<String, WallTime> = labels
+        let titles = self.look(&names::entry(row)).await?;
+        let modified: HashMap<String, WallTime> = titles
             .iter()
-            .map(|(label, modified)| (label.name(), *modified))
+            .map(|(title, modified)| (title.name(), *modified))
             .collect();
-        let labels = labels.into_iter().map(|(label, _)| label);
-        let Some(label) = policy::best(labels, trust) else {
+        let titles = titles.into_iter().map(|(title, _)| title);
+        let Some(title) = policy::best(titles, trust) else {
             return Ok(Brought::NotThere);
         };
-        if self.brought_max < label.bytes {
+        if self.brought_max < title.bytes {
             return Ok(Brought::TooLarge);
         }
-        let name = label.name();
-        let fetched = self.fetch_object(&label, store).await;
+        let name = title.name();
+        let fetched = self.fetch_object(&title, store).await;
         if let Err(error) = &fetched
             && let Some(damaged) = error.damaged()
         {
@@ -120,8 +120,8 @@ impl Cold {
         lock(&self.seen).clear();
     }
 
-    async fn fetch_object(&self, label: &Label, store: &Store) -> Result<Brought, ColdError> {
-        let name = label.name();
+    async fn fetch_object(&self, title: &Title, store: &Store) -> Result<Brought, ColdError> {
+        let name = title.name();
         let Some(bytes) = self.bucket.get(&name, RECORD_BYTES_MAX).await? else {
             return Ok(Brought::NotThere);
         };
@@ -129,7 +129,7 @@ impl Cold {
             name: name.clone(),
             source,
         })?;
-        if super::keep::label(&label.row, &whole.stored) != *label {
+        if super::keep::title(&title.row, &whole.stored) != *title {
             return Err(ColdError::Contradiction { name });
         }
         let team = whole.stored.entry.team.clone();
@@ -142,7 +142,7 @@ impl Cold {
             return Ok(Brought::NotThere);
         }
         let put = PutEntry {
-            key: label.row.clone().into_bytes(),
+            key: title.row.clone().into_bytes(),
             entry: whole.stored.entry,
             closure: whole.closure,
             replace: false,

@@ -9,7 +9,7 @@ use protocol::{name::Team, time::WallTime};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cold, ColdError, REQUESTS_AT_ONCE, lock, names, names::Label, policy, record};
+use super::{Cold, ColdError, REQUESTS_AT_ONCE, lock, names, names::Title, policy, record};
 use crate::{
     clock::Clock,
     store::{
@@ -68,8 +68,8 @@ impl Cold {
         let Some(entry) = whole(store, row).await? else {
             return Ok(true);
         };
-        let label = label(row, &entry.stored);
-        if !self.bucket.takes(&label.name()) {
+        let title = title(row, &entry.stored);
+        if !self.bucket.takes(&title.name()) {
             return Ok(true);
         }
         let _no_chunk_goes = self.sweeping.read().await;
@@ -89,17 +89,17 @@ impl Cold {
             return Ok(true);
         }
         let bytes = record::encode(&entry).into();
-        self.bucket.put(&label.name(), bytes).await?;
+        self.bucket.put(&title.name(), bytes).await?;
         counter!("grange_cache_cold_entries_total", "what" => "kept").increment(1);
-        self.delete_beaten(&label).await.map(|()| true)
+        self.delete_beaten(&title).await.map(|()| true)
     }
 
     /// Deletes what stood under the key of an entry that now stands there.
-    async fn delete_beaten(&self, label: &Label) -> Result<(), ColdError> {
-        let others = self.labels(&names::entry(&label.row)).await?;
+    async fn delete_beaten(&self, title: &Title) -> Result<(), ColdError> {
+        let others = self.titles(&names::entry(&title.row)).await?;
         let others = others.iter().map(|(other, _)| other);
-        let beaten = others.filter(|other| policy::beats(label, other));
-        self.delete_all(beaten.map(Label::name)).await
+        let beaten = others.filter(|other| policy::beats(title, other));
+        self.delete_all(beaten.map(Title::name)).await
     }
 
     /// Has a chunk in the bucket that is not soon too old. Says whether it was there to be written.
@@ -137,8 +137,8 @@ impl Cold {
 }
 
 /// What the name of an entry's object says.
-pub(super) fn label(row: &str, stored: &StoredEntry) -> Label {
-    Label {
+pub(super) fn title(row: &str, stored: &StoredEntry) -> Title {
+    Title {
         row: row.to_owned(),
         trust: stored.entry.trust,
         written: stored.entry.written,

@@ -20,7 +20,7 @@ pub(super) const NAME_BYTES_MAX: usize = 1024;
 
 /// What the name of an entry says of it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Label {
+pub(super) struct Title {
     /// Namespace `/` path, as in the store.
     pub(super) row: String,
     pub(super) trust: Trust,
@@ -30,7 +30,7 @@ pub(super) struct Label {
     pub(super) chunks: u64,
 }
 
-impl Label {
+impl Title {
     /// The name of the entry's object.
     pub(super) fn name(&self) -> String {
         let trust = match self.trust {
@@ -57,14 +57,14 @@ impl Label {
             _ => return None,
         };
         let mut number = || said.next()?.parse::<u64>().ok();
-        let label = Self {
+        let title = Self {
             row: unescaped(key)?,
             trust,
             written: WallTime(number()?),
             bytes: number()?,
             chunks: number()?,
         };
-        said.next().is_none().then_some(label)
+        said.next().is_none().then_some(title)
     }
 
     /// The path, without the namespace.
@@ -158,8 +158,8 @@ mod tests {
 
     use super::*;
 
-    fn label(row: &str) -> Label {
-        Label {
+    fn title(row: &str) -> Title {
+        Title {
             row: row.to_owned(),
             trust: Trust::Protected,
             written: WallTime(1_795_000_000_000),
@@ -170,14 +170,14 @@ mod tests {
 
     #[test]
     fn a_name_says_what_a_listing_does() {
-        let label = label("main/dependency/app/0011/npm-linux-é");
-        let name = label.name();
+        let title = title("main/dependency/app/0011/npm-linux-é");
+        let name = title.name();
         assert_eq!(
             name,
             "entries/main/dependency/app/0011/npm-linux-!c3!a9~p-1795000000000-12-3"
         );
-        assert_eq!(Label::parse(&name), Some(label.clone()));
-        assert_eq!(label.path(), "dependency/app/0011/npm-linux-é");
+        assert_eq!(Title::parse(&name), Some(title.clone()));
+        assert_eq!(title.path(), "dependency/app/0011/npm-linux-é");
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
             "entries/main/a!f~p-1-2-3",
             "entries/main/!ff~p-1-2-3",
         ] {
-            assert_eq!(Label::parse(name), None, "{name}");
+            assert_eq!(Title::parse(name), None, "{name}");
         }
     }
 
@@ -211,8 +211,8 @@ mod tests {
             key in "[a-c/.~!é -]{0,12}", cut in 0_usize..12,
         ) {
             let row = format!("main/{key}");
-            let name = label(&row).name();
-            prop_assert_eq!(Label::parse(&name), Some(label(&row)));
+            let name = title(&row).name();
+            prop_assert_eq!(Title::parse(&name), Some(title(&row)));
             prop_assert!(name.starts_with(&entry(&row)));
             let cut: String = key.chars().take(cut).collect();
             prop_assert!(name.starts_with(&entries(&"main".parse().unwrap(), &cut)));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::{access::Trust, time::Time};
 
-use super::names::Label;
+use super::names::Title;
 
 /// How much longer chunks stay: a chunk that was seen is taken for young until the next sweep.
 const SLACK: Duration = Duration::from_secs(2 * 24 * 3600);
@@ -41,18 +41,18 @@ pub(super) fn is_renewed(age: Duration) -> bool {
 
 /// The one of several objects of one key that counts for who wants so much trust: what is trusted furthest and,
 /// of that, the newest.
-pub(super) fn best(labels: impl IntoIterator<Item = Label>, trust: Trust) -> Option<Label> {
-    let trusted = labels.into_iter().filter(|label| trust <= label.trust);
+pub(super) fn best(titles: impl IntoIterator<Item = Title>, trust: Trust) -> Option<Title> {
+    let trusted = titles.into_iter().filter(|title| trust <= title.trust);
     trusted.max_by_key(standing)
 }
 
 /// Whether an entry takes the place of another object of its key.
-pub(super) fn beats(label: &Label, other: &Label) -> bool {
-    other.trust <= label.trust && other.written < label.written
+pub(super) fn beats(title: &Title, other: &Title) -> bool {
+    other.trust <= title.trust && other.written < title.written
 }
 
-fn standing(label: &Label) -> (Trust, protocol::time::WallTime) {
-    (label.trust, label.written)
+fn standing(title: &Title) -> (Trust, protocol::time::WallTime) {
+    (title.trust, title.written)
 }
 
 /// Until when a server is left in peace, which did not answer as it should: twice as long after each failure.
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_is_trusted_furthest_counts_and_of_that_the_newest() {
-        let label = |trust, written| Label {
+        let title = |trust, written| Title {
             row: "main/dependency/a".to_owned(),
             trust,
             written: WallTime(written),
@@ -119,17 +119,17 @@ mod tests {
             chunks: 1,
         };
         let all = [
-            label(Trust::Untrusted, 9),
-            label(Trust::Team, 3),
-            label(Trust::Team, 5),
-            label(Trust::Team, 4),
+            title(Trust::Untrusted, 9),
+            title(Trust::Team, 3),
+            title(Trust::Team, 5),
+            title(Trust::Team, 4),
         ];
         assert_eq!(best(all.clone(), Trust::Untrusted), Some(all[2].clone()));
         assert_eq!(best(all.clone(), Trust::Team), Some(all[2].clone()));
         assert_eq!(best(all.clone(), Trust::Protected), None);
         assert!(beats(&all[2], &all[1]) && !beats(&all[1], &all[2]));
         assert!(!beats(&all[0], &all[1]), "less trust takes no place");
-        assert!(!beats(&label(Trust::Protected, 1), &all[1]), "nor does age");
+        assert!(!beats(&title(Trust::Protected, 1), &all[1]), "nor does age");
     }
 
     #[test]

@@ -14,9 +14,9 @@ use super::{
     Cold, ColdError, PAGES_MAX,
     bucket::Listed,
     endless,
-    keep::label,
+    keep::title,
     lock,
-    names::{self, Label},
+    names::{self, Title},
     policy,
 };
 use crate::{
@@ -112,7 +112,7 @@ impl Cold {
                 let Some(row) = String::from_utf8(row).ok().filter(|_| lasts) else {
                     continue;
                 };
-                let there = known.get(&shortened(&label(&row, &stored).name()));
+                let there = known.get(&shortened(&title(&row, &stored).name()));
                 if there.is_some_and(|&modified| !self.is_aged(modified)) {
                     continue;
                 }
@@ -141,7 +141,7 @@ impl Cold {
             let is_over = |modified| policy::is_entry_over(self.keep, now.since(modified));
             let (old, young): (Vec<_>, Vec<_>) = page
                 .into_iter()
-                .filter(|listed| Label::parse(&listed.name).is_some())
+                .filter(|listed| Title::parse(&listed.name).is_some())
                 .partition(|listed| is_over(listed.modified));
             self.delete_old(old).await;
             for listed in young {

@@ -129,6 +129,7 @@ pub(super) async fn read(
     session.access().chunks(&team, Clock::wall())?;
     let retired = context.store.retired();
     let retired = retired.map_err(|trouble| of_trouble(&trouble))?;
+    stream.send.yield_to_others();
     // While one window is on its way, the next is read.
     let (ready, mut outgoing) = mpsc::channel(1);
     let share = context.teams.share(&team);
