@@ -71,7 +71,13 @@ const LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long deleting may take: some thousands of entries on a slow server. Who deletes tries again.
 const DELETE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How many listings for builds are under way at once.
-const LOOKS_AT_ONCE: usize = 64;
+/// A listing may take ten megabytes.
+const LOOKS_AT_ONCE: usize = 8;
+/// How many entries are brought at once: each has its record in memory, most of some hundred kilobytes, some of 30
+/// MB.
+const FETCHES_AT_ONCE: usize = 8;
+/// How many of them are compared with their layouts at once, which are read into memory.
+const CHECKS_AT_ONCE: usize = 2;
 /// How many requests one listing, one entry's chunks or one deletion may have under way: at 20 ms each they
 /// fill a gigabit with chunks of the usual size.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -105,6 +111,8 @@ pub(crate) struct Cold {
     seen: Mutex<HashSet<[u8; 32]>>,
     flights: Flights,
     looks: Semaphore,
+    fetches: Semaphore,
+    checks: Semaphore,
     room: Semaphore,
 }
 
@@ -133,6 +141,8 @@ impl Cold {
             seen: Mutex::default(),
             flights: Flights::default(),
             looks: Semaphore::new(LOOKS_AT_ONCE),
+            fetches: Semaphore::new(FETCHES_AT_ONCE),
+            checks: Semaphore::new(CHECKS_AT_ONCE),
             room: Semaphore::new(ROOM_BYTES),
         };
         Ok((cold, written))

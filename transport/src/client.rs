@@ -24,11 +24,20 @@ use crate::{
 /// A member of a farm that connects to its services, each time from a UDP port of its own.
 #[derive(Clone)]
 pub struct Client {
-    /// Those of connections that were open when the last was made.
-    endpoints: Arc<Mutex<Vec<quinn::Endpoint>>>,
+    ports: Arc<Mutex<Ports>>,
     config: Arc<RwLock<quinn::ClientConfig>>,
     identity: Arc<Identity>,
     datagram: u16,
+}
+
+/// The ports of a client's connections.
+#[derive(Debug, Default)]
+struct Ports {
+    /// Those of connections that were open, or about to be, when the last was made. Whoever connects has a token of
+    /// it.
+    all: Vec<(quinn::Endpoint, Arc<()>)>,
+    /// Nobody connects any more.
+    is_closed: bool,
 }
 
 /// Why there is no client.
@@ -70,7 +79,7 @@ impl Client {
         let datagram = bytes.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX);
         Ok(Self {
             config: Arc::new(RwLock::new(member(credentials, datagram)?)),
-            endpoints: Arc::default(),
+            ports: Arc::default(),
             identity: Arc::new(credentials.identity.clone()),
             datagram,
         })
@@ -96,8 +105,8 @@ impl Client {
         service: Role,
     ) -> Result<Connection, ConnectError> {
         let config = self.current();
-        let endpoint = self.endpoint();
-        let endpoint = endpoint.map_err(|source| ConnectError::Socket { addr, source })?;
+        let port = self.port();
+        let (endpoint, _token) = port.map_err(|source| ConnectError::Socket { addr, source })?;
         let dial = Dial {
             endpoint: &endpoint,
             identity: Some(&self.identity),
@@ -125,31 +134,38 @@ impl Client {
         config.clone()
     }
 
-    /// An endpoint for one connection; those of connections that are over go.
-    fn endpoint(&self) -> Result<quinn::Endpoint, ClientError> {
+    /// An endpoint for one connection, and what keeps it in mind; those of connections that are over go.
+    fn port(&self) -> Result<(quinn::Endpoint, Arc<()>), ClientError> {
         let endpoint = endpoint(self.datagram)?;
-        let mut endpoints = self.all();
-        endpoints.retain(|endpoint| endpoint.open_connections() != 0);
-        endpoints.push(endpoint.clone());
-        Ok(endpoint)
+        let token = Arc::new(());
+        let mut ports = self.ports();
+        ports.all.retain(|(endpoint, token)| {
+            endpoint.open_connections() != 0 || 1 < Arc::strong_count(token)
+        });
+        if ports.is_closed {
+            endpoint.close(CLOSE_DONE, b"the client stops");
+        }
+        ports.all.push((endpoint.clone(), Arc::clone(&token)));
+        Ok((endpoint, token))
     }
 
     /// Those of its connections.
     #[cfg(test)]
     pub(crate) fn endpoints(&self) -> Vec<quinn::Endpoint> {
-        self.all().clone()
+        let ports = self.ports();
+        ports.all.iter().map(|(one, _)| one.clone()).collect()
     }
 
-    fn all(&self) -> MutexGuard<'_, Vec<quinn::Endpoint>> {
+    fn ports(&self) -> MutexGuard<'_, Ports> {
         // Every change to them is one step.
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all connections of this client and its clones.
+    /// Ends all connections of this client and its clones, for good.
     pub fn close(&self) {
-        for endpoint in self.all().iter() {
+        let mut ports = self.ports();
+        ports.is_closed = true;
+        for (endpoint, _) in &ports.all {
             endpoint.close(CLOSE_DONE, b"the client stops");
         }
     }
@@ -157,7 +173,10 @@ impl Client {
     /// Waits until all connections are over and the servers know, as far as they answer. To be called
     /// before the process ends.
     pub async fn idle(&self) {
-        let endpoints = self.all().clone();
+        let endpoints: Vec<quinn::Endpoint> = {
+            let ports = self.ports();
+            ports.all.iter().map(|(one, _)| one.clone()).collect()
+        };
         for endpoint in endpoints {
             endpoint.wait_idle().await;
         }

@@ -74,10 +74,6 @@ fn common(datagram: u16, congestion: Congestion) -> TransportConfig {
         .ack_frequency_config(Some(acknowledge))
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(congestion::factory(congestion, FIRST_FLIGHT_BYTES))
-        // One stream after another: a chunk arrives whole, and wakes whoever waits for it once, not with each
-        // datagram. A tenth more bytes per second at 16 chunks in flight. What is urgent goes before bulk by
-        // its priority.
-        .send_fairness(false)
         // Neither unidirectional streams nor datagrams are spoken here.
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);

@@ -36,7 +36,8 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// So many endpoints on `listen`, at least one; port 0 means any that is free. `configure` makes each one's
+    /// So many endpoints on `listen`, at least one; port 0 means any that is free. That nobody else of this user
+    /// takes the port in the moment between the look whether it is free and its being shared is not ensured. `configure` makes each one's
     /// configuration from its ids.
     pub(crate) fn bind(
         listen: SocketAddr,

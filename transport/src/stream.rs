@@ -27,8 +27,6 @@ const RESERVED_BYTES: usize = 512 * 1024;
 const PIECES_AT_ONCE: usize = 32;
 /// A stream is given up in the middle of a message.
 const RESET_ABANDONED: VarInt = VarInt::from_u32(1);
-/// The priority of what is large; everything else has zero, and goes before it.
-const BULK_PRIORITY: i32 = -1;
 
 /// A stream: one request, its answer, and what belongs to them.
 #[derive(Debug)]
@@ -172,11 +170,13 @@ impl SendHalf {
         Ok(written?)
     }
 
-    /// Has everything else that this side sends on the connection go first, for what is large: nobody waits for a
-    /// small answer behind it.
-    pub fn yield_to_others(&mut self) {
-        // Fails only when nothing is sent any more.
-        let _over = self.quic.set_priority(BULK_PRIORITY);
+    /// Has everything else that this side sends on the connection go first, for what is large, but for what is
+    /// large and has a later turn: nobody waits for a small answer behind it, and one large piece after another
+    /// arrives whole. Turns count from zero; after 2^31 of them the order is another for a moment.
+    pub fn yield_to_others(&mut self, turn: u32) {
+        let turn = (turn & (u32::MAX >> 1)).cast_signed();
+        // Everything else has priority zero. Fails only when nothing is sent any more.
+        let _over = self.quic.set_priority(-1 - turn);
     }
 
     /// Says that nothing more follows. What was sent still arrives, also when this half is dropped.

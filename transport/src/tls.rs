@@ -3,7 +3,7 @@
 //! Sessions are resumed, without early data: who comes back soon, or opens several connections for bulk,
 //! exchanges no certificates. A resumed connection carries those that were shown first, so whoever admits
 //! members looks at their dates and at what was revoked each time; a server that has a new certificate knows
-//! no session of before.
+//! no session of before, so a client does not look at a server's again.
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,10 +26,11 @@ use crate::{authority::fingerprint, config, congestion::Congestion, credentials:
 /// programs of two versions get as far as telling each other their versions.
 const ALPN: &[u8] = b"grange/1";
 
-/// How many sessions a server remembers, in about 3 KiB each: two for each member of a large farm.
+/// How many sessions a server remembers, in about 3 KiB each: eight each for 256 members, which is what a client
+/// with four connections has.
 const SERVER_SESSIONS_MAX: usize = 2048;
-/// How many servers a client remembers sessions with: a farm has two.
-const CLIENT_SERVERS_MAX: usize = 8;
+/// How many sessions a client remembers: rustls keeps eight for each server, and a farm has two.
+const CLIENT_SESSIONS_MAX: usize = 2 * 8;
 /// How many tickets a server gives with each connection: a client that comes back from a lost network may open
 /// one for control and one for bulk at once, and each ticket is good for one.
 const TICKETS: usize = 2;
@@ -147,7 +148,7 @@ pub(crate) fn newcomer(pinned: &Arc<Pinned>) -> Result<quinn::ClientConfig, TlsE
 pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, TlsError> {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.enable_early_data = false;
-    tls.resumption = Resumption::in_memory_sessions(CLIENT_SERVERS_MAX);
+    tls.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS_MAX);
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let congestion = Congestion::default();
     config.transport_config(config::client_transport(

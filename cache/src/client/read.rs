@@ -61,17 +61,17 @@ impl CacheClient {
         chunks: Vec<Digest>,
         out: mpsc::Sender<ReadChunk>,
     ) -> Result<(), CacheError> {
-        let mut shares = shares(&chunks, self.connections.len()).into_iter();
-        let first = shares.next().unwrap_or_default();
-        let mut others = JoinSet::new();
-        for (share, at) in shares.zip(1..) {
+        let shares = shares(&chunks, self.connections.len());
+        if let [all] = &shares[..] {
+            return Box::pin(self.read_share(0, &chunks, all, &out)).await;
+        }
+        let mut reading = JoinSet::new();
+        for (share, at) in shares.into_iter().zip(0..) {
             let (client, chunks, out) = (self.clone(), chosen(&chunks, &share), out.clone());
-            others.spawn(async move { client.read_share(at, &chunks, &share, &out).await });
+            reading.spawn(async move { client.read_share(at, &chunks, &share, &out).await });
         }
         // Whoever fails first ends the others: dropping the set does.
-        let chunks = chosen(&chunks, &first);
-        Box::pin(self.read_share(0, &chunks, &first, &out)).await?;
-        while let Some(read) = others.join_next().await {
+        while let Some(read) = reading.join_next().await {
             read.map_err(|_panicked| CacheError::Answer { what: WHAT })??;
         }
         Ok(())

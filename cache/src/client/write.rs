@@ -1,7 +1,7 @@
 //! Writing chunks: they go out one after another on one stream, and are acknowledged together when all
 //! of them are durable.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use protocol::message::{
     Refusal,
@@ -10,6 +10,7 @@ use protocol::message::{
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
+    time::timeout,
 };
 use transport::{SendHalf, StreamError};
 
@@ -17,6 +18,9 @@ use super::{CacheClient, CacheError};
 use crate::compression::EncodedChunk;
 
 const WHAT: &str = "write chunks";
+
+/// How long a stream waits for the next chunk before it is ended: a cache gives one up after a minute.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Chunks that whichever connection is free takes next.
 type Shared = Arc<Mutex<mpsc::Receiver<EncodedChunk>>>;
@@ -32,6 +36,14 @@ pub struct Written {
     pub new_bytes_stored: u64,
 }
 
+impl Written {
+    fn add(&mut self, more: Self) {
+        self.chunks += more.chunks;
+        self.new += more.new;
+        self.new_bytes_stored += more.new_bytes_stored;
+    }
+}
+
 impl CacheClient {
     /// Writes everything that comes from `chunks` until its senders are gone, and waits until it is
     /// durable. On an error `chunks` is dropped, so that whoever makes them stops.
@@ -44,41 +56,41 @@ impl CacheClient {
         chunks: mpsc::Receiver<EncodedChunk>,
     ) -> Result<Written, CacheError> {
         let shared = Arc::new(Mutex::new(chunks));
-        let mut others = JoinSet::new();
-        for at in 1..self.connections.len() {
-            let (client, shared) = (self.clone(), Arc::clone(&shared));
-            others.spawn(async move { client.write_share(at, &shared).await });
+        if self.connections.len() == 1 {
+            return Box::pin(self.write_share(0, &shared)).await;
         }
-        let mut written = Box::pin(self.write_share(0, &shared)).await?;
+        let mut writing = JoinSet::new();
+        for at in 0..self.connections.len() {
+            let (client, shared) = (self.clone(), Arc::clone(&shared));
+            writing.spawn(async move { client.write_share(at, &shared).await });
+        }
+        // Whoever makes the chunks stops when the last that takes them is gone.
+        drop(shared);
+        let mut written = Written::default();
         // Whoever fails first ends the others: dropping the set does.
-        while let Some(more) = others.join_next().await {
-            let more = more.map_err(|_panicked| CacheError::Answer { what: WHAT })??;
-            written.chunks += more.chunks;
-            written.new += more.new;
-            written.new_bytes_stored += more.new_bytes_stored;
+        while let Some(more) = writing.join_next().await {
+            written.add(more.map_err(|_panicked| CacheError::Answer { what: WHAT })??);
         }
         Ok(written)
     }
 
-    /// Writes what it can get of `chunks` over one of the connections. Others than the first open a stream
-    /// when there is something to write.
+    /// Writes what it can get of `chunks` over one of the connections, with a stream for as many as come in one
+    /// go: the cache does not wait long for the next of a stream.
     async fn write_share(&self, at: usize, chunks: &Shared) -> Result<Written, CacheError> {
-        let first = chunks.lock().await.recv().await;
-        if first.is_none() && at != 0 {
-            return Ok(Written::default());
+        let mut written = Written::default();
+        loop {
+            let first = chunks.lock().await.recv().await;
+            let Some(first) = first else {
+                return Ok(written);
+            };
+            written.add(self.write_stream(at, first, chunks).await?);
         }
-        let written = self.write_stream(at, first, chunks).await;
-        if written.is_err() {
-            // Whoever makes them stops, and so do the other connections.
-            chunks.lock().await.close();
-        }
-        written
     }
 
     async fn write_stream(
         &self,
         at: usize,
-        first: Option<EncodedChunk>,
+        first: EncodedChunk,
         chunks: &Shared,
     ) -> Result<Written, CacheError> {
         let broken = |source| CacheError::Stream { what: WHAT, source };
@@ -86,7 +98,7 @@ impl CacheClient {
         let request = CacheRequest::WriteChunks {
             team: self.team.clone(),
         };
-        stream.send.yield_to_others();
+        stream.send.yield_to_others(0);
         let sent = match stream.send.message(&request).await {
             Ok(()) => send_all(&mut stream.send, first, chunks).await,
             Err(error) => Err(error),
@@ -116,12 +128,14 @@ impl CacheClient {
     }
 }
 
+/// Sends `first` and what comes behind it without a pause.
 async fn send_all(
     send: &mut SendHalf,
-    mut next: Option<EncodedChunk>,
+    first: EncodedChunk,
     chunks: &Shared,
 ) -> Result<(), StreamError> {
     let mut index = 0;
+    let mut next = Some(first);
     while let Some(chunk) = next {
         let header = ChunkHeader {
             index,
@@ -132,7 +146,8 @@ async fn send_all(
         send.message(&header).await?;
         send.bytes(chunk.body).await?;
         index = index.wrapping_add(1);
-        next = chunks.lock().await.recv().await;
+        let soon = timeout(PAUSE_MAX, async { chunks.lock().await.recv().await });
+        next = soon.await.unwrap_or(None);
     }
     send.finish();
     Ok(())

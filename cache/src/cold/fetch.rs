@@ -93,6 +93,7 @@ impl Cold {
             return Ok(Brought::TooLarge);
         }
         let name = title.name();
+        let _turn = self.fetches.acquire().await;
         let fetched = self.fetch_object(&title, store).await;
         if let Err(error) = &fetched
             && let Some(damaged) = error.damaged()
@@ -163,6 +164,7 @@ impl Cold {
         whole: WholeEntry,
         name: &str,
     ) -> Result<Option<WholeEntry>, ColdError> {
+        let _turn = self.checks.acquire().await;
         let checking = store.blocking(|store| {
             let closure = store.closure(&whole.stored.entry, &whole.stored.entry.team);
             Ok((closure, whole))

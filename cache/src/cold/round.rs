@@ -161,21 +161,14 @@ impl Cold {
     async fn sweep_chunks(&self) -> Result<(), ColdError> {
         let mut from = None;
         for _ in 0..PAGES_MAX {
+            let _nobody_relies_on_them = self.sweeping.write().await;
             let (page, next) = self.bucket.list(names::CHUNKS, from).await?;
             let now = Clock::wall();
-            let mut old: Vec<Listed> = page
+            let old: Vec<Listed> = page
                 .into_iter()
                 .filter(|listed| names::chunk_hash(&listed.name).is_some())
                 .filter(|listed| policy::is_chunk_over(self.keep, now.since(listed.modified)))
                 .collect();
-            let _nobody_relies_on_them = self.sweeping.write().await;
-            {
-                // Written again since the page was listed.
-                let seen = lock(&self.seen);
-                old.retain(|listed| {
-                    names::chunk_hash(&listed.name).is_none_or(|hash| !seen.contains(&hash))
-                });
-            }
             self.delete_old(old).await;
             from = next;
             if from.is_none() {

@@ -1,7 +1,7 @@
 //! One connection: who is there, and a task for each stream, with limits on what they take.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -63,6 +63,8 @@ pub(super) struct Session {
     pub(super) write_room: Arc<Semaphore>,
     pub(super) read_room: Arc<Semaphore>,
     pub(super) pace: Pace,
+    /// How many windows of chunks were sent: whose turn it is.
+    pub(super) turns: AtomicU32,
     receiving: Semaphore,
     digests: Semaphore,
 }
@@ -75,6 +77,7 @@ impl Session {
             write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
             read_room: Arc::new(Semaphore::new(READ_ROOM_BYTES)),
             pace: Pace::of_connection(limits),
+            turns: AtomicU32::new(0),
             receiving: Semaphore::new(RECEIVED_AT_ONCE),
             digests: Semaphore::new(DIGESTS_AT_ONCE),
         }
@@ -139,6 +142,8 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
 
 /// What those hear whose certificate counts no more.
 const REVOKED: &str = "the certificate was revoked; join again with a new token";
+/// What those hear whose certificate's time is over.
+const EXPIRED: &str = "the certificate has expired; join again with a new token";
 
 /// Who it is, and since when its certificate counts, if the cache has to do with them.
 fn admit(greeting: &Greeting, revoked: &[Revocation]) -> Result<(Identity, WallTime), Refusal> {
@@ -153,6 +158,10 @@ fn admit(greeting: &Greeting, revoked: &[Revocation]) -> Result<(Identity, WallT
     let (identity, issued) = (&certificate.identity, certificate.issued());
     if revoked.iter().any(|one| one.covers(identity, issued)) {
         return Err(Refusal::new(RefusalCode::PermissionDenied, REVOKED));
+    }
+    // TLS looks at dates only when a session is new.
+    if certificate.valid_until <= Clock::wall() {
+        return Err(Refusal::new(RefusalCode::PermissionDenied, EXPIRED));
     }
     if identity.role == Role::Cache {
         let message = format!("{identity} may not use a cache: it is one");

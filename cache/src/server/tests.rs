@@ -1,5 +1,6 @@
 //! Tests of the server and the client together, over loopback.
 
+mod bulk;
 mod hostile;
 mod life;
 mod limits;

@@ -122,6 +122,8 @@ async fn arrive(arriving: Arriving, farm: Arc<Farm>, guests: Guests, stop: Cance
 const STRANGER: &str = "this connection has no certificate of the farm; join it with a token, which \
                         `grange token create` makes";
 
+const EXPIRED: &str = "the certificate has expired; join again with a new token";
+
 /// What a client came with, and for.
 struct Asked {
     purpose: Purpose,
@@ -141,6 +143,11 @@ impl Asked {
     /// Whether a client may do what it came for. May wait for the disk.
     fn admit(self) -> Result<Admitted, Refusal> {
         let (farm, now) = (&self.farm, clock::wall());
+        // TLS looks at dates only when a session is new.
+        let end = self.certificate.as_ref().map(|held| held.valid_until);
+        if end.is_some_and(|end| end <= now) {
+            return Err(refusal::denied(EXPIRED));
+        }
         match (self.purpose, self.certificate) {
             (Purpose::Requests, Some(certificate)) => {
                 let identity = &certificate.identity;
