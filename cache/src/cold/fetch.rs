@@ -1,7 +1,7 @@
 //! Read-through: an entry that is not here is brought from the cold tier, with those of its chunks that are
 //! not here. All of it is verified: a chunk by its hash, what the entry names by its layouts.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use metrics::counter;
@@ -9,7 +9,6 @@ use protocol::{
     access::Trust,
     message::cache::{ChunkHeader, EntryKey, keys},
     name::Team,
-    time::WallTime,
 };
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -81,14 +80,12 @@ impl Cold {
 
     async fn fetch(&self, row: &str, trust: Trust, store: &Store) -> Result<Brought, ColdError> {
         let titles = self.look(&names::entry(row)).await?;
-        let modified: HashMap<String, WallTime> = titles
-            .iter()
-            .map(|(title, modified)| (title.name(), *modified))
-            .collect();
-        let titles = titles.into_iter().map(|(title, _)| title);
-        let Some(title) = policy::best(titles, trust) else {
+        let all = titles.iter().map(|(title, _)| title.clone());
+        let Some(title) = policy::best(all, trust) else {
             return Ok(Brought::NotThere);
         };
+        let modified = titles.iter().find(|(one, _)| *one == title);
+        let age = modified.map(|&(_, modified)| Clock::wall().since(modified));
         if self.brought_max < title.bytes {
             return Ok(Brought::TooLarge);
         }
@@ -100,7 +97,6 @@ impl Cold {
         {
             self.delete_damaged(damaged, &name).await;
         }
-        let age = modified.get(&name).map(|&at| Clock::wall().since(at));
         if matches!(fetched, Ok(Brought::Here)) && age.is_some_and(policy::is_renewed) {
             self.wait_for_writing(row.to_owned());
         }

@@ -288,7 +288,8 @@ pub mod keys {
     /// Whether a key that starts with `prefix` may be one that several caches have in common: what belongs to no
     /// build.
     pub fn may_be_shared(prefix: &str) -> bool {
-        let mut shared = LASTING.iter().skip(1);
+        const SHARED: [&str; 2] = ["dependency/", SAVED];
+        let mut shared = SHARED.iter();
         shared.any(|start| prefix.starts_with(start) || start.starts_with(prefix))
     }
 
