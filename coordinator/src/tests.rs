@@ -1,6 +1,7 @@
 //! A coordinator as a whole, on loopback, with a real cache, real connections and a worker that only
 //! says that it works.
 
+mod expiry;
 mod farm;
 mod restoring;
 mod secrets;

@@ -13,10 +13,11 @@ use protocol::{
 use quinn::{EndpointConfig, TokioRuntime};
 
 use crate::{
-    config::{self, DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, Ids},
+    config::{self, Ids},
     congestion::Congestion,
     connection::{CLOSE_DONE, Connection},
     credentials::Credentials,
+    datagrams::Datagrams,
     dial::{CONNECT_LIMIT, ConnectError, Dial},
     tls::{self, TlsError},
 };
@@ -27,7 +28,7 @@ pub struct Client {
     ports: Arc<Mutex<Ports>>,
     config: Arc<RwLock<quinn::ClientConfig>>,
     identity: Arc<Identity>,
-    datagram: u16,
+    datagrams: Datagrams,
 }
 
 /// The ports of a client's connections.
@@ -66,22 +67,23 @@ impl Client {
     ///
     /// If the credentials are damaged.
     pub fn new(credentials: &Credentials) -> Result<Self, ClientError> {
-        Self::with_datagrams(credentials, DATAGRAM_BYTES_MAX)
+        Self::with_datagrams(credentials, Datagrams::default())
     }
 
-    /// As [`new`](Self::new), with datagrams of at most `bytes` in both directions, for paths that lose
-    /// larger ones without a word. What the path carries is found out either way.
+    /// As [`new`](Self::new), with datagrams like these.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub fn with_datagrams(credentials: &Credentials, bytes: u16) -> Result<Self, ClientError> {
-        let datagram = bytes.clamp(DATAGRAM_BYTES_MIN, DATAGRAM_BYTES_MAX);
+    pub fn with_datagrams(
+        credentials: &Credentials,
+        datagrams: Datagrams,
+    ) -> Result<Self, ClientError> {
         Ok(Self {
-            config: Arc::new(RwLock::new(member(credentials, datagram)?)),
+            config: Arc::new(RwLock::new(member(credentials, datagrams)?)),
             ports: Arc::default(),
             identity: Arc::new(credentials.identity.clone()),
-            datagram,
+            datagrams,
         })
     }
 
@@ -124,7 +126,7 @@ impl Client {
     ///
     /// If the credentials are damaged; the old ones stay in use.
     pub fn replace_credentials(&self, credentials: &Credentials) -> Result<(), ClientError> {
-        let config = member(credentials, self.datagram)?;
+        let config = member(credentials, self.datagrams)?;
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
@@ -136,7 +138,7 @@ impl Client {
 
     /// An endpoint for one connection, and what keeps it in mind; those of connections that are over go.
     fn port(&self) -> Result<(quinn::Endpoint, Arc<()>), ClientError> {
-        let endpoint = endpoint(self.datagram)?;
+        let endpoint = endpoint(self.datagrams)?;
         let token = Arc::new(());
         let mut ports = self.ports();
         ports.all.retain(|(endpoint, token)| {
@@ -191,20 +193,23 @@ impl fmt::Debug for Client {
     }
 }
 
-fn member(credentials: &Credentials, datagram: u16) -> Result<quinn::ClientConfig, ClientError> {
+fn member(
+    credentials: &Credentials,
+    datagrams: Datagrams,
+) -> Result<quinn::ClientConfig, ClientError> {
     let config = tls::member(credentials).map_err(|source| ClientError::Credentials {
         identity: Box::new(credentials.identity.clone()),
         source,
     });
     let mut config = config?;
     let congestion = Congestion::default();
-    config.transport_config(config::client_transport(datagram, congestion));
+    config.transport_config(config::client_transport(datagrams, congestion));
     Ok(config)
 }
 
 /// A UDP port of a client.
-pub(crate) fn endpoint(datagram: u16) -> Result<quinn::Endpoint, ClientError> {
-    let config = config::endpoint(EndpointConfig::default(), datagram, Ids::ALONE);
+pub(crate) fn endpoint(datagrams: Datagrams) -> Result<quinn::Endpoint, ClientError> {
+    let config = config::endpoint(EndpointConfig::default(), datagrams, Ids::ALONE);
     config::socket_to_anywhere()
         .and_then(|socket| quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)))
         .map_err(|source| ClientError::Socket { source })

@@ -1,4 +1,4 @@
-//! The numbers of QUIC: windows, datagrams, timers, sockets. Each says why it is what it is.
+//! The numbers of QUIC: windows, timers, sockets. Each says why it is what it is.
 
 use std::{
     io,
@@ -15,13 +15,16 @@ use quinn::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
-use crate::congestion::{self, Congestion};
+use crate::{
+    congestion::{self, Congestion},
+    datagrams::Datagrams,
+};
 
 /// Four keep-alives: three may be lost before a side gives the other up. Well before leases end (20 s):
 /// who is silent is gone, and gets no job, by the time that its jobs are given to others.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Often enough that middleboxes, which forget UDP flows after 30 seconds, remember ours.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// What one stream may have in flight towards a reader. One stream can fill 10 Gbit/s over 6 ms, or
 /// 1.6 Gbit/s over 40 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -36,18 +39,6 @@ const SEND_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// The first flight. The default (14,720 bytes) takes six round trips to grow to a chunk of 512 KiB;
 /// pacing spreads this over the round trip, so that short queues bear it.
 const FIRST_FLIGHT_BYTES: u64 = 256 * 1024;
-/// The largest datagram. quinn sends ten of them in one system call (GSO), and more than 65,507 bytes at
-/// once are lost without an error; so this is below a tenth of that. The true size of the path is found
-/// by probing, from 1,200 bytes up, and a path of 1,500 bytes ends at 1,452.
-pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
-/// The smallest that the largest datagram may be: every path of QUIC carries it.
-pub const DATAGRAM_BYTES_MIN: u16 = 1_200;
-/// How many datagrams a receiver takes before it acknowledges them: quinn's own benchmark's choice; every
-/// acknowledgement costs both sides a datagram.
-const ACKNOWLEDGE_EVERY: u32 = 10;
-/// How long a receiver may wait for that many. A first flight of fewer datagrams would otherwise wait for
-/// the usual 25 ms.
-const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
 /// What the kernel may hold of arrived or unsent datagrams: 4 ms of 10 Gbit/s, against the 0.2 ms of
 /// Linux's default (208 KiB). The kernel grants as much as `net.core.rmem_max` and `wmem_max` say.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -56,15 +47,15 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 const CONNECTION_ID_BYTES: usize = 8;
 
 /// The part that both sides have in common.
-fn common(datagram: u16, congestion: Congestion) -> TransportConfig {
+fn common(datagrams: Datagrams, congestion: Congestion) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 seconds are below 2^62 ms");
     let mut acknowledge = AckFrequencyConfig::default();
     acknowledge
-        .ack_eliciting_threshold(VarInt::from_u32(ACKNOWLEDGE_EVERY))
-        .max_ack_delay(Some(ACKNOWLEDGE_WITHIN));
+        .ack_eliciting_threshold(VarInt::from_u32(datagrams.unacknowledged_max))
+        .max_ack_delay(Some(datagrams.acknowledge_within));
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(datagram);
+    discovery.upper_bound(datagrams.bytes());
     config
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -73,6 +64,7 @@ fn common(datagram: u16, congestion: Congestion) -> TransportConfig {
         .send_window(SEND_WINDOW_BYTES)
         .ack_frequency_config(Some(acknowledge))
         .mtu_discovery_config(Some(discovery))
+        .enable_segmentation_offload(datagrams.go_together)
         .congestion_controller_factory(congestion::factory(congestion, FIRST_FLIGHT_BYTES))
         // Neither unidirectional streams nor datagrams are spoken here.
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -81,15 +73,21 @@ fn common(datagram: u16, congestion: Congestion) -> TransportConfig {
 }
 
 /// What a client says to a server: it takes no streams, since only clients open them.
-pub(crate) fn client_transport(datagram: u16, congestion: Congestion) -> Arc<TransportConfig> {
-    let mut config = common(datagram, congestion);
+pub(crate) fn client_transport(
+    datagrams: Datagrams,
+    congestion: Congestion,
+) -> Arc<TransportConfig> {
+    let mut config = common(datagrams, congestion);
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     Arc::new(config)
 }
 
 /// What a server says to a stranger: one stream, for a Hello. [`admit`] allows more.
-pub(crate) fn server_transport(congestion: Congestion) -> Arc<TransportConfig> {
-    let mut config = common(DATAGRAM_BYTES_MAX, congestion);
+pub(crate) fn server_transport(
+    datagrams: Datagrams,
+    congestion: Congestion,
+) -> Arc<TransportConfig> {
+    let mut config = common(datagrams, congestion);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
@@ -102,10 +100,14 @@ pub(crate) fn admit(connection: &quinn::Connection, streams: u32) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 
-/// The datagrams that an endpoint takes, of at most `datagram` bytes, and the ids that it gives out.
-pub(crate) fn endpoint(mut config: EndpointConfig, datagram: u16, ids: Ids) -> EndpointConfig {
+/// The datagrams that an endpoint takes, and the ids that it gives out.
+pub(crate) fn endpoint(
+    mut config: EndpointConfig,
+    datagrams: Datagrams,
+    ids: Ids,
+) -> EndpointConfig {
     config
-        .max_udp_payload_size(datagram)
+        .max_udp_payload_size(datagrams.bytes())
         .expect("the size is over the 1,200 of QUIC")
         .cid_generator(move || Box::new(ids));
     config

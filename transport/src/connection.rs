@@ -238,6 +238,12 @@ impl Connection {
         (stats.udp_tx.bytes, stats.udp_rx.bytes)
     }
 
+    /// How many datagrams these were.
+    pub fn datagrams(&self) -> (u64, u64) {
+        let stats = self.shared.quic.stats();
+        (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
+    }
+
     /// How long a datagram and its acknowledgement take at the moment.
     pub fn round_trip(&self) -> std::time::Duration {
         self.shared.quic.rtt()

@@ -10,8 +10,8 @@ use protocol::{
 
 use crate::{
     client::{ClientError, endpoint},
-    config::DATAGRAM_BYTES_MAX,
     credentials::{Credentials, CredentialsError, Request},
+    datagrams::Datagrams,
     dial::{CONNECT_LIMIT, ConnectError, Dial},
     tls::{self, Pinned, TlsError},
     token::JoinToken,
@@ -171,7 +171,7 @@ impl Order<'_> {
         request: Request,
     ) -> Result<Credentials, EnrolError> {
         let (addr, name) = (self.addr, self.name.to_owned());
-        let endpoint = endpoint(DATAGRAM_BYTES_MAX)?;
+        let endpoint = endpoint(Datagrams::default())?;
         let dial = Dial {
             endpoint: &endpoint,
             identity: self.identity,

@@ -3,6 +3,8 @@
 //! A stranger gets one stream for one Hello, a few kilobytes of memory and a few seconds; everything
 //! else comes with [`Greeting::welcome`]. Whether an identity may be here is the caller's decision.
 
+mod limits;
+
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use aws_lc_rs::hmac;
@@ -22,12 +24,13 @@ use tokio::{
 };
 use tracing::debug;
 
+pub use self::limits::ServerLimits;
 use crate::{
     certificate::{Certificate, ParseCertificateError, peer_certificate},
-    config::{self, DATAGRAM_BYTES_MAX, Ids},
-    congestion::Congestion,
+    config::{self, Ids},
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
+    datagrams::Datagrams,
     endpoints::Endpoints,
     stream::{Stream, StreamError},
     tls::{self, TlsError},
@@ -37,41 +40,6 @@ use crate::{
 const HELLO_BYTES_MAX: usize = 4 * 1024;
 /// How long a refusal or a certificate may take to arrive before this side goes on all the same.
 const DELIVERY_WAIT: Duration = Duration::from_secs(2);
-
-/// What a server lets clients take, and how it sends to them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ServerLimits {
-    /// How many connections there may be at once, strangers included.
-    pub connections: usize,
-    /// How many of them may be strangers: TLS is under way, or Hello has not come.
-    pub strangers: usize,
-    /// How many streams a member may have open at once; further ones wait.
-    pub streams: u32,
-    /// How long a stranger may take for TLS and Hello.
-    pub handshake: Duration,
-    /// How it finds out how much it may send.
-    pub congestion: Congestion,
-    /// How many endpoints take datagrams on its port, 1 to 16.
-    pub endpoints: u8,
-}
-
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            // A thousand workers with four connections each for bulk, and people.
-            connections: 8_192,
-            // A farm that comes back after a restart greets within seconds; a flood of strangers leaves
-            // room for members.
-            strangers: 256,
-            // Four bulk transfers of 64 chunks each. Each may hold a frame of 4 MiB while it is read.
-            streams: 256,
-            // Three tries at a lost datagram, which are 1, 2 and 4 seconds apart.
-            handshake: Duration::from_secs(10),
-            congestion: Congestion::default(),
-            endpoints: 1,
-        }
-    }
-}
 
 /// A server on a UDP port.
 pub struct Server {
@@ -161,9 +129,9 @@ impl Server {
         credentials: &Credentials,
         limits: ServerLimits,
     ) -> Result<Self, BindError> {
-        let tls = tls_config(credentials, limits.congestion)?;
+        let tls = tls_config(credentials, limits)?;
         let socket = |source| BindError::Socket { listen, source };
-        let configure = |ids| endpoint_config(credentials, ids);
+        let configure = |ids| endpoint_config(credentials, limits.datagrams, ids);
         let endpoints = Endpoints::bind(listen, limits.endpoints, configure, &tls);
         Ok(Self {
             endpoints: endpoints.map_err(socket)?,
@@ -235,7 +203,7 @@ impl Server {
     ///
     /// If the credentials are damaged; the old ones stay in use.
     pub fn replace_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
-        let config = tls_config(credentials, self.limits.congestion)?;
+        let config = tls_config(credentials, self.limits)?;
         self.endpoints.configure(&config);
         Ok(())
     }
@@ -252,9 +220,10 @@ impl fmt::Debug for Server {
 
 fn tls_config(
     credentials: &Credentials,
-    congestion: Congestion,
+    limits: ServerLimits,
 ) -> Result<quinn::ServerConfig, BindError> {
-    tls::server(credentials, congestion).map_err(|source| BindError::Credentials {
+    let config = tls::server(credentials, limits.datagrams, limits.congestion);
+    config.map_err(|source| BindError::Credentials {
         identity: Box::new(credentials.identity.clone()),
         source,
     })
@@ -262,12 +231,12 @@ fn tls_config(
 
 /// Reset tokens follow from the private key, so that a server that was restarted can tell clients of
 /// before at once that they have to connect again.
-fn endpoint_config(credentials: &Credentials, ids: Ids) -> EndpointConfig {
+fn endpoint_config(credentials: &Credentials, datagrams: Datagrams, ids: Ids) -> EndpointConfig {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, credentials.key());
     let reset = hmac::sign(&secret, b"grange reset tokens");
     let reset = hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref());
     let config = EndpointConfig::new(Arc::new(reset));
-    config::endpoint(config, DATAGRAM_BYTES_MAX, ids)
+    config::endpoint(config, datagrams, ids)
 }
 
 /// A connection that has arrived, before TLS.

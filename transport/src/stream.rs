@@ -334,7 +334,7 @@ impl ReceiveHalf {
         Ok(self.next_ahead(limit))
     }
 
-    /// Fills `target` with the next bytes.
+    /// Adds the next `length` bytes to `target`.
     ///
     /// # Errors
     ///
@@ -342,15 +342,19 @@ impl ReceiveHalf {
     ///
     /// # Cancel safety
     ///
-    /// None: what was read is lost.
-    pub async fn exact(&mut self, target: &mut [u8]) -> Result<(), StreamError> {
-        let mut filled = 0;
-        while filled < target.len() {
-            let Some(piece) = self.piece(target.len() - filled).await? else {
-                return Err(truncated(target.len(), filled));
+    /// None: nobody knows how much of it was added.
+    pub async fn append(
+        &mut self,
+        target: &mut BytesMut,
+        length: usize,
+    ) -> Result<(), StreamError> {
+        let mut missing = length;
+        while 0 < missing {
+            let Some(piece) = self.piece(missing).await? else {
+                return Err(truncated(length, length - missing));
             };
-            target[filled..filled + piece.len()].copy_from_slice(&piece);
-            filled += piece.len();
+            target.extend_from_slice(&piece);
+            missing -= piece.len();
         }
         Ok(())
     }

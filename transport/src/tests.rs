@@ -3,6 +3,7 @@
 
 mod greeting;
 mod hostile;
+mod idle;
 mod joining;
 mod lanes;
 mod moving;
@@ -252,7 +253,7 @@ async fn ask(connection: &Connection, text: &str) -> Result<String, Refusal> {
 /// A connection past TLS that has said nothing yet.
 async fn silent(credentials: &Credentials, addr: SocketAddr) -> quinn::Connection {
     let config = tls::member(credentials).unwrap();
-    let endpoint = client::endpoint(crate::DATAGRAM_BYTES_MAX).unwrap();
+    let endpoint = client::endpoint(crate::Datagrams::default()).unwrap();
     let connecting = endpoint.connect_with(config, addr, "coordinator.grange");
     connecting.unwrap().await.unwrap()
 }

@@ -20,11 +20,14 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::{authority::fingerprint, config, congestion::Congestion, credentials::Credentials};
+use crate::{
+    authority::fingerprint, config, congestion::Congestion, credentials::Credentials,
+    datagrams::Datagrams,
+};
 
 /// What both sides say in ALPN. It stays when [`PROTOCOL`](protocol::version::PROTOCOL) moves, so that
 /// programs of two versions get as far as telling each other their versions.
-const ALPN: &[u8] = b"grange/1";
+pub(crate) const ALPN: &[u8] = b"grange/1";
 
 /// How many sessions a server remembers, in about 3 KiB each: eight each for 256 members, which is what a client
 /// with four connections has.
@@ -82,6 +85,7 @@ fn roots(authority: &[u8]) -> Result<Arc<RootCertStore>, rustls::Error> {
 /// The server's side. Clients may come without a certificate; one that they bring has to be the farm's.
 pub(crate) fn server(
     credentials: &Credentials,
+    datagrams: Datagrams,
     congestion: Congestion,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let provider = provider();
@@ -107,7 +111,7 @@ pub(crate) fn server(
     tls.send_tls13_tickets = TICKETS;
     tls.max_early_data_size = 0;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(config::server_transport(congestion));
+    config.transport_config(config::server_transport(datagrams, congestion));
     Ok(config)
 }
 
@@ -151,10 +155,7 @@ pub(crate) fn client(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfi
     tls.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS_MAX);
     let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     let congestion = Congestion::default();
-    config.transport_config(config::client_transport(
-        config::DATAGRAM_BYTES_MAX,
-        congestion,
-    ));
+    config.transport_config(config::client_transport(Datagrams::default(), congestion));
     Ok(config)
 }
 

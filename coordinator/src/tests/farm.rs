@@ -30,10 +30,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use transport::{Client, Connection, Credentials, JoinToken};
+use transport::{Authority, Client, Connection, Credentials, JoinToken};
 
 use crate::{
-    Options, Ready, RunError,
+    Options, Ready, RunError, clock,
     options::{BATCH_TIME_LIMIT, BUILD_TIME_LIMIT, QUEUE_TIME_LIMIT, RETENTION, RETENTION_BYTES},
 };
 
@@ -91,9 +91,11 @@ impl TestFarm {
             free_low_water: 1 << 20,
             hold: Duration::from_secs(60),
             metrics_listen: None,
+            log_directory: None,
             salvage: false,
             limits: cache::server::Limits::default(),
             congestion: transport::Congestion::default(),
+            datagrams: transport::Datagrams::default(),
             cold: None,
         };
         let (told, ready) = oneshot::channel();
@@ -182,6 +184,19 @@ impl TestFarm {
         };
         assert_eq!(credentials.identity, identity);
         Member { credentials }
+    }
+
+    /// What somebody of team main would hold whose certificate was issued now, and counts for `lifetime`.
+    pub(super) fn issue(&self, role: Role, name: &str, lifetime: Duration) -> Credentials {
+        let authority = self.home.path().join("coordinator/authority");
+        let authority = Authority::load_or_create(&authority).unwrap();
+        let identity = Identity {
+            team: "main".parse().unwrap(),
+            role,
+            name: name.to_owned(),
+        };
+        let (grant_key, now) = (self.ready.admin.grant_key(), clock::wall());
+        Credentials::self_issued(&authority, identity, grant_key, now, lifetime).unwrap()
     }
 
     /// The keys of all sources that the cache keeps.

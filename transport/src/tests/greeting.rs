@@ -130,7 +130,7 @@ async fn dial(
     config: quinn::ClientConfig,
     identity: Option<&Identity>,
 ) -> ConnectError {
-    let endpoint = client::endpoint(crate::DATAGRAM_BYTES_MAX).unwrap();
+    let endpoint = client::endpoint(crate::Datagrams::default()).unwrap();
     let dial = dial::Dial {
         endpoint: &endpoint,
         identity,

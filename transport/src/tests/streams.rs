@@ -1,10 +1,10 @@
 //! Requests, messages, bytes, and what happens when one side stops in the middle.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::*;
-use crate::StreamError;
+use crate::{Datagrams, StreamError};
 
 /// Two ends of a connection; the server's is not served by anybody.
 struct Pair {
@@ -22,7 +22,8 @@ impl Pair {
     async fn within(limits: ServerLimits) -> Self {
         let farm = Farm::new();
         let server = farm.server_within(Role::Cache, limits);
-        let client = farm.client(Role::Worker);
+        let worker = farm.member(Role::Worker);
+        let client = Client::with_datagrams(&worker, limits.datagrams).unwrap();
         let accept = async {
             let arriving = server.accept().await.unwrap();
             arriving.greet().await.unwrap().welcome(None).await.unwrap()
@@ -103,8 +104,8 @@ async fn bodies_arrive_whole_between_messages() {
             here.receive.bytes(1_000_000).await.unwrap(),
             body.slice(..1_000_000)
         );
-        let mut target = vec![0; 1_000_000];
-        here.receive.exact(&mut target).await.unwrap();
+        let mut target = BytesMut::new();
+        here.receive.append(&mut target, 1_000_000).await.unwrap();
         assert_eq!(target, body.slice(1_000_000..2_000_000));
         let mut rest = Vec::new();
         while rest.len() < 3_000_000 {
@@ -119,6 +120,43 @@ async fn bodies_arrive_whole_between_messages() {
         assert!(here.receive.message::<String>().await.unwrap().is_none());
     };
     tokio::join!(send, receive);
+}
+
+#[tokio::test]
+async fn datagrams_grow_as_large_as_both_sides_allow_together_and_alone() {
+    for (bytes_max, go_together) in [(1_452, true), (6_500, true), (9_000, false)] {
+        let datagrams = Datagrams {
+            bytes_max,
+            go_together,
+            ..Datagrams::default()
+        };
+        let limits = ServerLimits {
+            datagrams,
+            ..ServerLimits::default()
+        };
+        let pair = Pair::within(limits).await;
+        let (mut there, mut here) = pair.stream().await;
+        let received = || (pair.there.datagram_bytes().1, pair.there.datagrams().1);
+        let body = pattern(4_000_000);
+        let mut size = 0;
+        // What the path carries is found step by step.
+        for _round in 0..100 {
+            let before = received();
+            let (sent, arrived) = tokio::join!(
+                here.send.bytes(body.clone()),
+                there.receive.bytes(body.len())
+            );
+            sent.unwrap();
+            assert_eq!(arrived.unwrap(), body);
+            let after = received();
+            size = (after.0 - before.0) / (after.1 - before.1);
+            if u64::from(bytes_max) * 3 / 4 < size {
+                break;
+            }
+        }
+        let nearly = u64::from(bytes_max) * 3 / 4..=u64::from(bytes_max);
+        assert!(nearly.contains(&size), "{size} of {datagrams:?}");
+    }
 }
 
 #[tokio::test]
