@@ -15,11 +15,13 @@ mod gate;
 pub(crate) mod key;
 mod left;
 mod mend;
+mod place;
 mod processor;
 mod ranks;
 mod read;
 mod rebuild;
 mod rocks;
+mod room;
 pub(crate) mod row;
 mod scrub;
 mod settings;
@@ -27,6 +29,7 @@ mod sizes;
 mod slot;
 mod space;
 mod staged;
+mod stalls;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -60,31 +63,33 @@ use self::{
     doubt::Doubt,
     gate::Gate,
     mend::Suspect,
+    place::Place,
     ranks::Ranks,
     rocks::{Care, Column, Rocks, TOTALS},
     row::Totals,
     sizes::Sizes,
     slot::Slot,
     space::DiskUsage,
+    stalls::Stalls,
     writer::{Queued, Writer},
 };
-use crate::{clock::Clock, eviction, holds::Holds, hot::Hot};
+use crate::{clock::Clock, holds::Holds, hot::Hot};
 
 /// How many changes may wait for the writer. Past that, those who bring them wait: that is the store's
 /// back-pressure. The bytes that wait are bounded where they are received.
 const QUEUE_MAX: usize = 4096;
 
-/// How long nothing is tried when all that could go was held: holds last for seconds at least.
+/// How long nothing is tried when nothing more could go: holds last for seconds at least, builds too.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How much of the budget is written, as a divisor, before it is measured again what the files take.
-const MEASURE_DIVISOR: u64 = 256;
 
 /// Where the store is, and its limits.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     /// The cache's directory: the database is in `store`, its version in `version`.
     pub(crate) directory: PathBuf,
-    /// How many bytes the files may take on the disk, as `du` counts them.
+    /// Where the database's log is, if not in `store`; it moves there.
+    pub(crate) log_directory: Option<PathBuf>,
+    /// How many bytes the files may take on the disk, as `du` counts them; but for a log elsewhere.
     pub(crate) budget: u64,
     /// How many bytes the disk must have left for anything to be written.
     pub(crate) free_low_water: u64,
@@ -123,25 +128,35 @@ impl Store {
     pub(crate) fn open(options: StoreOptions) -> Result<(Self, WriterThread), OpenStoreError> {
         processor::check()?;
         version::check(&options.directory)?;
-        let database = options.directory.join("store");
+        // The same, wherever the next start is.
+        let wanted = options.log_directory.as_deref().map(std::path::absolute);
+        let wanted = wanted.and_then(Result::ok);
+        let found = Place::found(&options.directory)?;
+        let mut found = found.renamed(&options.directory, wanted.as_deref())?;
+        let database = found.database.clone();
         let error = |source| OpenStoreError::Database {
             directory: database.clone(),
             source: Damage::from(source),
         };
         let sizes = Sizes::of(options.budget);
+        if options.salvage {
+            found = found.without_lost_log(&options.directory)?;
+        }
+        found.check()?;
         if options.salvage || rebuild::is_half_mended(&database) {
             let care = if options.salvage {
                 Care::Salvage
             } else {
                 Care::Mending
             };
-            let place = (database.as_path(), sizes, options.free_low_water);
+            let place = (&found, sizes, options.free_low_water);
             mend_database(place, care, &Suspect::All).map_err(|trouble| OpenStoreError::Mend {
                 directory: database.clone(),
                 source: Box::new(trouble),
             })?;
         }
-        let rocks = Rocks::open(&database, sizes, Care::Usual).map_err(error)?;
+        let place = found.moved(&options.directory, wanted.as_deref(), sizes)?;
+        let rocks = Rocks::open(&place, sizes, Care::Usual).map_err(error)?;
         let read = |rocks| Ok((read_totals(rocks)?, Ranks::read(rocks)?));
         let (totals, ranks) = read(&rocks).map_err(|trouble| match trouble {
             Trouble::Database { source } => error(source),
@@ -152,7 +167,7 @@ impl Store {
         })?;
         let shared = Arc::new(Shared {
             slot: Slot::new(rocks),
-            database,
+            place,
             sizes,
             gate: Arc::new(Gate::new(options.budget)),
             ranks,
@@ -164,6 +179,7 @@ impl Store {
             condemned: Condemned::default(),
             doubt: Doubt::default(),
             totals: Mutex::new(totals),
+            stalls: Mutex::default(),
             ending: AtomicBool::new(false),
             stopped: Mutex::new(None),
             is_stopped: AtomicBool::new(false),
@@ -251,11 +267,16 @@ impl Store {
     pub(crate) fn is_short_of_room(&self) -> bool {
         /// What a second's writes take, on a quick network.
         const AHEAD_BYTES: u64 = 256 << 20;
-        self.shared.check_room(AHEAD_BYTES / 2).is_err()
+        self.shared.check_disk(AHEAD_BYTES / 2).is_err()
     }
 
-    /// Waits until somebody waits for room within the budget, or soon will. While nothing more can go
-    /// because it is held, that is no more often than [`RETRY_INTERVAL`].
+    /// Counts for how long the database has held up writes. Takes a moment.
+    pub(crate) fn count_stalls(&self) {
+        self.shared.count_stalls();
+    }
+
+    /// Waits until somebody waits for room within the budget, or soon will. While nothing more can go, that is
+    /// no more often than [`RETRY_INTERVAL`].
     pub(crate) async fn wants_room(&self) {
         if self.shared.gate.is_exhausted() {
             tokio::time::sleep(RETRY_INTERVAL).await;
@@ -276,7 +297,7 @@ impl Store {
 #[derive(Debug)]
 struct Shared {
     slot: Slot,
-    database: PathBuf,
+    place: Place,
     directory: PathBuf,
     sizes: Sizes,
     gate: Arc<Gate>,
@@ -288,6 +309,8 @@ struct Shared {
     condemned: Condemned,
     doubt: Doubt,
     totals: Mutex<Totals>,
+    /// What the database had held up when that was counted last.
+    stalls: Mutex<Stalls>,
     /// Whether the store is about to close, so that long work ends early.
     ending: AtomicBool,
     /// Why nothing is written.
@@ -302,55 +325,6 @@ struct Shared {
 impl Shared {
     fn rocks(&self) -> Result<Arc<Rocks>, Trouble> {
         self.slot.rocks()
-    }
-
-    /// How many bytes the disk has left.
-    fn free(&self) -> Result<u64, Trouble> {
-        let stat = rustix::fs::statvfs(&self.database)
-            .map_err(|source| Trouble::disk(&self.database, source.into()))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    /// Measures what the files take, and tells the gate, if so much was written since that was done last
-    /// that it matters.
-    fn measure_often(&self, rocks: &Rocks) {
-        if self.gate.budget() / MEASURE_DIVISOR <= self.gate.unmeasured() {
-            self.measure(rocks);
-        }
-    }
-
-    /// Measures what the files take and will take by themselves, and tells the gate.
-    fn measure(&self, rocks: &Rocks) {
-        let measuring = self.gate.measuring();
-        // Before the files: what is flushed meanwhile counts twice, not never.
-        let buffered = rocks.buffered_bytes();
-        match space::disk_usage(&self.database) {
-            Ok(used) => {
-                let reserve = eviction::reserve(self.gate.budget(), self.sizes.reserve());
-                self.gate.measured(measuring, used.all + buffered + reserve);
-            }
-            Err(error) => tracing::warn!(%error, "the store's files cannot be measured"),
-        }
-    }
-
-    /// Whether the disk has room for `bytes` more. What is only in memory and in the log is written
-    /// once more, so it counts twice.
-    fn check_room(&self, bytes: u64) -> Result<(), Trouble> {
-        #[cfg(test)]
-        if !self.room_is_checked.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let free = self.free()?;
-        let unflushed = self.rocks().map_or(0, |rocks| rocks.unflushed_bytes());
-        let needed = self.free_low_water + unflushed + 2 * bytes;
-        if needed <= free {
-            return Ok(());
-        }
-        Err(Trouble::Full {
-            directory: self.database.clone(),
-            free,
-            needed,
-        })
     }
 
     fn publish(&self, totals: Totals) {
@@ -377,7 +351,7 @@ impl Shared {
 
     /// Makes the database, which is closed, whole again.
     fn mend(&self, suspect: &Suspect) -> Result<(), Trouble> {
-        let place = (self.database.as_path(), self.sizes, self.free_low_water);
+        let place = (&self.place, self.sizes, self.free_low_water);
         match mend_database(place, Care::Mending, suspect) {
             // It does not even open.
             Err(Trouble::Database { source }) if rocks::is_damage(&source) => {
@@ -412,6 +386,9 @@ impl Shared {
 
     /// Closes the database and opens it again; gives its sums.
     fn reopen(&self, patience: Duration) -> Result<Totals, Trouble> {
+        self.place.check().map_err(|_gone| Trouble::LogGone {
+            log: self.place.log().to_owned(),
+        })?;
         if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }
@@ -419,7 +396,7 @@ impl Shared {
             self.mend(&Suspect::Said(said))?;
             self.doubt.rows_are_whole();
         }
-        let rocks = Rocks::open(&self.database, self.sizes, Care::Usual)?;
+        let rocks = Rocks::open(&self.place, self.sizes, Care::Usual)?;
         let totals = read_totals(&rocks)?;
         self.slot.put(rocks);
         Ok(totals)
@@ -428,15 +405,12 @@ impl Shared {
 
 /// Makes the database in a directory whole.
 fn mend_database(
-    (directory, sizes, low_water): (&Path, Sizes, u64),
+    (place, sizes, low_water): (&Place, Sizes, u64),
     care: Care,
     suspect: &Suspect,
 ) -> Result<(), Trouble> {
-    let has_room = || {
-        let stat = rustix::fs::statvfs(directory);
-        stat.is_ok_and(|stat| low_water < stat.f_bavail.saturating_mul(stat.f_frsize))
-    };
-    let mut rocks = Rocks::open(directory, sizes, care)?;
+    let has_room = || space::free(&place.database).is_ok_and(|free| low_water < free);
+    let mut rocks = Rocks::open(place, sizes, care)?;
     mend::mend(&mut rocks, suspect, has_room).map(drop)
 }
 
@@ -462,6 +436,6 @@ pub(crate) const fn as_float(count: u64) -> f64 {
 
 /// What the files of the database take on the disk.
 pub(crate) fn disk_usage(store: &Store) -> Result<DiskUsage, Trouble> {
-    let database: &Path = &store.shared.database;
+    let database: &Path = &store.shared.place.database;
     space::disk_usage(database).map_err(|source| Trouble::disk(database, source))
 }

@@ -1,8 +1,8 @@
 //! Reading chunks: many at once, as they are stored, from the hot set or from the database. Blocks.
 //!
-//! Checksums are not looked at here: the receiver verifies every chunk, and what it reports is read again
-//! with them. RocksDB's are computed without the processor's help, which would take longer than all the
-//! rest of a read.
+//! Checksums of large chunks are not looked at here: the receiver verifies every chunk, and what it reports is
+//! read again with them. Small ones are read with them: so the blocks that say where they are can be kept, and
+//! a block takes longer to read again than a small body to sum.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl Store {
             .into_iter()
             .partition(|(chunk, _)| chunk.size() <= HOT_CHUNK_BYTES_MAX);
         let keys = small.iter().map(|(chunk, _)| &chunk.as_bytes()[..]);
-        let values = rocks.get_many_unchecked(Column::Chunks, keys);
+        let values = rocks.get_each(Column::Chunks, keys);
         for ((chunk, index), value) in small.iter().zip(values) {
             if let Ok(Some(value)) = &value {
                 self.shared.hot.bring(team, chunk, value, since);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use protocol::{
     digest::Digest,
     job::CacheUseKind,
-    message::cache::{Entry, PutOutcome, UseRecord},
+    message::cache::{Entry, EntryKey, PutOutcome, UseRecord},
     name::Team,
     time::WallTime,
 };
@@ -346,9 +346,11 @@ impl Staged<'_> {
         let mut uses = uses.unwrap_or_default();
         match record.what.what {
             CacheUseKind::Restored | CacheUseKind::RestoredByFallback => {
-                uses.restored += 1;
-                uses.bytes_restored = uses.bytes_restored.saturating_add(record.what.bytes);
-                uses.restore_millis = uses.restore_millis.saturating_add(record.what.millis);
+                let worth = Worth {
+                    bytes: record.what.bytes,
+                    made_millis: self.made_millis(record.entry.as_ref())?,
+                };
+                uses.count_restore(worth, record.what.millis);
             }
             CacheUseKind::Missed => uses.missed += 1,
             CacheUseKind::Saved => uses.saved += 1,
@@ -357,6 +359,15 @@ impl Staged<'_> {
         uses.used = uses.used.max(at);
         self.put(Column::Uses, key, uses.encode());
         Ok(Applied::Done)
+    }
+
+    /// How long it took to make what an entry names, in milliseconds; zero: nobody has said, or it has gone.
+    fn made_millis(&self, entry: Option<&EntryKey>) -> Result<u64, Trouble> {
+        let Some(entry) = entry else {
+            return Ok(0);
+        };
+        let usage = self.read(Column::Used, &key::entry(entry), Usage::decode)?;
+        Ok(usage.map_or(0, |usage| usage.worth.made_millis))
     }
 
     fn forget_uses(&mut self, keys: Vec<Vec<u8>>, before: WallTime) -> Result<Applied, Trouble> {

@@ -63,6 +63,24 @@ pub enum OpenStoreError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The log is not where it was left, so that what was written last would be missing: mount its disk, or
+    /// salvage the store without it.
+    #[error(
+        "the log of the database in `{}` should be in `{}`, and is not: mount its disk, or say where it is",
+        database.display(), log.display()
+    )]
+    LogGone {
+        /// Where the tables are.
+        database: PathBuf,
+        /// Where the log was.
+        log: PathBuf,
+    },
+    /// The directory for the log has something else: each store has one of its own.
+    #[error("`{}` is to have the store's log, and is not empty", log.display())]
+    LogTaken {
+        /// Which directory.
+        log: PathBuf,
+    },
     /// The sums that the store keeps of itself cannot be read: it is damaged.
     #[error("failed to read the sums of the store in `{}`", directory.display())]
     Totals {
@@ -89,7 +107,7 @@ impl OpenStoreError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Database { source, .. } => super::rocks::is_damage(&source.0),
-            Self::Totals { .. } => true,
+            Self::Totals { .. } | Self::LogGone { .. } => true,
             _ => false,
         }
     }
@@ -108,15 +126,21 @@ pub(crate) enum Trouble {
         free: u64,
         needed: u64,
     },
-    /// The budget is used up by what is held: builds go on with it, or were told that it is here. Room
-    /// comes when holds end; nothing is lost.
+    /// The budget is used up, and nothing more can go: it is held, since somebody was told that it is here, or
+    /// belongs to entries that go with their builds only. Room comes when holds end, and when builds end or
+    /// are deleted; nothing is lost.
     #[error(
-        "the cache's budget of {budget} bytes is used up, and {held} bytes are held; it takes more when holds end"
+        "the cache's budget of {budget} bytes is used up: {held} bytes are held, and {kept} more belong to entries \
+         that are not evicted, such as those of builds; it takes more when holds end, and when builds end or are \
+         deleted"
     )]
-    Held { budget: u64, held: u64 },
+    Held { budget: u64, held: u64, kept: u64 },
     /// Writing failed before, and the store has not yet been opened again. Trying again later will do.
     #[error("the store has stopped writing after an error, and is about to open itself again")]
     Stopped,
+    /// The disk of the log is away: it has to be mounted again, and then the store goes on.
+    #[error("the store's log is not in `{}` any more; mount its disk", log.display())]
+    LogGone { log: PathBuf },
     /// The store is being opened again, or is closed. Trying again later will do.
     #[error("the store is not open")]
     Closed,

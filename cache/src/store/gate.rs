@@ -37,8 +37,17 @@ struct State {
     since: u64,
     /// What was let through and is not written yet, in bytes of the disk.
     outstanding: u64,
-    /// Nothing more can go: what is held takes so many bytes.
-    held: Option<u64>,
+    /// Nothing more can go: this stays.
+    stays: Option<Stays>,
+}
+
+/// What cannot go, in bytes as stored.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Stays {
+    /// What is held, whoever it belongs to.
+    pub(super) held: u64,
+    /// What is not held, and belongs to entries that are not evicted: those of builds, and those in use.
+    pub(super) kept: u64,
 }
 
 /// What was let through; it is dropped when it is written, or will not be.
@@ -125,13 +134,14 @@ impl Gate {
                 growth,
             }));
         }
-        let held = state.held?;
+        let Stays { held, kept } = state.stays?;
         drop(state);
-        // Holds end: it is tried again, though this one does not wait for it.
+        // Holds and builds end: it is tried again, though this one does not wait for it.
         self.wanted.notify_one();
         Some(Err(Trouble::Held {
             budget: self.budget,
             held,
+            kept,
         }))
     }
 
@@ -155,21 +165,21 @@ impl Gate {
         state.since = state.since.saturating_sub(measuring.since);
         let taken = state.used.saturating_add(state.since + state.outstanding);
         if taken < self.budget {
-            state.held = None;
+            state.stays = None;
         }
         drop(state);
         self.moved.notify_waiters();
     }
 
-    /// Nothing more can go, because `held` bytes are held, and there is no room: who waits is refused.
-    pub(super) fn exhausted(&self, held: u64) {
-        self.lock().held = Some(held);
+    /// Nothing more can go, because all that is there `stays`, and there is no room: who waits is refused.
+    pub(super) fn exhausted(&self, stays: Stays) {
+        self.lock().stays = Some(stays);
         self.moved.notify_waiters();
     }
 
     /// Whether nothing more can go.
     pub(super) fn is_exhausted(&self) -> bool {
-        self.lock().held.is_some()
+        self.lock().stays.is_some()
     }
 
     /// Waits until somebody waits for room, or soon will.
@@ -249,15 +259,17 @@ mod tests {
         measure(&gate, 990);
         let mut waits = pin!(gate.admit(50));
         assert!(poll(waits.as_mut()).is_pending());
-        gate.exhausted(900);
+        gate.exhausted(Stays {
+            held: 600,
+            kept: 300,
+        });
         let Poll::Ready(Err(trouble)) = poll(waits.as_mut()) else {
             panic!("it is refused");
         };
         let message = trouble.to_string();
-        assert!(
-            message.contains("1000") && message.contains("900"),
-            "{message}"
-        );
+        for part in ["1000", "600 bytes are held", "300 more belong to entries"] {
+            assert!(message.contains(part), "{message}");
+        }
         assert!(
             poll(pin!(gate.admit(50)).as_mut()).is_ready(),
             "without waiting"

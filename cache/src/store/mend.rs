@@ -63,6 +63,9 @@ pub(super) fn mend(
         metrics::counter!("grange_cache_columns_rebuilt_total").increment(1);
     }
     let totals = reconcile(rocks, rebuilt.contains(&Column::Chunks))?;
+    if rebuilt.contains(&Column::Owners) || *suspect == Suspect::All {
+        note_owners(rocks)?;
+    }
     rocks.flush()?;
     rebuild::unmark(&rocks.directory).map_err(|source| Trouble::disk(&rocks.directory, source))?;
     Ok(totals)
@@ -147,7 +150,7 @@ fn entries(
         let (key, value) = row?;
         let closure = rocks.get(Column::Closures, &key)?;
         let closure = closure.and_then(|closure| row::decode_closure(&closure).ok());
-        let (Ok(stored), Some(closure)) = (StoredEntry::decode(&value), closure) else {
+        let (Some(stored), Some(closure)) = (entry_of(&value, closure.as_deref()), closure) else {
             for column in [Column::Entries, Column::Closures, Column::Used] {
                 changes.delete(column, &key)?;
             }
@@ -174,6 +177,39 @@ fn entries(
         }
     }
     Ok(())
+}
+
+/// The entry of a row, if this is its closure: one of them may be older than the other.
+fn entry_of(row: &[u8], closure: Option<&[ChunkKey]>) -> Option<StoredEntry> {
+    let stored = StoredEntry::decode(row).ok()?;
+    let closure = closure?;
+    let bytes: u64 = closure.iter().map(ChunkKey::size).sum();
+    let fits = stored.chunks == closure.len() as u64 && stored.bytes == bytes;
+    fits.then_some(stored)
+}
+
+/// Notes that teams may read the chunks of their entries: who kept an entry had all of it.
+fn note_owners(rocks: &Rocks) -> Result<(), Trouble> {
+    let mut changes = Changes::new(rocks);
+    for row in rocks.rows_from(Column::Entries, &[]) {
+        let (key, value) = row?;
+        let (Some(closure), Ok(stored)) = (
+            rocks.get(Column::Closures, &key)?,
+            StoredEntry::decode(&value),
+        ) else {
+            continue;
+        };
+        let closure = row::decode_closure(&closure)?;
+        let facts = closure.iter().map(|chunk| &chunk.as_bytes()[..]);
+        let facts = rocks.get_many(Column::Facts, facts)?;
+        for (chunk, fact) in closure.iter().zip(facts) {
+            let fact = fact.as_deref().map(Fact::decode).transpose()?;
+            if fact.is_some_and(|fact| fact.is_present()) {
+                changes.put(Column::Owners, &chunk.owner(&stored.entry.team), &[])?;
+            }
+        }
+    }
+    changes.commit()
 }
 
 /// What a chunk takes in the store, in bytes; zero: it cannot be read.

@@ -166,6 +166,8 @@ impl Store {
                 saved: count.saved,
                 bytes_restored: count.bytes_restored,
                 restore_millis: count.restore_millis,
+                made_millis: count.made_millis,
+                estimated: count.estimated,
             });
         }
         Ok(Stats {

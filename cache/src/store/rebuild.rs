@@ -58,7 +58,7 @@ pub(super) fn mark(directory: &Path, doomed: &str) -> io::Result<()> {
     fs::File::open(directory)?.sync_all()
 }
 
-/// Removes the log of a database that does not open with it.
+/// Removes the log, in `directory`, of a database that does not open with it.
 pub(super) fn remove_log(directory: &Path) {
     // What cannot be removed stops the next try to open it.
     let files = fs::read_dir(directory).into_iter().flatten().flatten();

@@ -15,6 +15,7 @@ use rocksdb::{
 use self_cell::self_cell;
 
 use super::{
+    place::Place,
     rebuild,
     settings::{LeftOut, column_options, database_options},
     sizes::Sizes,
@@ -130,30 +131,36 @@ impl fmt::Debug for Rocks {
 }
 
 impl Rocks {
-    /// Opens the database in `directory`, or makes one, with files and buffers of these sizes.
-    pub(crate) fn open(directory: &Path, sizes: Sizes, care: Care) -> Result<Self, rocksdb::Error> {
+    /// Opens the database in `place`, or makes one, with files and buffers of these sizes.
+    pub(super) fn open(place: &Place, sizes: Sizes, care: Care) -> Result<Self, rocksdb::Error> {
         if care == Care::Salvage {
             for left_out in [LeftOut::LogBehindDamage, LeftOut::Tables] {
-                match Self::open_without((directory, sizes), care, left_out) {
+                match Self::open_without((place, sizes), care, left_out) {
                     Err(error) if is_damage(&error) => {
                         tracing::warn!(%error, ?left_out, "the database does not open without this");
                     }
                     opened => return opened,
                 }
             }
-            rebuild::remove_log(directory);
-            return Self::open_without((directory, sizes), care, LeftOut::Log);
+            rebuild::remove_log(place.log());
+            return Self::open_without((place, sizes), care, LeftOut::Log);
         }
-        Self::open_without((directory, sizes), care, LeftOut::Nothing)
+        Self::open_without((place, sizes), care, LeftOut::Nothing)
     }
 
     fn open_without(
-        (directory, sizes): (&Path, Sizes),
+        (place, sizes): (&Place, Sizes),
         care: Care,
         left_out: LeftOut,
     ) -> Result<Self, rocksdb::Error> {
-        let blocks = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let options = database_options(sizes, left_out);
+        // Without locks: presence checks look up some thousand blocks for each request. Zero: it finds out
+        // itself how large blocks are.
+        let blocks = Cache::new_hyper_clock_cache(BLOCK_CACHE_BYTES, 0);
+        let directory: &Path = &place.database;
+        let mut options = database_options(sizes, left_out);
+        if let Some(log) = &place.log {
+            options.set_wal_dir(&log.path);
+        }
         let there = match directory.join("CURRENT").exists() {
             true => DB::list_cf(&options, directory)?,
             false => Vec::new(),
@@ -229,21 +236,17 @@ impl Rocks {
         column: Column,
         keys: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<Option<DBPinnableSlice<'_>>>, rocksdb::Error> {
-        let rows = self
-            .db
-            .batched_multi_get_cf(self.column(column), keys, true);
-        rows.into_iter().collect()
+        self.get_each(column, keys).into_iter().collect()
     }
 
-    /// The values under `keys`, ascending, without a look at their checksums.
-    pub(crate) fn get_many_unchecked<'a>(
+    /// The same; what is wrong with one of them is not wrong with all.
+    pub(crate) fn get_each<'a>(
         &self,
         column: Column,
         keys: impl Iterator<Item = &'a [u8]>,
     ) -> Vec<Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>> {
-        let column = self.column(column);
         self.db
-            .batched_multi_get_cf_opt(column, keys, true, &self.unchecked)
+            .batched_multi_get_cf(self.column(column), keys, true)
     }
 
     /// The rows from `start` on, ascending.

@@ -111,36 +111,67 @@ pub(crate) struct Uses {
     /// When anything of this was counted last; the start of time in what was written before that was
     /// kept.
     pub(crate) used: WallTime,
+    /// How long it took to make what was restored, in milliseconds, each time anew.
+    pub(crate) made_millis: u64,
+    /// For how many of the restores that is an estimate from their bytes; all that were counted before
+    /// anything else was kept.
+    pub(crate) estimated: u64,
 }
 
 impl Uses {
+    /// Counts a restore that took so many milliseconds, of what was worth so much.
+    pub(crate) fn count_restore(&mut self, worth: Worth, millis: u64) {
+        self.restored += 1;
+        self.bytes_restored = self.bytes_restored.saturating_add(worth.bytes);
+        self.restore_millis = self.restore_millis.saturating_add(millis);
+        self.made_millis = self.made_millis.saturating_add(worth.saves_millis());
+        if worth.made_millis == 0 {
+            self.estimated += 1;
+        }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new(*b"guse", 2);
+        let mut writer = Writer::new(*b"guse", 3);
         writer.number(self.restored);
         writer.number(self.missed);
         writer.number(self.saved);
         writer.number(self.bytes_restored);
         writer.number(self.restore_millis);
         writer.number(self.used.0);
+        writer.number(self.made_millis);
+        writer.number(self.estimated);
         writer.finish()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (mut reader, is_old) = match Reader::new(bytes, *b"guse", 2) {
-            Err(DecodeError::Version { found: 1, .. }) => (Reader::new(bytes, *b"guse", 1)?, true),
-            reader => (reader?, false),
+        let version = match Reader::new(bytes, *b"guse", 3) {
+            Err(DecodeError::Version { found, .. }) if matches!(found, 1 | 2) => found,
+            _ => 3,
         };
-        let uses = Self {
+        let mut reader = Reader::new(bytes, *b"guse", version)?;
+        let mut uses = Self {
             restored: reader.number("restored")?,
             missed: reader.number("missed")?,
             saved: reader.number("saved")?,
             bytes_restored: reader.number("bytes restored")?,
             restore_millis: reader.number("time of restores")?,
-            used: match is_old {
-                true => WallTime(0),
-                false => WallTime(reader.number("last use")?),
+            used: match version {
+                1 => WallTime(0),
+                _ => WallTime(reader.number("last use")?),
             },
+            ..Self::default()
         };
+        if version == 3 {
+            uses.made_millis = reader.number("time to make")?;
+            uses.estimated = reader.number("estimated")?;
+        } else if 0 < uses.restored {
+            let worth = Worth {
+                bytes: uses.bytes_restored,
+                made_millis: 0,
+            };
+            uses.made_millis = worth.saves_millis();
+            uses.estimated = uses.restored;
+        }
         reader.finish()?;
         Ok(uses)
     }
@@ -348,142 +379,4 @@ fn read_trees(reader: &mut Reader<'_>) -> Result<Vec<TreeRef>, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Debug;
-
-    use super::*;
-
-    fn blob(bytes: &[u8]) -> Blob {
-        Blob {
-            digest: Digest::of(bytes),
-            chunks: vec![Digest::of(bytes)],
-        }
-    }
-
-    fn tree(name: &str) -> TreeRef {
-        TreeRef {
-            tree: blob(format!("{name} tree").as_bytes()),
-            attributes: blob(format!("{name} attributes").as_bytes()),
-            layout: blob(format!("{name} layout").as_bytes()),
-        }
-    }
-
-    fn entry() -> StoredEntry {
-        StoredEntry {
-            entry: Entry {
-                blobs: vec![blob(b"snapshot")],
-                trees: vec![tree("layer"), tree("source")],
-                outlines: vec![tree("outline")],
-                trust: Trust::Team,
-                team: "red".parse().unwrap(),
-                written: WallTime(1_700_000_000_000),
-            },
-            chunks: 12,
-            bytes: 3_456,
-        }
-    }
-
-    /// Rows survive being read, and are refused when damaged or cut, without a panic. Gives what the
-    /// bytes hash to.
-    #[track_caller]
-    fn check<T: Debug + PartialEq>(
-        value: &T,
-        encode: impl Fn(&T) -> Vec<u8>,
-        decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
-    ) -> String {
-        let bytes = encode(value);
-        assert_eq!(decode(&bytes).as_ref(), Ok(value));
-        for end in 0..bytes.len() {
-            assert!(decode(&bytes[..end]).is_err());
-        }
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x81;
-            if let Ok(other) = decode(&damaged) {
-                assert_eq!(encode(&other), damaged, "two spellings");
-            }
-        }
-        Digest::of(&bytes).to_string()
-    }
-
-    #[test]
-    fn the_bytes_of_rows_never_change() {
-        let fact = Fact {
-            stored: 300,
-            references: 2,
-        };
-        let fact = check(&fact, Fact::encode, Fact::decode);
-        let totals = Totals {
-            chunks: 3,
-            bytes: 1_000,
-            stored: 500,
-        };
-        let totals = check(&totals, Totals::encode, Totals::decode);
-        let uses = Uses {
-            restored: 1,
-            missed: 2,
-            saved: 3,
-            bytes_restored: 4_000,
-            restore_millis: 5,
-            used: WallTime(1_700_000_000_000),
-        };
-        let uses = check(&uses, Uses::encode, Uses::decode);
-        let usage = Usage {
-            used: WallTime(1_700_000_000_000),
-            worth: Worth {
-                bytes: 5_000,
-                made_millis: 60_000,
-            },
-            standing: Standing {
-                rank: 1 << 40,
-                reads: 3,
-                is_proved: true,
-            },
-        };
-        let usage = check(&usage, Usage::encode, Usage::decode);
-        let ages = Ages {
-            probation: 5,
-            proved: 6,
-        };
-        let ages = check(&ages, |&ages| encode_ages(ages), decode_ages);
-        let mut closure: Vec<_> = [&b"one"[..], b"two", b"three"]
-            .iter()
-            .map(|bytes| ChunkKey::of(&Digest::of(bytes)).unwrap())
-            .collect();
-        closure.sort();
-        let closure = check(&closure, |c| encode_closure(c), decode_closure);
-        let entry = check(&entry(), StoredEntry::encode, StoredEntry::decode);
-        assert_eq!([fact, totals, uses, usage, ages, closure, entry], GOLDEN);
-    }
-
-    #[test]
-    fn counts_from_before_they_had_a_time_are_read() {
-        let mut old = Writer::new(*b"guse", 1);
-        (1..=5).for_each(|number| old.number(number));
-        let uses = Uses::decode(&old.finish()).unwrap();
-        assert_eq!((uses.restored, uses.restore_millis), (1, 5));
-        assert_eq!(uses.used, WallTime(0));
-    }
-
-    #[test]
-    fn times_of_use_from_before_there_was_more_are_read() {
-        let mut old = Writer::new(*b"gusd", 1);
-        old.number(77);
-        let usage = Usage::decode(&old.finish()).unwrap();
-        let expected = Usage {
-            used: WallTime(77),
-            ..Usage::default()
-        };
-        assert_eq!(usage, expected);
-    }
-
-    const GOLDEN: [&str; 7] = [
-        "a6ade035f0b72cf84d0ca0f1237d45944a680fffc8634fe026bee73f47c4052c/8",
-        "d6c8a17f31bfc0651c826a88f76dc4941545b369c49a254ea3981be0beebebea/10",
-        "1daade80303d8454275827bb55c6766e3f6f2b8994b6b3ca20587b03293b8720/17",
-        "3527dc4f25fa0042b1fbd672406c4ce808eb41b8c330e6fcec1392612920f4ed/24",
-        "17c41aa32429d7d6b4548de73f866ba9c92d97a39d1e6f35d6cfbe30b5dd111b/7",
-        "bd8b99d3b3387137b5d4f9a8b8cd8c7a418a7ddd3df69fba13e8311561077488/105",
-        "942f602ca6f0227177a6c088fc3b90cb1e81778ccdabcf11912856788c9d2d6c/692",
-    ];
-}
+mod tests;

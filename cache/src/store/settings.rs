@@ -1,6 +1,9 @@
 //! How RocksDB is set up.
 
-use rocksdb::{BlockBasedOptions, Cache, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, DataBlockIndexType, LogLevel,
+    Options,
+};
 
 use super::{rocks::Column, sizes::Sizes};
 
@@ -22,12 +25,17 @@ pub(super) enum LeftOut {
 /// From this size on a chunk goes to a blob file, in bytes. Smaller ones are hardly larger than the
 /// pointer to them would be.
 const BLOB_BYTES_MIN: u64 = 512;
+/// How full the table of hashes of a block is: RocksDB's own default.
+const BLOCK_HASH_RATIO: f64 = 0.75;
 /// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
 /// with 64 MiB to a file, what is read often stays open.
 const OPEN_FILES_MAX: i32 = 512;
 /// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
 const MESSAGES_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_FILES_MAX: usize = 4;
+/// How RocksDB compresses what it is given, whatever it is compiled with: not at all. Bodies of chunks are
+/// packed by who sends them, or cannot be, and the rest is digests mostly, which cannot either.
+const COMPRESSION: DBCompressionType = DBCompressionType::None;
 
 /// The settings of the database.
 pub(super) fn database_options(sizes: Sizes, left_out: LeftOut) -> Options {
@@ -52,6 +60,7 @@ pub(super) fn database_options(sizes: Sizes, left_out: LeftOut) -> Options {
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_total_wal_size(sizes.log());
     options.set_db_write_buffer_size(sizes.buffers());
+    options.set_wal_compression_type(COMPRESSION);
     // A flush and a compaction.
     options.set_max_background_jobs(2);
     // What is written in the background goes to the disk little by little, so that the syncs of the log
@@ -70,14 +79,19 @@ pub(super) fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Opt
     // Ten bits: one lookup in a hundred of a key that is not there reads a block in vain.
     blocks.set_bloom_filter(10.0, false);
     blocks.set_format_version(6);
+    // Nearly all lookups are of one key: it is found in its block by its hash.
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    blocks.set_data_block_hash_ratio(BLOCK_HASH_RATIO);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(sizes.rows_buffer());
+    options.set_compression_type(COMPRESSION);
     if column == Column::Chunks {
         options.set_write_buffer_size(sizes.chunks_buffer());
         options.set_enable_blob_files(true);
         options.set_min_blob_size(BLOB_BYTES_MIN);
         options.set_blob_file_size(sizes.blob_file());
+        options.set_blob_compression_type(COMPRESSION);
         // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
         // garbage collection each would write a part of all chunks anew. See `reclaim`.
         options.set_enable_blob_gc(false);
@@ -86,4 +100,63 @@ pub(super) fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Opt
         options.set_max_bytes_for_level_base(32 << 20);
     }
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rocksdb::{ColumnFamilyDescriptor, DB};
+
+    use super::*;
+
+    /// The settings of an open database, as it writes them down itself.
+    fn written_down() -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let sizes = Sizes::of(0);
+        let blocks = Cache::new_lru_cache(1 << 20);
+        let columns = Column::ALL.map(|column| {
+            let options = column_options(column, &blocks, sizes);
+            ColumnFamilyDescriptor::new(column.names()[0], options)
+        });
+        let options = database_options(sizes, LeftOut::Nothing);
+        let database = DB::open_cf_descriptors(&options, directory.path(), columns).unwrap();
+        let files = fs::read_dir(directory.path()).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        // Numbered, in digits of one length.
+        let last = files
+            .filter(|path| path.to_string_lossy().contains("/OPTIONS-"))
+            .max();
+        let text = fs::read_to_string(last.unwrap()).unwrap();
+        drop(database);
+        text
+    }
+
+    #[test]
+    fn nothing_that_comes_compressed_is_compressed_again() {
+        let settings = written_down();
+        let values = |key: &str| {
+            let lines = settings
+                .lines()
+                .filter_map(|line| line.trim().split_once('='));
+            lines
+                .filter(|(name, _)| *name == key)
+                .map(|(_, value)| value.to_owned())
+                .collect::<Vec<_>>()
+        };
+        // There is a column of RocksDB's own besides.
+        for (key, count) in [
+            ("compression", Column::ALL.len() + 1),
+            ("blob_compression_type", Column::ALL.len() + 1),
+            ("wal_compression", 1),
+        ] {
+            assert_eq!(values(key), vec!["kNoCompression"; count], "{key}");
+        }
+        // The last level has none of its own.
+        let levels = values("bottommost_compression");
+        assert_eq!(
+            levels,
+            vec!["kDisableCompressionOption"; Column::ALL.len() + 1]
+        );
+    }
 }

@@ -56,10 +56,15 @@ impl Sizes {
         4 * self.piece
     }
 
+    /// How large a new log is from the start, in bytes, about.
+    pub(super) const fn new_log(self) -> u64 {
+        2 * self.piece
+    }
+
     /// What the files may grow by without a change that asks for it, in bytes: a new log is as large as a
     /// buffer from the start, and what is alive in some blob files is written anew before these go.
     pub(super) const fn reserve(self) -> u64 {
-        2 * self.piece + self.rewritten
+        self.new_log() + self.rewritten
     }
 
     /// What is written anew at a time, in bytes of old files.

@@ -34,6 +34,13 @@ pub(crate) struct DiskUsage {
     pub(crate) log: u64,
 }
 
+/// How many bytes the disk of `directory` has left.
+pub(super) fn free(directory: &Path) -> Result<u64, Trouble> {
+    let stat =
+        rustix::fs::statvfs(directory).map_err(|source| Trouble::disk(directory, source.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// What the files under `directory` take.
 pub(crate) fn disk_usage(directory: &Path) -> io::Result<DiskUsage> {
     let mut usage = DiskUsage::default();
@@ -116,10 +123,8 @@ fn next_part((rocks, directory): (&Rocks, &Path), part_max: u64) -> Result<(u64,
         .len()
         .saturating_sub(usize::try_from(count).unwrap_or(0));
     let blobs: Vec<u64> = blobs.into_iter().skip(surplus).map(|blob| blob.1).collect();
-    let stat = rustix::fs::statvfs(directory).map_err(|error| disk(error.into()))?;
     // What is in memory is written first.
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let free = free.saturating_sub(rocks.unflushed_bytes());
+    let free = free(directory)?.saturating_sub(rocks.unflushed_bytes());
     Ok((part(&blobs, free, part_max), count))
 }
 

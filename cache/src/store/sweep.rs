@@ -9,6 +9,7 @@ use super::{
     Store, Trouble,
     change::{Applied, Change, DELETED_AT_ONCE_MAX, Victim},
     disk_usage,
+    gate::Stays,
     key::{self, ChunkKey},
     rocks::Column,
     row::{Fact, Usage, Uses},
@@ -120,7 +121,9 @@ impl Store {
                 continue;
             }
             if is_too_much && swept.evicted == evicted {
-                self.give_up(&room);
+                if room.is_short() {
+                    self.give_up().await?;
+                }
                 break;
             }
             // There is not enough garbage: more has to go.
@@ -130,12 +133,32 @@ impl Store {
     }
 
     /// Nothing more can go, and nothing can be got back.
-    fn give_up(&self, room: &Room) {
-        if room.is_short() {
-            let held = super::lock(&self.shared.totals).stored;
-            tracing::warn!(held, "what is held leaves no room for more");
-            self.shared.gate.exhausted(held);
+    async fn give_up(&self) -> Result<(), Trouble> {
+        let stays = self.blocking(|store| store.stays()).await?;
+        let Stays { held, kept } = stays;
+        tracing::warn!(held, kept, "what stays leaves no room for more");
+        self.shared.gate.exhausted(stays);
+        Ok(())
+    }
+
+    /// What stays of all chunks. What is neither held nor named goes with the next sweep.
+    fn stays(&self) -> Result<Stays, Trouble> {
+        let rocks = self.shared.rocks()?;
+        let now = self.shared.clock.now();
+        let mut stays = Stays::default();
+        for row in rocks.rows_from(Column::Facts, &[]) {
+            let (key, value) = row?;
+            let Some(chunk) = ChunkKey::from_bytes(&key) else {
+                continue;
+            };
+            let fact = Fact::decode(&value)?;
+            if self.shared.holds.is_held(chunk.hash(), now) {
+                stays.held += fact.stored;
+            } else if fact.references != 0 {
+                stays.kept += fact.stored;
+            }
         }
+        Ok(stays)
     }
 
     /// Deletes counts of uses that nothing was added to for long before `now`.
@@ -226,7 +249,7 @@ impl Store {
             if before + rocks.buffered_bytes() <= enough {
                 return Ok(false);
             }
-            let database = (&*rocks, shared.database.as_path());
+            let database = (&*rocks, shared.place.database.as_path());
             let part_max = shared.sizes.rewritten();
             space::reclaim(database, (enough, part_max), &shared.ending)?;
             Ok(rocks.used_bytes()? < before)

@@ -29,6 +29,7 @@ mod entries;
 mod flips;
 mod full;
 mod garbage;
+mod place;
 mod room;
 
 const HOLD: Duration = Duration::from_secs(600);
@@ -58,12 +59,14 @@ fn open(directory: &Path) -> (Store, WriterThread) {
         budget: UNLIMITED,
         free_low_water: 0,
         hold: HOLD,
+        log_directory: None,
         salvage: false,
     })
     .unwrap()
 }
 
 /// A store in a directory of its own.
+#[derive(Debug)]
 struct Fixture {
     store: Store,
     writer: WriterThread,

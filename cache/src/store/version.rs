@@ -6,7 +6,7 @@ use std::{cmp::Ordering, fs, io, io::Write as _, path::Path};
 use super::error::OpenStoreError;
 
 /// The version that this program writes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Checks the version of the store in `directory`, or marks it with the current one if it is new.
 pub(super) fn check(directory: &Path) -> Result<(), OpenStoreError> {

@@ -62,6 +62,7 @@ async fn a_torn_tail_of_the_log_is_cut_and_other_damage_stops_the_start() {
         budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
+        log_directory: None,
         salvage: false,
     });
     assert!(matches!(opened, Err(OpenStoreError::Database { .. })));
@@ -77,6 +78,7 @@ async fn a_store_of_a_newer_version_is_refused_and_both_versions_are_named() {
         budget: u64::MAX,
         free_low_water: 0,
         hold: HOLD,
+        log_directory: None,
         salvage: false,
     });
     let message = opened.unwrap_err().to_string();

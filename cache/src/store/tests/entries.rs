@@ -169,6 +169,7 @@ async fn uses_are_counted_by_team_project_and_key() {
     let record = |owner: &str, what, bytes| {
         let what = CacheUse {
             key: "npm/1".to_owned(),
+            fallbacks: Vec::new(),
             what,
             bytes,
             bytes_moved: 1,
@@ -202,13 +203,71 @@ fn used(owner: &str, what: CacheUse, at: WallTime) -> Change {
         team: team(owner),
         project: "app".parse().unwrap(),
         what,
+        entry: None,
     };
     Change::Record { record, at }
+}
+
+/// A restore, in 100 ms, of 50 MB that are said to be those of the entry at `path`.
+fn restored(key: &str, path: Option<&str>) -> Change {
+    let what = CacheUse {
+        what: CacheUseKind::RestoredByFallback,
+        bytes: 50_000_000,
+        millis: 100,
+        ..missed(key)
+    };
+    let record = UseRecord {
+        team: team("red"),
+        project: "app".parse().unwrap(),
+        what,
+        entry: path.map(|path| EntryKey {
+            namespace: namespace(),
+            path: path.to_owned(),
+        }),
+    };
+    let at = WallTime(1_000);
+    Change::Record { record, at }
+}
+
+#[tokio::test]
+async fn a_restore_counts_for_as_long_as_its_entry_took_to_make_or_by_its_bytes_if_nobody_knows() {
+    let fixture = Fixture::new();
+    let (_, chunk) = fixture.write("red", b"chunk").await;
+    for (path, made_millis) in [("dependency/app/known", 60_000), ("dependency/app/new", 0)] {
+        let entry = entry(vec![blob(&[chunk], b"chunk")]);
+        let closure = fixture.store.closure(&entry, &entry.team).unwrap();
+        let change = Change::PutEntry(Box::new(PutEntry {
+            key: entry_key(path),
+            entry,
+            closure,
+            replace: true,
+            made_millis,
+        }));
+        fixture.store.change(change).await.unwrap();
+    }
+    for path in ["known", "known", "new", "gone"] {
+        let change = restored("key", Some(&format!("dependency/app/{path}")));
+        fixture.store.change(change).await.unwrap();
+    }
+    fixture.store.change(restored("other", None)).await.unwrap();
+    let fixture = fixture.restart();
+    let stats = fixture.store.stats(None, &[]).unwrap();
+    let [uses, other] = &stats.uses[..] else {
+        panic!("{stats:?}");
+    };
+    // At 10 MB/s, 50 MB take 5 s.
+    assert_eq!(uses.made_millis, 2 * 60_000 + 2 * 5_000);
+    assert_eq!(
+        (uses.restored, uses.estimated, uses.restore_millis),
+        (4, 2, 400)
+    );
+    assert_eq!((other.made_millis, other.estimated), (5_000, 1));
 }
 
 fn missed(key: &str) -> CacheUse {
     CacheUse {
         key: key.to_owned(),
+        fallbacks: Vec::new(),
         what: CacheUseKind::Missed,
         bytes: 0,
         bytes_moved: 0,

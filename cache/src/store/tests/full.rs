@@ -58,6 +58,7 @@ fn open(mount: &Mount, free_low_water: u64) -> (Store, WriterThread) {
         budget: u64::MAX,
         free_low_water,
         hold: HOLD,
+        log_directory: None,
         salvage: false,
     })
     .unwrap()

@@ -133,42 +133,62 @@ async fn eviction_counts_what_the_disk_gets_back() {
     assert!(has(&fixture.store, "red", shared));
 }
 
-#[tokio::test]
-async fn when_all_is_held_writes_are_refused_by_name_and_taken_again_when_holds_end() {
-    const BUDGET: u64 = 64 << 20;
-    let directory = tempfile::tempdir().unwrap();
-    let options = StoreOptions {
-        directory: directory.path().to_owned(),
+/// A budget that some dozens of chunks fill.
+const BUDGET: u64 = 64 << 20;
+
+fn open_small(directory: &Path) -> (Store, WriterThread) {
+    Store::open(StoreOptions {
+        directory: directory.to_owned(),
         budget: BUDGET,
         free_low_water: 0,
         hold: HOLD,
+        log_directory: None,
         salvage: false,
-    };
-    let (store, writer) = Store::open(options).unwrap();
-    let mut written = Vec::new();
-    let refused = loop {
-        let bytes = noise(written.len() as u64, CHUNK);
-        let mut write = std::pin::pin!(write(&store, "red", &bytes));
-        let wrote = tokio::select! {
-            wrote = &mut write => wrote,
-            // What the server's sweeps do when they are asked to.
+    })
+    .unwrap()
+}
+
+/// What comes of `change` while somebody makes room, as the server does when it is asked to.
+async fn with_sweeps<T>(store: &Store, change: impl Future<Output = T>) -> T {
+    let mut change = std::pin::pin!(change);
+    loop {
+        tokio::select! {
+            changed = &mut change => return changed,
             () = store.wants_room() => {
-                let (swept, wrote) = tokio::join!(store.sweep(BUDGET), write);
-                swept.unwrap();
-                wrote
+                store.sweep(BUDGET).await.unwrap();
             }
-        };
-        match wrote {
-            Ok((_, digest)) => written.push(digest),
-            Err(trouble) => break trouble,
         }
-        assert!(disk_usage(&store).unwrap().all <= BUDGET);
-    };
-    let Trouble::Held { budget, held } = &refused else {
+    }
+}
+
+/// Writes chunks of [`CHUNK`] bytes, from `seed` on, until one is refused. Gives what was written, and why the
+/// last one was not.
+async fn fill(store: &Store, seed: u64) -> (Vec<Digest>, Trouble) {
+    let mut written = Vec::new();
+    loop {
+        let bytes = noise(seed + written.len() as u64, CHUNK);
+        match with_sweeps(store, write(store, "red", &bytes)).await {
+            Ok((_, digest)) => written.push(digest),
+            Err(trouble) => return (written, trouble),
+        }
+        assert!(disk_usage(store).unwrap().all <= BUDGET);
+    }
+}
+
+/// What a chunk of noise takes in the store: the byte that says how it is encoded, and itself.
+const STORED: u64 = 1 + CHUNK as u64;
+
+#[tokio::test]
+async fn when_all_is_held_writes_are_refused_by_name_and_taken_again_when_holds_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, writer) = open_small(directory.path());
+    let (written, refused) = fill(&store, 0).await;
+    let Trouble::Held { budget, held, kept } = &refused else {
         panic!("{refused:?}");
     };
-    assert_eq!(*budget, BUDGET);
+    assert_eq!((*budget, *kept), (BUDGET, 0));
     assert!(BUDGET / 4 < *held, "{held}");
+    assert!(*held <= STORED * written.len() as u64, "{held}");
     for digest in &written {
         assert!(
             read(&store, "red", *digest).is_some(),
@@ -185,6 +205,36 @@ async fn when_all_is_held_writes_are_refused_by_name_and_taken_again_when_holds_
 }
 
 #[tokio::test]
+async fn what_builds_keep_is_told_apart_from_what_is_held() {
+    const KEPT: u64 = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let (store, writer) = open_small(directory.path());
+    for seed in 0..KEPT {
+        let bytes = noise(seed, CHUNK);
+        let written = async {
+            let (_, digest) = write(&store, "red", &bytes).await.unwrap();
+            let whole = entry(vec![blob(&[digest], &bytes)]);
+            put(&store, &format!("snapshot/1/{seed}"), whole, true).await
+        };
+        assert_eq!(with_sweeps(&store, written).await, PutOutcome::Stored);
+    }
+    // Their holds end.
+    store.shared.clock.advance(2 * HOLD);
+    store.sweep(BUDGET).await.unwrap();
+    let (written, refused) = fill(&store, 1_000).await;
+    let Trouble::Held { held, kept, .. } = &refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(*kept, KEPT * STORED);
+    let most = STORED * written.len() as u64;
+    assert!((1..=most).contains(held), "{held} of {most}");
+    let message = refused.to_string();
+    assert!(message.contains("builds end"), "{message}");
+    drop(store);
+    writer.join();
+}
+
+#[tokio::test]
 async fn a_reclaim_ends_early_when_the_store_ends() {
     let fixture = Fixture::new();
     for seed in 0..8 {
@@ -196,8 +246,12 @@ async fn a_reclaim_ends_early_when_the_store_ends() {
     let before = fixture.files();
     fixture.store.end();
     let shared = &fixture.store.shared;
-    super::super::space::reclaim((&rocks, &shared.database), (0, u64::MAX), &shared.ending)
-        .unwrap();
+    super::super::space::reclaim(
+        (&rocks, &shared.place.database),
+        (0, u64::MAX),
+        &shared.ending,
+    )
+    .unwrap();
     let blobs = |files: Vec<(String, u64)>| {
         let files = files.into_iter();
         files
