@@ -25,7 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use transport::{
-    BindError, Congestion, Credentials, GrantKeyError, GrantVerifier, Server, ServerLimits,
+    BindError, Congestion, Credentials, Datagrams, GrantKeyError, GrantVerifier, Server,
+    ServerLimits,
 };
 
 pub use self::rates::Limits;
@@ -44,7 +45,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the cache keeps everything: `store` and `version` in it are its own.
     pub directory: PathBuf,
-    /// How many bytes the store may take on the disk, as `du` counts them. Writes wait while entries are
+    /// Where the store's log is, if not in `store`: an empty directory, on a disk of its own to be of use. A log
+    /// that is elsewhere moves there.
+    pub log_directory: Option<PathBuf>,
+    /// How many bytes the store may take on the disk, as `du` counts them; but for a log elsewhere. Writes wait while entries are
     /// evicted for them, and are refused while all that could go is held.
     pub budget: u64,
     /// How many bytes the disk must have left for anything to be written.
@@ -59,6 +63,8 @@ pub struct Options {
     pub limits: Limits,
     /// How it finds out how much it may send to a client.
     pub congestion: Congestion,
+    /// What its datagrams are like.
+    pub datagrams: Datagrams,
     /// The bucket behind the store; `None`: there is none.
     pub cold: Option<ColdOptions>,
 }
@@ -220,6 +226,7 @@ async fn bind(
         .map_err(|source| RunError::GrantKey { source })?;
     let limits = ServerLimits {
         congestion: options.congestion,
+        datagrams: options.datagrams,
         endpoints: endpoints(),
         ..ServerLimits::default()
     };
@@ -345,6 +352,7 @@ fn spawn_cold(
 async fn open(options: &Options) -> Result<(Store, WriterThread), RunError> {
     let options = StoreOptions {
         directory: options.directory.clone(),
+        log_directory: options.log_directory.clone(),
         budget: options.budget,
         free_low_water: options.free_low_water,
         hold: options.hold,
@@ -417,7 +425,10 @@ async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken
             }
             _ = sweep.tick() => true,
             () = store.wants_room() => true,
-            _ = short.tick() => store.is_short_of_room(),
+            _ = short.tick() => {
+                store.count_stalls();
+                store.is_short_of_room()
+            }
         };
         if !is_swept {
             continue;

@@ -1,6 +1,8 @@
 //! Chunks in and out. Bodies travel as they are stored; what comes in is unpacked and verified before it
 //! is acknowledged.
 
+mod write;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
@@ -21,25 +23,19 @@ use protocol::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, SemaphorePermit, mpsc},
-    task::JoinSet,
     time::timeout,
 };
-use transport::{ReceiveHalf, Stream, StreamError};
+use transport::{Stream, StreamError};
 
+pub(super) use self::write::write;
 use super::{
     Context,
-    refusal::{chain, internal, invalid, of_trouble},
+    refusal::{chain, invalid, of_trouble},
     session::{STALL_TIME, Session},
 };
 use crate::{
     clock::Clock,
-    compression,
-    store::{
-        ReadAnswer, Store, Trouble,
-        change::{Applied, Change},
-        key::ChunkKey,
-        row,
-    },
+    store::{ReadAnswer, Store, Trouble},
 };
 
 /// How many bytes of chunks are looked up at once, by what they have uncompressed: some hundreds of small
@@ -47,17 +43,8 @@ use crate::{
 const WINDOW_BYTES: u64 = 1 << 20;
 /// How many chunks are looked up at once.
 const WINDOW_CHUNKS: usize = 256;
-/// What a chunk that is being written takes besides its bytes, about, in bytes: a task, a place in the
-/// writer's queue, its rows in a batch. Without it small chunks would be nearly free.
-const CHUNK_OVERHEAD_BYTES: u64 = 4096;
-/// Up to this size a chunk is unpacked and verified where it arrived, in bytes: that takes less than going
-/// to another thread and back, some 20 microseconds.
-const VERIFIED_AT_ONCE_BYTES_MAX: u64 = 16 * 1024;
 /// Up to this size a body is copied to where its header is, in bytes.
 const COPIED_BYTES_MAX: usize = 32 * 1024;
-/// The largest frame around a [`ChunkHeader`], in bytes; it takes about 50.
-const HEADER_BYTES_MAX: usize = 256;
-
 /// Which of `chunks` the team does not have here.
 pub(super) async fn find_missing(
     team: Team,
@@ -145,7 +132,7 @@ pub(super) async fn read(
             share.pace.wait(context.teams.clock(), bytes).await;
             let room = (
                 reserve(&session.read_room, bytes).await,
-                share.reserve(bytes).await,
+                share.reads.reserve(bytes).await,
             );
             let looking_up = context.reserve_digests(count).await;
             let answers = context
@@ -274,158 +261,6 @@ fn window(chunks: impl Iterator<Item = (ChunkHeader, Bytes)>) -> Window {
         window.pieces.push(gathered.freeze());
     }
     window
-}
-
-/// Takes chunks until the client has finished, and waits until all of them are durable.
-pub(super) async fn write(
-    team: &Team,
-    receive: &mut ReceiveHalf,
-    (session, context): (&Session, &Context),
-) -> Result<CacheReply, Refusal> {
-    session.access().chunks(team, Clock::wall())?;
-    let mut tally = Tally::default();
-    let share = context.teams.share(team);
-    let mut keeping = JoinSet::new();
-    let mut index = 0_u32;
-    while let Some(header) = next_header(receive, index).await? {
-        // Only what can hold up nobody but this connection is kept while the client is waited for.
-        let bytes = arriving_bytes(&header);
-        session.pace.wait(context.teams.clock(), bytes).await;
-        share.pace.wait(context.teams.clock(), bytes).await;
-        let arriving = reserve(&session.arriving_room, bytes).await;
-        let value = next_value(receive, &header).await?;
-        let bytes = bytes + header.digest.size();
-        let room = (
-            reserve(&session.write_room, bytes).await,
-            reserve(&context.write_room, bytes).await,
-        );
-        drop(arriving);
-        let (store, team) = (context.store.clone(), team.clone());
-        keeping.spawn(async move {
-            let kept = keep(&store, team, header, value).await;
-            drop(room);
-            kept
-        });
-        while let Some(kept) = keeping.try_join_next() {
-            tally.add(kept.map_err(|error| internal(&error))??);
-        }
-        index = index.wrapping_add(1);
-    }
-    while let Some(kept) = keeping.join_next().await {
-        tally.add(kept.map_err(|error| internal(&error))??);
-    }
-    Ok(CacheReply::Written {
-        chunks: tally.chunks,
-        new: tally.new,
-        new_bytes_stored: tally.new_bytes_stored,
-    })
-}
-
-/// What a chunk takes while it arrives, in bytes. Later it takes what it unpacks to as well.
-fn arriving_bytes(header: &ChunkHeader) -> u64 {
-    u64::from(header.body_bytes) + CHUNK_OVERHEAD_BYTES
-}
-
-#[derive(Debug, Default)]
-struct Tally {
-    chunks: u64,
-    new: u64,
-    new_bytes_stored: u64,
-}
-
-impl Tally {
-    fn add(&mut self, applied: Applied) {
-        self.chunks += 1;
-        counter!("grange_cache_chunks_written_total").increment(1);
-        if let Applied::Chunk { new: true, stored } = applied {
-            self.new += 1;
-            self.new_bytes_stored += stored;
-            counter!("grange_cache_chunks_written_bytes_total").increment(stored);
-        }
-    }
-}
-
-/// The next header, checked; `None`: the client has finished.
-async fn next_header(
-    receive: &mut ReceiveHalf,
-    index: u32,
-) -> Result<Option<ChunkHeader>, Refusal> {
-    let header = timeout(
-        STALL_TIME,
-        receive.message_within::<ChunkHeader>(HEADER_BYTES_MAX),
-    );
-    let header = header
-        .await
-        .map_err(|_elapsed| invalid(format!("chunk {index} did not arrive in time")))?
-        .map_err(|error| invalid(format!("chunk {index} did not arrive: {}", chain(&error))))?;
-    let Some(header) = header else {
-        return Ok(None);
-    };
-    let digest = header.digest;
-    if header.index != index {
-        return Err(invalid(format!(
-            "chunk {digest} has index {}, expected {index}",
-            header.index
-        )));
-    }
-    if !compression::is_chunk(&digest) {
-        return Err(invalid(format!(
-            "{digest} is no chunk: a chunk has 1 to {CHUNK_BYTES_MAX} bytes"
-        )));
-    }
-    let body = u64::from(header.body_bytes);
-    let fits = match header.encoding {
-        Encoding::Raw => body == digest.size(),
-        Encoding::Zstd => 0 < body && body <= digest.size(),
-        Encoding::Missing => false,
-    };
-    if !fits {
-        return Err(invalid(format!(
-            "chunk {digest} has a body of {body} bytes as {:?}",
-            header.encoding
-        )));
-    }
-    Ok(Some(header))
-}
-
-/// The body of a chunk, behind the byte that says how it is encoded: as it is kept.
-async fn next_value(receive: &mut ReceiveHalf, header: &ChunkHeader) -> Result<Bytes, Refusal> {
-    let digest = header.digest;
-    let length = usize::try_from(header.body_bytes).expect("the length is checked");
-    let mut value = vec![0; 1 + length];
-    value[0] = row::encoding_byte(header.encoding).expect("the encoding is checked");
-    timeout(STALL_TIME, receive.exact(&mut value[1..]))
-        .await
-        .map_err(|_elapsed| invalid(format!("chunk {digest} did not arrive in time")))?
-        .map_err(|error| invalid(format!("chunk {digest} did not arrive: {}", chain(&error))))?;
-    Ok(value.into())
-}
-
-/// Verifies a chunk and makes it durable.
-async fn keep(
-    store: &Store,
-    team: Team,
-    header: ChunkHeader,
-    value: Bytes,
-) -> Result<Applied, Refusal> {
-    let body = value.slice(1..);
-    let verified = if header.digest.size() <= VERIFIED_AT_ONCE_BYTES_MAX {
-        compression::decode(&header, body)
-    } else {
-        let verified = tokio::task::spawn_blocking(move || compression::decode(&header, body));
-        verified.await.map_err(|error| internal(&error))?
-    };
-    let bytes = verified.map_err(|error| {
-        counter!("grange_cache_writes_refused_total", "why" => "content").increment(1);
-        invalid(chain(&error))
-    })?;
-    drop(bytes);
-    let chunk = ChunkKey::of(&header.digest).expect("the size is checked");
-    let change = Change::PutChunk { team, chunk, value };
-    store
-        .change(change)
-        .await
-        .map_err(|trouble| of_trouble(&trouble))
 }
 
 pub(super) fn check_count(count: usize) -> Result<(), Refusal> {

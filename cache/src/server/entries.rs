@@ -194,14 +194,19 @@ pub(super) async fn collect(
     })
 }
 
-/// Counts what a dependency cache did.
+/// Counts what a dependency cache did. How long it took to make what was restored is not asked of who restored
+/// it, but of the entry; and that it was may say only who may read it.
 pub(super) async fn record(
     record: UseRecord,
     (session, context): (&Session, &Context),
 ) -> Result<CacheReply, Refusal> {
     check_length(&record.what.key)?;
-    session.access().record(&record.team, Clock::wall())?;
     let at = Clock::wall();
+    session.access().record(&record.team, at)?;
+    if let Some(entry) = &record.entry {
+        check_key(&entry.path)?;
+        session.access().read(entry, at)?;
+    }
     change(context, Change::Record { record, at }).await?;
     Ok(CacheReply::Done)
 }

@@ -13,11 +13,15 @@ use metrics::counter;
 use protocol::{name::Team, time::Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::WRITE_ROOM_BYTES;
 use crate::clock::Clock;
 
 /// For how long a rate may be exceeded after nothing was moved for as long: two windows of a reader at the
 /// far end of a country.
 const BURST: Duration = Duration::from_millis(100);
+/// What part of the room for chunks that are not durable yet one team may have, as a divisor: two of its
+/// connections fill that, and however many more it has, another team finds as much.
+const TEAM_WRITES_DIVISOR: u64 = 2;
 
 /// What one connection and one team may take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,7 +31,8 @@ pub struct Limits {
     pub connection_rate: Option<u64>,
     /// The same of all connections that move chunks of one team.
     pub team_rate: Option<u64>,
-    /// How many bytes of chunks of one team may be in the cache on their way to readers.
+    /// How many bytes of chunks of one team may be in the cache on their way to readers, and how many that are
+    /// not durable yet: of these never more than half of what there may be of all teams.
     pub team_in_flight: u64,
 }
 
@@ -124,34 +129,61 @@ impl Pace {
     }
 }
 
+/// Room for so many bytes.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: Arc<Semaphore>,
+    max: u32,
+}
+
+impl Room {
+    fn new(max: u64) -> Self {
+        let max = u32::try_from(max).unwrap_or(u32::MAX);
+        let permits = usize::try_from(max).unwrap_or(usize::MAX);
+        Self {
+            bytes: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            max,
+        }
+    }
+
+    /// Waits for room for `bytes`.
+    pub(super) async fn reserve(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // What is more than all there is takes all.
+        let permits = bytes.min(self.max);
+        let room = Arc::clone(&self.bytes).acquire_many_owned(permits).await;
+        room.expect("the semaphore is never closed")
+    }
+
+    /// Whether nobody has any of it.
+    fn is_free(&self) -> bool {
+        self.max as usize <= self.bytes.available_permits()
+    }
+}
+
 /// What all connections share that move chunks of one team.
 #[derive(Debug)]
 pub(super) struct TeamShare {
     pub(super) pace: Pace,
-    in_flight: Arc<Semaphore>,
-    in_flight_max: u32,
+    /// For what is on its way to readers.
+    pub(super) reads: Room,
+    /// For what is written and not durable yet.
+    pub(super) writes: Room,
 }
 
 impl TeamShare {
     fn new(limits: &Limits) -> Self {
-        let in_flight_max = u32::try_from(limits.team_in_flight).unwrap_or(u32::MAX);
-        let permits = usize::try_from(in_flight_max).unwrap_or(usize::MAX);
+        let writes_max = WRITE_ROOM_BYTES as u64 / TEAM_WRITES_DIVISOR;
         Self {
             pace: Pace::new(limits.team_rate, "team"),
-            in_flight: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
-            in_flight_max,
+            reads: Room::new(limits.team_in_flight),
+            writes: Room::new(limits.team_in_flight.min(writes_max)),
         }
     }
 
-    /// Waits for room for `bytes` on their way to a reader.
-    pub(super) async fn reserve(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        // What is more than all there is takes all.
-        let permits = bytes.min(self.in_flight_max);
-        let room = Arc::clone(&self.in_flight)
-            .acquire_many_owned(permits)
-            .await;
-        room.expect("the semaphore is never closed")
+    /// Whether nothing is on its way any more, and was not for so long that it is forgotten.
+    fn is_rested(&self, now: Time) -> bool {
+        self.reads.is_free() && self.writes.is_free() && self.pace.is_rested(now)
     }
 }
 
@@ -189,7 +221,7 @@ impl Teams {
             return Arc::clone(share);
         }
         let now = self.clock.now();
-        shares.retain(|_, share| 1 < Arc::strong_count(share) || !share.pace.is_rested(now));
+        shares.retain(|_, share| 1 < Arc::strong_count(share) || !share.is_rested(now));
         let share = Arc::new(TeamShare::new(&self.limits));
         shares.insert(team.clone(), Arc::clone(&share));
         share
@@ -236,18 +268,36 @@ mod tests {
         let (red, blue) = ("red".parse().unwrap(), "blue".parse().unwrap());
         let share = teams.share(&red);
         assert!(Arc::ptr_eq(&share, &teams.share(&red)));
-        let room = share.reserve(1_000).await;
-        let left = share.in_flight.available_permits();
-        assert_eq!(left, 0, "more than all is all");
+        let room = share.reads.reserve(1_000).await;
+        assert_eq!(room.num_permits(), 10, "more than all is all");
+        drop(share);
         drop(teams.share(&blue));
-        drop((room, share));
-        assert_eq!(teams.share(&red).in_flight.available_permits(), 10);
+        assert!(
+            !teams.share(&red).reads.is_free(),
+            "what is on its way is its own still"
+        );
+        drop(room);
+        assert!(teams.share(&red).reads.is_free());
         teams.share(&"green".parse().unwrap());
         assert_eq!(
             teams.shares.lock().unwrap().len(),
             1,
             "others are forgotten"
         );
+    }
+
+    #[tokio::test]
+    async fn what_one_team_writes_takes_half_of_the_room_at_most_and_no_more_than_is_set() {
+        for (team_in_flight, expected) in [(u64::MAX, WRITE_ROOM_BYTES / 2), (1_000, 1_000)] {
+            let teams = Teams::new(Limits {
+                team_in_flight,
+                ..Limits::default()
+            });
+            let share = teams.share(&"red".parse().unwrap());
+            let room = share.writes.reserve(u64::MAX).await;
+            assert_eq!(room.num_permits(), expected);
+            assert!(share.reads.is_free(), "who reads has room of its own");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) fn of_trouble(trouble: &Trouble) -> Refusal {
             Refusal::new(RefusalCode::ResourceExhausted, trouble.to_string())
                 .retry_after(RETRY_FULL)
         }
-        Trouble::Stopped | Trouble::Closed => {
+        Trouble::Stopped | Trouble::Closed | Trouble::LogGone { .. } => {
             Refusal::new(RefusalCode::Unavailable, trouble.to_string()).retry_after(RETRY_SOON)
         }
         Trouble::Database { .. } | Trouble::Row { .. } | Trouble::Disk { .. } => internal(trouble),

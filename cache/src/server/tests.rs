@@ -75,9 +75,11 @@ impl Farm {
             free_low_water: 0,
             hold: Duration::from_secs(600),
             metrics_listen: None,
+            log_directory: None,
             salvage: false,
             limits: Limits::default(),
             congestion: transport::Congestion::default(),
+            datagrams: transport::Datagrams::default(),
             cold: None,
         }
     }
@@ -408,11 +410,13 @@ async fn everything_is_there_after_a_restart() {
         project: "app".parse().unwrap(),
         what: CacheUse {
             key: "k".to_owned(),
+            fallbacks: Vec::new(),
             what: CacheUseKind::Restored,
             bytes: 10,
             bytes_moved: 5,
             millis: 2,
         },
+        entry: None,
     };
     coordinator.record(record).await.unwrap();
     farm.end().await;

@@ -1,17 +1,6 @@
-//! Windows of chunks, and the room that they take.
+//! Windows of chunks.
 
 use super::*;
-
-#[test]
-fn the_smallest_chunks_take_room_too() {
-    let header = ChunkHeader {
-        index: 0,
-        digest: Digest::of(b"x"),
-        encoding: Encoding::Raw,
-        body_bytes: 1,
-    };
-    assert!(4096 < arriving_bytes(&header));
-}
 
 #[test]
 fn small_bodies_share_a_piece_with_their_headers_and_a_large_one_is_not_copied() {

@@ -265,3 +265,40 @@ async fn metrics_and_health_are_told_over_http() {
     stop.cancel();
     serving.join_next().await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_restore_counts_by_its_entry_for_those_only_who_may_read_that() {
+    let farm = Farm::start().await;
+    let bytes = content(1, 1_000);
+    let worker = farm.worker("red", Trust::Team).await;
+    write(&worker, std::slice::from_ref(&bytes)).await.unwrap();
+    let path = "dependency/app/k";
+    let put = worker.put_made_entry(key("red", path), entry(&bytes), false, 60_000);
+    assert_eq!(put.await.unwrap(), PutOutcome::Stored);
+    let restored = |owner: &str, path: &str| UseRecord {
+        team: team(owner),
+        project: "app".parse().unwrap(),
+        what: CacheUse {
+            key: "k".to_owned(),
+            fallbacks: Vec::new(),
+            what: CacheUseKind::Restored,
+            bytes: 1_000,
+            bytes_moved: 1_000,
+            millis: 2,
+        },
+        entry: Some(key("red", path)),
+    };
+    worker.record(restored("red", path)).await.unwrap();
+    let other = farm.worker("blue", Trust::Team).await;
+    let not_theirs = [
+        worker.record(restored("red", "dependency/other/k")).await,
+        other.record(restored("blue", path)).await,
+    ];
+    for refused in not_theirs {
+        assert_eq!(refusal(refused).code, RefusalCode::PermissionDenied);
+    }
+    let stats = farm.client("red", Role::Developer).await.stats().await;
+    let uses = &stats.unwrap().uses[0];
+    let counts = (uses.restored, uses.made_millis, uses.estimated);
+    assert_eq!(counts, (1, 60_000, 0));
+}

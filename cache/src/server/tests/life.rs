@@ -1,5 +1,7 @@
 //! A cache in bad days: its disk, its store, its certificate.
 
+use transport::ConnectError;
+
 use super::*;
 
 #[tokio::test]
@@ -65,6 +67,48 @@ async fn a_renewed_certificate_is_shown_to_who_connects_next() {
     assert_ne!(shown().await, renewed.serial());
     farm.renew.send_replace(renewed.clone());
     while shown().await != renewed.serial() {}
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_while_its_session_is_kept_counts_no_more() {
+    let farm = Farm::start().await;
+    let identity = Identity {
+        team: team("red"),
+        role: Role::Developer,
+        name: "anna".to_owned(),
+    };
+    let grant_key = farm.signer.public_key();
+    let times = (Clock::wall(), Duration::from_secs(4));
+    let issued = Credentials::self_issued(&farm.authority, identity, &grant_key, times.0, times.1);
+    let credentials = issued.unwrap();
+    let client = Client::new(&credentials).unwrap();
+    let connection = client.connect(farm.address, Role::Cache).await.unwrap();
+    let member = CacheClient::new(connection.clone(), team("red"));
+    assert!(missing(&member, b"x").await);
+    while Clock::wall() < credentials.valid_until() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = client.connect(farm.address, Role::Cache).await.unwrap_err();
+    let ConnectError::Refused { source, .. } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(source.code, RefusalCode::PermissionDenied);
+    assert!(source.message.contains("has expired"), "{source}");
+    // Without a session TLS itself finds it, in other words, from the next second on.
+    let stranger = Client::new(&credentials).unwrap();
+    let refused = stranger.connect(farm.address, Role::Cache).await;
+    assert!(
+        matches!(
+            refused,
+            Err(ConnectError::Expired { .. } | ConnectError::Refused { .. })
+        ),
+        "{refused:?}"
+    );
+    // What was open ends with the next request.
+    let asked = member.find_missing(&[Digest::of(b"x")]).await;
+    assert!(asked.is_err());
+    let reason = connection.closed().await;
+    assert!(reason.contains("has expired"), "{reason}");
 }
 
 #[tokio::test]

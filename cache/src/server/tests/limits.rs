@@ -1,7 +1,16 @@
 //! What one member may take, so that it holds nothing up for others.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use protocol::message::cache::{CacheReply, CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding};
-use tokio::time::timeout;
+use tokio::{
+    runtime::Builder,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 use super::*;
 
@@ -100,6 +109,106 @@ async fn a_team_over_its_rate_waits_and_another_does_not() {
     let (took, ()) = tokio::join!(slow, quick);
     // 16 MiB at 10 MB/s, and what may be taken at once.
     assert!(protocol::time::Time(1_400_000) < took, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_over_its_rate_waits_and_another_of_its_team_does_not() {
+    let mut farm = Farm::start().await;
+    let chunks: Vec<_> = (0..8).map(|seed| content(seed, 2 << 20)).collect();
+    let digests: Vec<_> = chunks.iter().map(|chunk| Digest::of(chunk)).collect();
+    let writer = farm.client("red", Role::Developer).await;
+    write(&writer, &chunks).await.unwrap();
+    farm.end().await;
+    let limits = Limits {
+        connection_rate: Some(10_000_000),
+        ..Limits::default()
+    };
+    farm.run_with(Options {
+        limits,
+        ..farm.options()
+    })
+    .await;
+    let (one, other) = (
+        farm.client("red", Role::Developer).await,
+        farm.client("red", Role::Developer).await,
+    );
+    let clock = Clock::start();
+    let slow = async {
+        assert_eq!(read(&one, &digests).await.unwrap().len(), 8);
+        clock.now()
+    };
+    let quick = async {
+        write(&other, &[content(9, 1_000)]).await.unwrap();
+        read(&other, &digests[..1]).await.unwrap();
+        clock.now()
+    };
+    let (slow, quick) = tokio::join!(slow, quick);
+    // 16 MiB at 10 MB/s, and what may be taken at once.
+    assert!(protocol::time::Time(1_400_000) < slow, "{slow:?}");
+    assert!(quick < slow, "{quick:?}");
+}
+
+#[test]
+fn a_team_whose_writes_are_not_durable_yet_leaves_room_for_another() {
+    // What is large is verified on threads of which there is one here; what is small is not.
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        const CONNECTIONS: usize = 6;
+        const CHUNKS: u64 = 12;
+        let farm = Farm::start().await;
+        let other = farm.client("blue", Role::Developer).await;
+        let bytes = content(1, 2 << 20);
+        let chunk = compression::encode(&bytes, Digest::of(&bytes));
+        let handed = Arc::new(AtomicUsize::new(0));
+        let (mut feeding, mut writing) = (JoinSet::new(), JoinSet::new());
+        let (stuck, go_on) = stall().await;
+        for _ in 0..CONNECTIONS {
+            let client = farm.client("red", Role::Developer).await;
+            let (send, receive) = mpsc::channel(1);
+            writing.spawn(async move { client.write_chunks(receive).await });
+            let (chunk, handed) = (chunk.clone(), Arc::clone(&handed));
+            feeding.spawn(async move {
+                for _ in 0..CHUNKS {
+                    send.send(chunk.clone()).await.unwrap();
+                    handed.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        // Until the first team has not got on for a while, which is when it has all that it gets.
+        let (mut seed, mut before, mut without) = (10, 0, 0);
+        while without < 50 {
+            let small = timeout(PROMPT, write(&other, &[content(seed, 1_000)])).await;
+            assert_eq!(small.expect("nothing is held up").unwrap().new, 1);
+            let now = handed.load(Ordering::SeqCst);
+            without = if before == now { without + 1 } else { 0 };
+            (seed, before) = (seed + 1, now);
+        }
+        assert!(writing.try_join_next().is_none(), "none of it is durable");
+        drop(go_on);
+        stuck.await.unwrap();
+        feeding.join_all().await;
+        for written in writing.join_all().await {
+            assert_eq!(written.unwrap().chunks, CHUNKS);
+        }
+    });
+}
+
+/// Keeps a thread for what blocks from all others, until what it gives besides is dropped.
+async fn stall() -> (JoinHandle<()>, std::sync::mpsc::Sender<()>) {
+    let (go_on, until) = std::sync::mpsc::channel();
+    let (begun, has_begun) = oneshot::channel();
+    let stuck = spawn_blocking(move || {
+        begun.send(()).unwrap();
+        // It ends with an error: nothing is ever sent.
+        let _over: Result<(), _> = until.recv();
+    });
+    has_begun.await.unwrap();
+    (stuck, go_on)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
