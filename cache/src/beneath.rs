@@ -19,6 +19,12 @@ pub(crate) struct Root {
     directory: OwnedFd,
 }
 
+impl From<OwnedFd> for Root {
+    fn from(directory: OwnedFd) -> Self {
+        Self { directory }
+    }
+}
+
 impl Root {
     /// Opens the directory at `path`. Links in this path itself are followed: it is the caller's.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
@@ -71,7 +77,8 @@ impl Root {
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
+/// Opens directories.
+pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 

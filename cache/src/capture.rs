@@ -2,10 +2,12 @@
 //!
 //! The walk never follows a link and never leaves its root. It blocks: call it where blocking is
 //! allowed. First everything is listed, then files are read and hashed in parallel; a file that changes
-//! meanwhile is read once more and then refused by name, so that a tree never holds half of a change.
+//! meanwhile is read once more and then refused by name. Who sends what is read here, and does not read
+//! it again, has the files looked at once more in the end, so that a tree never holds half of a change.
 
 mod facts;
 mod hashing;
+mod recheck;
 mod sources;
 mod walk;
 
@@ -23,16 +25,23 @@ use protocol::{
     path::{PathError, TreePath},
     tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
 };
+use tokio::sync::mpsc;
 
 use self::{
     hashing::{FileFacts, hash_files},
     walk::walk,
 };
 pub(crate) use self::{
+    recheck::recheck,
     sources::{Source, Sources},
     walk::{Found, FoundKind},
 };
-use crate::{beneath::Root, index::IndexedFiles, selection::Selection};
+use crate::{
+    beneath::Root,
+    cutting::Chunk,
+    index::{IndexedFiles, Units},
+    selection::Selection,
+};
 
 /// What special entries mean.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,10 +61,12 @@ pub struct Captured {
     /// What else is needed to put it back.
     pub attributes: Attributes,
     pub(crate) sources: Sources,
-    /// Which files were read, and can be known again.
-    pub(crate) stamps: Vec<Stamped>,
+    /// The files that are on disk, each by its first name, in tree order.
+    pub(crate) seen: Vec<Seen>,
     /// How many files were not read, because they are as the index has them.
     pub(crate) known: u64,
+    /// Units whose chunks were handed on while their files were read.
+    pub(crate) units: Units,
 }
 
 impl Captured {
@@ -75,6 +86,16 @@ pub(crate) struct Stamped {
     pub(crate) path: TreePath,
     pub(crate) stamp: Stamp,
     pub(crate) digest: Digest,
+}
+
+/// A file that is on disk.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Seen {
+    pub(crate) file: Stamped,
+    /// Whether it was not read, because it is as the index has it.
+    pub(crate) is_known: bool,
+    /// Whether it has nothing that is not in an index: neither attributes of its own nor holes, as nearly all.
+    pub(crate) is_plain: bool,
 }
 
 /// What changes when a file does.
@@ -115,7 +136,8 @@ pub enum CaptureError {
         /// What the system says.
         source: io::Error,
     },
-    /// A file changed while it was read, twice. Whoever writes it has to stop first.
+    /// A file changed while it was read, twice, or after that, before all was sent. Whoever writes it has to stop
+    /// first.
     #[error("`{path}` changes while it is read")]
     Changed {
         /// Which file.
@@ -302,7 +324,7 @@ pub(crate) fn open_root(path: &Path) -> Result<Arc<Root>, CaptureError> {
 impl Capture<'_> {
     pub(crate) fn run(self) -> Result<Captured, CaptureError> {
         let found = self.look()?;
-        self.read(found, None)
+        self.read(found, None, None)
     }
 
     /// Lists everything, in tree order; reads no file.
@@ -314,15 +336,18 @@ impl Capture<'_> {
         Ok(found)
     }
 
-    /// Reads the files that were found, but for those that are in `index` as they are.
+    /// Reads the files that were found, but for those that are in `index` as they are. Their chunks go to `out`,
+    /// if there is one.
     pub(crate) fn read(
         self,
         found: Vec<Found>,
         index: Option<&IndexedFiles>,
+        out: Option<mpsc::Sender<Chunk>>,
     ) -> Result<Captured, CaptureError> {
         let links = hard_links(&found);
-        let facts = hash_files(&self, &found, &links, index)?;
-        self.assemble(found, &links, facts)
+        let (facts, units) = hash_files(&self, &found, &links, index, out)?;
+        let captured = self.assemble(found, &links, facts)?;
+        Ok(Captured { units, ..captured })
     }
 
     /// Puts together what was found (in tree order) and what reading the files told (parallel to it).
@@ -335,7 +360,7 @@ impl Capture<'_> {
         let mut entries = Vec::with_capacity(found.len());
         let mut attributes = Vec::new();
         let mut files = BTreeMap::new();
-        let mut stamps = Vec::new();
+        let mut seen = Vec::new();
         let mut known = 0;
         for (index, found) in found.into_iter().enumerate() {
             let first = links[index].unwrap_or(index);
@@ -352,12 +377,14 @@ impl Capture<'_> {
                     files.entry(facts.digest).or_insert(source);
                     if first == index {
                         known += u64::from(facts.is_known);
-                        // What else is known of these is not in an index: few files have any of it.
-                        let is_plain = of.xattrs.is_empty() && of.holes.is_empty();
-                        stamps.extend(facts.stamp.filter(|_| is_plain).map(|stamp| Stamped {
-                            path: found.path.clone(),
-                            stamp,
-                            digest: facts.digest,
+                        seen.extend(facts.stamp.map(|stamp| Seen {
+                            file: Stamped {
+                                path: found.path.clone(),
+                                stamp,
+                                digest: facts.digest,
+                            },
+                            is_known: facts.is_known,
+                            is_plain: of.xattrs.is_empty() && of.holes.is_empty(),
                         }));
                     }
                     EntryKind::File {
@@ -387,8 +414,9 @@ impl Capture<'_> {
                 roots: self.roots,
                 files,
             },
-            stamps,
+            seen,
             known,
+            units: Units::new(),
         })
     }
 

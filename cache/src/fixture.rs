@@ -6,14 +6,17 @@ use std::{
     io::{Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
-        fs::{PermissionsExt, symlink},
+        fs::{PermissionsExt, lchown, symlink},
     },
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use protocol::access::{Identity, Role};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::geteuid,
+};
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +60,8 @@ impl Noise {
     }
 }
 
-/// Fills `root` with about `entries` entries of all kinds and odd names.
+/// Fills `root` with about `entries` entries of all kinds and odd names; as root also of several owners, and with
+/// capabilities.
 pub(crate) fn grow_tree(root: &Path, seed: u64, entries: usize) {
     let mut noise = Noise(seed);
     let mut directories = vec![root.to_owned()];
@@ -70,12 +74,13 @@ pub(crate) fn grow_tree(root: &Path, seed: u64, entries: usize) {
             0..4 => {
                 fs::create_dir(&path).unwrap();
                 let mode = [0o755, 0o700, 0o1777, 0o2755][noise.index(4)];
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                dress(&path, mode, &mut noise);
                 directories.push(path.clone());
             }
             4 => {
                 let target = ["missing", "../..", "/etc/passwd", "."][noise.index(4)];
                 symlink(target, &path).unwrap();
+                give_away(&path, &mut noise);
                 continue;
             }
             5 if !files.is_empty() => {
@@ -83,9 +88,13 @@ pub(crate) fn grow_tree(root: &Path, seed: u64, entries: usize) {
                 fs::hard_link(old, &path).unwrap();
                 continue;
             }
-            6 => mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap(),
+            6 => {
+                mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+                give_away(&path, &mut noise);
+            }
             7 => {
                 write_with_holes(&path, &mut noise);
+                dress(&path, 0o644, &mut noise);
                 files.push(path.clone());
             }
             _ => {
@@ -136,12 +145,37 @@ fn write_file(path: &Path, noise: &mut Noise) {
     fs::write(path, bytes).unwrap();
     let modes = [0o644, 0o755, 0o600, 0o444, 0o4755, 0o2711, 0o664];
     let mode = modes[noise.index(7)];
-    if noise.below(4) == 0 {
+    dress(path, mode, noise);
+}
+
+/// Permission to listen at low ports, as `security.capability` has it: version 2, effective; the bits that are
+/// permitted, and those that are inherited.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Gives a file or directory an owner, a mode, and now and then extended attributes. In this order: a new owner takes
+/// set-user-id bits and capabilities away.
+fn dress(path: &Path, mode: u32, noise: &mut Noise) {
+    give_away(path, noise);
+    if noise.below(8) == 0 {
         let value = noise.bytes(100);
         // Not every file system has them.
         let _unsupported = xattr::set(path, "user.grange.test", &value);
     }
+    if path.is_file() && noise.below(24) == 0 {
+        // Only root may.
+        let _refused = xattr::set(path, "security.capability", &CAPABILITY);
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Gives something to somebody else, now and then, if we are root.
+fn give_away(path: &Path, noise: &mut Noise) {
+    let mut one_of = |ids: [u32; 3]| ids[noise.index(3)];
+    let (user, group) = (one_of([0, 1_234, 2_345]), one_of([0, 34, 4_321]));
+    if geteuid().is_root() {
+        // Root of a user namespace does not have every user.
+        let _refused = lchown(path, Some(user), Some(group));
+    }
 }
 
 fn write_with_holes(path: &Path, noise: &mut Noise) {
@@ -186,11 +220,13 @@ pub(crate) async fn cache() -> Cache {
         directory: directory.path().to_owned(),
         budget: u64::MAX,
         free_low_water: 0,
+        log_directory: None,
         hold: Duration::from_secs(600),
         metrics_listen: None,
         salvage: false,
         limits: crate::server::Limits::default(),
         congestion: transport::Congestion::default(),
+        datagrams: transport::Datagrams::default(),
         cold: None,
     };
     let stop = CancellationToken::new();

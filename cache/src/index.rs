@@ -24,10 +24,7 @@ use protocol::{
     tree::EntryKind,
 };
 
-use crate::{
-    capture::{Found, FoundKind, Stamp, Stamped, Subject},
-    packing::Unit,
-};
+use crate::capture::{Found, FoundKind, Stamp, Stamped, Subject};
 
 /// How long before the walk a file has to have been left alone for its stamp to tell it from what it may
 /// become, in nanoseconds. Times of files move on with the kernel's tick, every 10 ms at most.
@@ -56,12 +53,11 @@ pub(crate) struct Whole {
 pub(crate) struct IndexedFiles {
     /// In tree order.
     files: Vec<Stamped>,
-    /// By what [`unit_name`] says.
-    units: BTreeMap<[u8; 32], Vec<Digest>>,
+    units: Units,
 }
 
 impl IndexedFiles {
-    pub(crate) const fn new(files: Vec<Stamped>, units: BTreeMap<[u8; 32], Vec<Digest>>) -> Self {
+    pub(crate) const fn new(files: Vec<Stamped>, units: Units) -> Self {
         Self { files, units }
     }
 
@@ -78,16 +74,15 @@ impl IndexedFiles {
     }
 }
 
+/// What units were cut into, by [`unit_name`].
+pub(crate) type Units = BTreeMap<[u8; 32], Vec<Digest>>;
+
 /// What tells a unit from all others: the digests of its files, in order.
-pub(crate) fn unit_name(unit: &Unit, files: &[Digest]) -> [u8; 32] {
+pub(crate) fn unit_name<'a>(files: impl IntoIterator<Item = &'a Digest>) -> [u8; 32] {
     let mut hasher = Hasher::default();
-    let members = match unit {
-        Unit::Pack(members) => members.as_slice(),
-        Unit::Alone(member) => std::slice::from_ref(member),
-    };
-    for &member in members {
-        hasher.update(files[member].hash());
-        hasher.update(&files[member].size().to_le_bytes());
+    for file in files {
+        hasher.update(file.hash());
+        hasher.update(&file.size().to_le_bytes());
     }
     *hasher.finish().hash()
 }

@@ -8,12 +8,14 @@ pub mod client;
 mod clock;
 pub mod cold;
 pub mod compression;
+mod cutting;
 pub mod download;
 pub mod eviction;
 pub mod file;
 #[cfg(test)]
 mod fixture;
 pub mod globs;
+pub mod hits;
 mod holds;
 mod hot;
 pub mod index;

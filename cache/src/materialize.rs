@@ -224,10 +224,6 @@ pub async fn materialize_contents(
     if is_occupied(target).await {
         return Err(exists());
     }
-    let directory = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let to = target.to_owned();
     let place = move |unpacking: &Unpacking, partial: &Partial| {
         unpacking.finish_directories(unpacking.root(), |_| true)?;
@@ -238,7 +234,15 @@ pub async fn materialize_contents(
             _ => MaterializeError::Rename { target: to, source },
         })
     };
-    unpack(source, contents, directory, options, place).await
+    unpack(source, contents, beside(target), options, place).await
+}
+
+/// Where what becomes `target` is unpacked: in the directory that it is in.
+pub fn beside(target: &Path) -> &Path {
+    match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Puts a tree back into the directory `directory`, which is there and may hold other things.
@@ -317,7 +321,7 @@ async fn unpack(
             source,
         };
         let partial = Partial::create(&directory).map_err(aside)?;
-        let root = Root::open(&partial.path).map_err(aside)?;
+        let root = partial.root().map_err(aside)?;
         let unpacking = Unpacking::new(plan, settings, root).map_err(aside)?;
         Ok((Arc::new(unpacking), partial))
     })

@@ -4,10 +4,14 @@
 //! for nobody, below directories that others want to remove. An [`Ongoing`] knows of all that was begun in
 //! its scope, tells it to end, and can be waited for. Outside of any scope threads run as usual.
 
-use std::{future::Future, io};
+use std::{future::Future, io, num::NonZero, thread::available_parallelism};
 
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How many threads of one kind a transfer has at most: past this, disks and networks are the limit, and each takes
+/// some megabytes.
+const THREADS_MAX: usize = 8;
 
 tokio::task_local! {
     /// For whom this task, or this thread, works.
@@ -58,6 +62,14 @@ pub fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> JoinHandle<T> {
     tokio::task::spawn_blocking(owned(work))
+}
+
+/// How many threads a transfer has of one kind: one for each core, and two at least, because one computes while the
+/// other waits for the disk.
+pub(crate) fn threads() -> usize {
+    available_parallelism()
+        .map_or(1, NonZero::get)
+        .clamp(2, THREADS_MAX)
 }
 
 /// The same work, on behalf of whoever this is done for, for a thread that is started otherwise.

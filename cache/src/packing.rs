@@ -47,36 +47,67 @@ pub fn distinct_files(tree: &Tree) -> Vec<Digest> {
     files
 }
 
+impl Unit {
+    /// Its files, ascending.
+    pub fn members(&self) -> &[usize] {
+        match self {
+            Self::Pack(files) => files,
+            Self::Alone(file) => std::slice::from_ref(file),
+        }
+    }
+}
+
+/// Puts files together that come in tree order, each of 1 to [`PACKED_BELOW`] bytes, that one excluded.
+#[derive(Debug)]
+pub(crate) struct Packer<T> {
+    open: Vec<T>,
+    /// How many bytes those in `open` have.
+    bytes: u64,
+}
+
+impl<T> Packer<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            open: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes the next file, whose digest is `digest`; gives the pack that ends with it, or before it.
+    pub(crate) fn add(&mut self, digest: &Digest, file: T) -> Option<Vec<T>> {
+        let is_full = CHUNK_BYTES_MAX < self.bytes + digest.size();
+        let full = is_full.then(|| self.close());
+        self.open.push(file);
+        self.bytes += digest.size();
+        // A pack that has only begun does not end: one file is too little.
+        full.or_else(|| ends_pack(digest, self.bytes).then(|| self.close()))
+    }
+
+    /// Gives what no other file ends; nothing, if there is none.
+    pub(crate) fn close(&mut self) -> Vec<T> {
+        self.bytes = 0;
+        std::mem::take(&mut self.open)
+    }
+}
+
 /// Says which of `files` share a chunk; the units are in the order of their first files.
 pub fn pack(files: &[Digest]) -> Vec<Unit> {
     let mut units = Vec::new();
-    let mut open = Vec::new();
-    let mut bytes = 0;
+    let mut packer = Packer::new();
     for (index, file) in files.iter().enumerate() {
         if PACKED_BELOW <= file.size() {
             // Files with chunks of their own do not end a pack: it would be cut short by one that
             // appears, and the files around it would be sent again.
             units.push(Unit::Alone(index));
-            continue;
-        }
-        if CHUNK_BYTES_MAX < bytes + file.size() {
-            units.push(Unit::Pack(std::mem::take(&mut open)));
-            bytes = 0;
-        }
-        open.push(index);
-        bytes += file.size();
-        if ends_pack(file, bytes) {
-            units.push(Unit::Pack(std::mem::take(&mut open)));
-            bytes = 0;
+        } else {
+            units.extend(packer.add(file, index).map(Unit::Pack));
         }
     }
-    if !open.is_empty() {
-        units.push(Unit::Pack(open));
+    let rest = packer.close();
+    if !rest.is_empty() {
+        units.push(Unit::Pack(rest));
     }
-    units.sort_by_key(|unit| match unit {
-        Unit::Pack(files) => files[0],
-        Unit::Alone(file) => *file,
-    });
+    units.sort_by_key(|unit| unit.members()[0]);
     units
 }
 

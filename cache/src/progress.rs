@@ -25,7 +25,8 @@ struct Counters {
 pub struct ProgressNow {
     /// Files of the tree.
     pub files_total: u64,
-    /// Distinct bytes of the tree, uncompressed; zero until they are known.
+    /// Bytes to deal with, uncompressed: the distinct ones of the tree, or an estimate while its files are read.
+    /// Zero: nobody knows yet.
     pub bytes_total: u64,
     /// How many of them are dealt with: sent, written, or found to be there.
     pub bytes_done: u64,

@@ -1,13 +1,14 @@
 //! From a captured directory, or a run of bytes, to chunks at the cache.
 //!
-//! Files are read once more, in parallel, and verified against what was captured; whole chunks go
-//! through one bounded queue to whoever asks the cache which of them it lacks; only those are compressed
-//! and sent. At no time more than some tens of megabytes are in memory, however large the tree is.
+//! Files are read and cut; the cache is asked which of the chunks it lacks; those are compressed, and sent. All
+//! of this goes on at the same time, and what waits for the next step does so within bounds: at no time are more
+//! than about a hundred megabytes in memory, however large the tree is. A capture may hand on its chunks while it
+//! reads (see `put`); what it did not hand on is read once more, and verified against what was captured.
 
 mod reading;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     io,
     ops::Range,
     sync::{Arc, atomic::AtomicUsize},
@@ -24,29 +25,26 @@ use protocol::{
 };
 use tokio::{sync::mpsc, task::JoinSet};
 
-use self::reading::{Chunk, Reading};
+use self::reading::Reading;
 use crate::{
     capture::{Captured, Sources},
-    chunking::{cut, cut_outline},
+    chunking::{WINDOW_BYTES, cut, cut_outline},
     client::{CacheClient, CacheError},
     compression::{EncodedChunk, encode},
-    index::{IndexedFiles, unit_name},
+    cutting::Chunk,
+    index::{IndexedFiles, Units, unit_name},
     ongoing::{self, owned},
-    packing::{self, distinct_files, pack},
+    packing::{self, Unit, distinct_files, pack},
     progress::{Progress, Transfer},
 };
 
-/// How many threads read and hash at a time. Two are enough to keep a disk and a network busy.
-const READERS: usize = 2;
-/// How many threads compress at a time.
-const ENCODERS: usize = 2;
-/// How many chunks that were read may wait: as much as one batch, so that reading goes on while the cache
-/// is asked.
-const READ_CHUNKS_MAX: usize = 16;
-/// How many compressed chunks may wait to be sent. Past it, compressing waits for the network.
-const ENCODED_CHUNKS_MAX: usize = 8;
-/// How many bytes the cache is asked about at once, uncompressed: they wait in memory for the answer.
-const BATCH_BYTES: u64 = 16 * 1024 * 1024;
+/// How many bytes of chunks may wait after each step, when they are read, found to be missing, and compressed:
+/// enough that the step goes on while the next one waits for a disk, the cache or the network.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same in chunks, if each is as long as it may be.
+pub(crate) const WAITING_CHUNKS_MAX: usize = WAITING_BYTES_MAX / WINDOW_BYTES;
+/// How many bytes the cache is asked about at once; they wait in memory for the answer.
+const BATCH_BYTES: u64 = WAITING_BYTES_MAX as u64 / 2;
 
 /// Why something could not be uploaded.
 #[derive(Debug, thiserror::Error)]
@@ -107,11 +105,11 @@ pub(crate) struct Uploaded {
     pub(crate) transfer: Transfer,
     /// The chunks of the files.
     pub(crate) chunks: Vec<Digest>,
-    /// What each unit was cut into, by [`unit_name`].
-    pub(crate) units: BTreeMap<[u8; 32], Vec<Digest>>,
+    pub(crate) units: Units,
 }
 
-/// As [`upload_tree`]; units whose chunks are `known` are read only if the cache lacks one of those.
+/// As [`upload_tree`]; units whose chunks are `known` are read only if the cache lacks one of those, and those not
+/// that were sent while they were captured.
 pub(crate) async fn upload_known(
     client: &CacheClient,
     captured: Captured,
@@ -122,6 +120,7 @@ pub(crate) async fn upload_known(
         tree,
         attributes,
         sources,
+        units,
         ..
     } = captured;
     let mut transfer = Transfer {
@@ -129,7 +128,8 @@ pub(crate) async fn upload_known(
         bytes: tree.bytes(),
         ..Transfer::default()
     };
-    let (layout, units, sent) = upload_files(client, (&tree, sources), known, progress).await?;
+    let (layout, units, sent) =
+        upload_files(client, (&tree, sources), (known, units), progress).await?;
     transfer.chunks = layout.chunks.len() as u64;
 
     let tree_bytes = tree.encode();
@@ -185,10 +185,10 @@ pub async fn upload_attributes(
 
 /// What was sent.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sent {
-    chunks: u64,
+pub(crate) struct Sent {
+    pub(crate) chunks: u64,
     /// As they went over the network.
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 fn count_files(tree: &Tree) -> u64 {
@@ -197,74 +197,89 @@ fn count_files(tree: &Tree) -> u64 {
     files.count() as u64
 }
 
-/// What each unit was cut into.
-type Units = BTreeMap<[u8; 32], Vec<Digest>>;
-
-/// Sends the bytes of all files, as far as they are missing; gives where they now lie.
+/// Sends the bytes of all files, as far as they are not `sent` yet and are missing; gives where they now lie.
 async fn upload_files(
     client: &CacheClient,
     (tree, sources): (&Tree, Sources),
-    known: &IndexedFiles,
+    (known, mut sent): (&IndexedFiles, Units),
     progress: &Progress,
 ) -> Result<(Layout, Units, Sent), UploadError> {
     let files = distinct_files(tree);
-    progress.expect(count_files(tree), files.iter().map(Digest::size).sum());
     let units = pack(&files);
-    let names: Vec<_> = units.iter().map(|unit| unit_name(unit, &files)).collect();
-    let mut chunks = known_units(client, &names, known).await?;
+    let name = |unit: &Unit| unit_name(unit.members().iter().map(|&file| &files[file]));
+    let names: Vec<_> = units.iter().map(name).collect();
+    let sent_of = |name: &[u8; 32]| sent.remove(name).unwrap_or_default();
+    let mut chunks: Vec<Vec<Digest>> = names.iter().map(sent_of).collect();
+    let done = bytes_of(&chunks);
+    let left = files.iter().map(Digest::size).sum::<u64>() - done;
+    progress.expect(count_files(tree), progress.now().bytes_done + left);
+    find_known(client, (&names, &mut chunks), known).await?;
+    progress.skip(bytes_of(&chunks) - done);
     let is_unread = |&unit: &usize| chunks[unit].is_empty();
-    let wanted: Vec<usize> = (0..units.len()).filter(is_unread).collect();
-    let skipped = chunks.iter().flatten().map(Digest::size).sum();
-    progress.skip(skipped);
     let reading = Arc::new(Reading {
         paths: first_paths(tree, &files),
+        wanted: (0..units.len()).filter(is_unread).collect(),
         files,
         units,
-        wanted,
         sources,
         next: AtomicUsize::new(0),
     });
-    let (out, read) = mpsc::channel(READ_CHUNKS_MAX);
+    let (out, read) = mpsc::channel(WAITING_CHUNKS_MAX);
     let mut readers = JoinSet::new();
-    for _ in 0..READERS.min(reading.wanted.len()) {
+    for _ in 0..ongoing::threads().min(reading.wanted.len()) {
         let (reading, out) = (Arc::clone(&reading), out.clone());
         readers.spawn_blocking(owned(move || reading.run(&out)));
     }
     drop(out);
+    // If this fails, readers that find nobody to take their chunks end.
     let sent = match reading.wanted.is_empty() {
-        true => Ok(Sent::default()),
-        false => send_missing(client, read, progress).await,
+        true => Sent::default(),
+        false => send_missing(client, read, progress).await?,
     };
     while let Some(read) = readers.join_next().await {
         for (unit, of) in read.expect("reading does not panic")? {
             chunks[unit] = of;
         }
     }
-    let sent = sent?;
     let layout = packing::layout(&reading.files, &reading.units, &chunks);
     Ok((layout, names.into_iter().zip(chunks).collect(), sent))
 }
 
-/// For each unit its chunks, if they are known and the cache has all of them; else none.
-async fn known_units(
+/// How long the chunks of some units are together.
+fn bytes_of(units: &[Vec<Digest>]) -> u64 {
+    units.iter().flatten().map(Digest::size).sum()
+}
+
+/// Finds the chunks of units that have none yet, where they are known and the cache has all of them.
+async fn find_known(
     client: &CacheClient,
-    names: &[[u8; 32]],
+    (names, chunks): (&[[u8; 32]], &mut [Vec<Digest>]),
     known: &IndexedFiles,
-) -> Result<Vec<Vec<Digest>>, UploadError> {
-    let chunks = names.iter().map(|name| known.chunks(name).unwrap_or(&[]));
-    let mut chunks: Vec<Vec<Digest>> = chunks.map(<[Digest]>::to_vec).collect();
-    let all: Vec<Digest> = chunks.iter().flatten().copied().collect();
+) -> Result<(), UploadError> {
+    let mut found = Vec::new();
+    for (name, of) in names.iter().zip(chunks) {
+        if let Some(known) = known.chunks(name)
+            && of.is_empty()
+        {
+            found.push((of, known));
+        }
+    }
+    let all: Vec<Digest> = found
+        .iter()
+        .flat_map(|(_, known)| *known)
+        .copied()
+        .collect();
     if all.is_empty() {
-        return Ok(chunks);
+        return Ok(());
     }
     let missing = client.find_missing(&all).await?;
     let missing: HashSet<Digest> = missing.into_iter().map(|index| all[index]).collect();
-    for of in &mut chunks {
-        if of.iter().any(|chunk| missing.contains(chunk)) {
-            of.clear();
+    for (of, known) in found {
+        if !known.iter().any(|chunk| missing.contains(chunk)) {
+            *of = known.to_vec();
         }
     }
-    Ok(chunks)
+    Ok(())
 }
 
 /// Where each of `files` (the tree's distinct ones, in their order) is first named.
@@ -281,33 +296,41 @@ fn first_paths(tree: &Tree, files: &[Digest]) -> Vec<TreePath> {
 }
 
 /// Sends what comes in and is missing, each chunk once, and waits until it is durable.
-async fn send_missing(
+pub(crate) async fn send_missing(
     client: &CacheClient,
     mut read: mpsc::Receiver<Chunk>,
     progress: &Progress,
 ) -> Result<Sent, UploadError> {
-    let (encoded, to_send) = mpsc::channel(ENCODED_CHUNKS_MAX);
-    let feed = async {
-        let mut sent = Sent::default();
+    let (found, missing) = mpsc::channel(WAITING_CHUNKS_MAX);
+    let ask = async {
         let mut seen = HashSet::new();
         loop {
             let batch = next_batch(&mut read, &mut seen, progress).await;
             if batch.is_empty() {
                 break;
             }
-            let missing = which_are_missing(client, batch, progress).await?;
-            if !encode_all(missing, &encoded, &mut sent, progress).await {
-                // Nobody sends any more; why is in the other result.
-                break;
+            for chunk in which_are_missing(client, batch, progress).await? {
+                // If nobody sends any more, that is why all of this ends.
+                let _taken_or_not = found.send(chunk).await;
             }
         }
         // Whoever sends is done when nobody can give it more.
-        drop(encoded);
-        Ok::<_, CacheError>(sent)
+        drop(found);
+        Ok::<_, CacheError>(())
     };
-    let (written, sent) = tokio::join!(client.write_chunks(to_send), feed);
-    let sent = sent?;
-    written?;
+    let ((), sent) = tokio::try_join!(ask, send(client, missing, progress))?;
+    Ok(sent)
+}
+
+/// Sends what comes, and waits until it is durable.
+async fn send(
+    client: &CacheClient,
+    chunks: mpsc::Receiver<Chunk>,
+    progress: &Progress,
+) -> Result<Sent, CacheError> {
+    let (encoded, to_send) = mpsc::channel(WAITING_CHUNKS_MAX);
+    let compressing = async { Ok::<_, CacheError>(compress(chunks, encoded, progress).await) };
+    let (sent, _) = tokio::try_join!(compressing, client.write_chunks(to_send))?;
     Ok(sent)
 }
 
@@ -350,28 +373,28 @@ async fn which_are_missing(
     Ok(chunks)
 }
 
-/// Compresses `chunks` in parallel and hands them on; says whether somebody still takes them.
-async fn encode_all(
-    chunks: Vec<Chunk>,
-    encoded: &mpsc::Sender<EncodedChunk>,
-    sent: &mut Sent,
+/// Compresses what comes, in parallel, and hands it on, until no more comes or nobody takes it any more.
+async fn compress(
+    mut chunks: mpsc::Receiver<Chunk>,
+    out: mpsc::Sender<EncodedChunk>,
     progress: &Progress,
-) -> bool {
+) -> Sent {
+    let threads = ongoing::threads();
     let mut encoding = JoinSet::new();
-    let mut chunks = chunks.into_iter();
+    let mut sent = Sent::default();
     loop {
-        while encoding.len() < ENCODERS
-            && let Some(chunk) = chunks.next()
-        {
-            encoding.spawn_blocking(owned(move || encode(&chunk.bytes, chunk.digest)));
-        }
-        let Some(chunk) = encoding.join_next().await else {
-            return true;
+        let encoded = tokio::select! {
+            Some(chunk) = chunks.recv(), if encoding.len() < threads => {
+                encoding.spawn_blocking(owned(move || encode(&chunk.bytes, chunk.digest)));
+                continue;
+            }
+            Some(encoded) = encoding.join_next() => encoded,
+            else => return sent,
         };
-        let chunk = chunk.expect("compressing does not panic");
+        let chunk = encoded.expect("compressing does not panic");
         let (uncompressed, bytes) = (chunk.digest.size(), chunk.body.len() as u64);
-        if encoded.send(chunk).await.is_err() {
-            return false;
+        if out.send(chunk).await.is_err() {
+            return sent;
         }
         progress.advance(uncompressed);
         progress.moved(bytes);
@@ -392,11 +415,7 @@ async fn send_blob(
     let cut_up = move || {
         let digest = Digest::of(&bytes);
         let bytes = Bytes::from(bytes);
-        let chunk = |at| {
-            let bytes = bytes.slice(at);
-            let digest = Digest::of(&bytes);
-            Chunk { digest, bytes }
-        };
+        let chunk = |at| Chunk::new(bytes.slice(at));
         let chunks: Vec<_> = cut(&bytes).into_iter().map(chunk).collect();
         (digest, chunks)
     };
@@ -414,15 +433,12 @@ async fn send_blob(
     if missing.is_empty() {
         return Ok((blob, Sent::default()));
     }
-    let (encoded, to_send) = mpsc::channel(ENCODED_CHUNKS_MAX);
-    let feed = async {
-        let mut sent = Sent::default();
-        encode_all(missing, &encoded, &mut sent, &quiet).await;
-        drop(encoded);
-        sent
-    };
-    let (written, sent) = tokio::join!(client.write_chunks(to_send), feed);
-    written?;
+    let (found, to_send) = mpsc::channel(missing.len());
+    for chunk in missing {
+        found.send(chunk).await.expect("there is room for all");
+    }
+    drop(found);
+    let sent = send(client, to_send, &quiet).await?;
     progress.moved(sent.bytes);
     Ok((blob, sent))
 }

@@ -2,7 +2,13 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, PermissionsExt},
+        },
+    },
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -11,8 +17,12 @@ use std::{
 
 use protocol::{path::TreePath, tree::EntryKind};
 use rustix::{
-    fs::{AtFlags, FileType, renameat, statat},
+    fs::{
+        AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fstatfs,
+        lstat, open, renameat, statat,
+    },
     io::Errno,
+    process::geteuid,
 };
 
 use super::{
@@ -21,7 +31,7 @@ use super::{
     unpack::{USUAL_DIRECTORY, Unpacking, write_error},
 };
 use crate::{
-    beneath::Root,
+    beneath::{DIRECTORY, Root},
     ongoing::{self, owned},
 };
 
@@ -29,8 +39,8 @@ use crate::{
 /// behind is known by it, see [`remove_partials`].
 pub const PARTIAL_PREFIX: &str = ".grange-partial-";
 
-/// How many names are tried. Only what was left behind by an earlier program with this one's process id
-/// is in the way.
+/// How many names are tried. Only what was left behind by an earlier program with this one's process id, or is
+/// unpacked by one in another container, is in the way.
 const NAMES_MAX: usize = 10_000;
 
 /// A directory in which a tree is being unpacked.
@@ -39,6 +49,8 @@ pub(crate) struct Partial {
     pub(crate) path: PathBuf,
     /// Whether what is in it is still to be thrown away.
     unfinished: bool,
+    /// The directory, locked: says that it is no leftover.
+    directory: OwnedFd,
 }
 
 impl Drop for Partial {
@@ -61,19 +73,31 @@ impl Partial {
             let name = format!("{PARTIAL_PREFIX}{}-{number}", process::id());
             let path = directory.join(name);
             match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                created => {
-                    let unfinished = true;
-                    return created.map(|()| Self { path, unfinished });
-                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                created => created?,
+            }
+            // Before it was locked somebody may have taken it for a leftover.
+            if let Some(directory) = lock(&path)?
+                && is_at(&directory, &path)?
+            {
+                return Ok(Self {
+                    path,
+                    unfinished: true,
+                    directory,
+                });
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
+    /// The directory itself, which stays locked for as long as this is open too.
+    pub(crate) fn root(&self) -> io::Result<Root> {
+        Ok(self.directory.try_clone()?.into())
+    }
+
     /// Gives it its final name. An empty directory of that name gives way.
     pub(crate) fn rename(&self, target: &Path) -> io::Result<()> {
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o755))?;
+        fchmod(&self.directory, Mode::from_raw_mode(0o755))?;
         fs::rename(&self.path, target)
     }
 
@@ -84,37 +108,108 @@ impl Partial {
 
     /// Takes it away with all that it holds.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.path)
+        remove_locked(&self.path, &self.directory)
     }
 }
 
-/// Removes what programs that are no more left half-unpacked in `directory`. Blocks.
+/// Locks a directory; `None`: it is not there, or another program has it. On a file system without locks everybody
+/// does: who unpacks there is in nobody's way, and [`remove_partials`] leaves it alone.
+pub(super) fn lock(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let directory = match open(path, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened?,
+    };
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        _ => Ok(Some(directory)),
+    }
+}
+
+/// Whether this open directory is what is at `path`.
+fn is_at(directory: &OwnedFd, path: &Path) -> io::Result<bool> {
+    let node = |stat: Stat| (stat.st_dev, stat.st_ino);
+    match lstat(path) {
+        Err(Errno::NOENT) => Ok(false),
+        found => Ok(node(found?) == node(fstat(directory)?)),
+    }
+}
+
+/// Removes what programs of this user that are no more left half-unpacked in `directory`, if that is there. Blocks.
 ///
-/// What a program of this machine unpacks meanwhile stays; what one of another machine does in a
-/// directory that both share does not.
+/// What a program unpacks meanwhile is locked, and stays. Where locks may be seen by one machine only, everything
+/// stays: on network file systems, and on those of FUSE, which may be such.
 ///
 /// # Errors
 ///
-/// If the directory cannot be read, or something in it not removed.
+/// If the directory cannot be read, or something in it not removed; then the rest is removed all the same.
 pub fn remove_partials(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let mut all = Ok(());
+    for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(is_abandoned) {
-            remove_tree(&entry.path())?;
+        let name = entry.file_name();
+        if name.as_bytes().starts_with(PARTIAL_PREFIX.as_bytes()) {
+            let removed = match remove_leftover(&entry.path()) {
+                // Somebody else has removed it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                removed => removed,
+            };
+            all = all.and(removed);
         }
+    }
+    all
+}
+
+/// Removes a directory in which something was unpacked, if it is sure that nobody does any more.
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    if !is_own(&lstat(path)?) {
+        return Ok(());
+    }
+    let directory = open(path, DIRECTORY.union(OFlags::NOFOLLOW), Mode::empty())?;
+    let is_left = is_locked_for_all(&directory)?
+        && flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok();
+    // Until it was locked, something else may have got its name.
+    if is_left && is_at(&directory, path)? && is_own(&fstat(&directory)?) {
+        return remove_locked(path, &directory);
     }
     Ok(())
 }
 
-/// Whether something of this name was being unpacked by a program that is no more.
-fn is_abandoned(name: &str) -> bool {
-    let numbers = name.strip_prefix(PARTIAL_PREFIX);
-    let process = numbers.and_then(|numbers| numbers.split('-').next()?.parse::<u32>().ok());
-    let processes = Path::new("/proc");
-    // Where that is not there, nobody is known to have ended.
-    let is_known = processes.join("self").exists();
-    process.is_some_and(|process| is_known && !processes.join(process.to_string()).exists())
+/// Whether it is a directory that is this user's alone, as all are that are made to unpack in.
+fn is_own(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::Directory
+        && found.st_uid == geteuid().as_raw()
+        && Mode::from_raw_mode(found.st_mode) & RIGHTS == Mode::RWXU
 }
+
+/// What the owner, the group and all others may do.
+const RIGHTS: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+
+/// Whether everybody who can see this directory sees who has locked it.
+fn is_locked_for_all(directory: &OwnedFd) -> io::Result<bool> {
+    Ok(!LOCKED_FOR_ONE.contains(&fstatfs(directory)?.f_type))
+}
+
+/// File systems on which a lock may be seen by one machine only, or be none.
+const LOCKED_FOR_ONE: [i64; 6] = [
+    NFS_SUPER_MAGIC,
+    CIFS_SUPER_MAGIC,
+    SMB2_SUPER_MAGIC,
+    FUSE_SUPER_MAGIC,
+    V9FS_MAGIC,
+    CEPH_SUPER_MAGIC,
+];
+
+// As `linux/magic.h` has them.
+const NFS_SUPER_MAGIC: i64 = 0x6969;
+const CIFS_SUPER_MAGIC: i64 = 0xff53_4d42;
+const SMB2_SUPER_MAGIC: i64 = 0xfe53_4d42;
+const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
+const V9FS_MAGIC: i64 = 0x0102_1997;
+const CEPH_SUPER_MAGIC: i64 = 0x00c3_6400;
 
 /// Removes a directory with all that it holds, also what is in directories that nobody may write to
 /// (as Go's module cache has). Blocks.
@@ -123,23 +218,37 @@ fn is_abandoned(name: &str) -> bool {
 ///
 /// If something in it cannot be removed.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove(path, || {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    })
+}
+
+/// The same for one that is open, whatever has its name meanwhile.
+fn remove_locked(path: &Path, directory: &OwnedFd) -> io::Result<()> {
+    remove(path, || Ok(fchmod(directory, Mode::RWXU)?))
+}
+
+/// Removes a directory with all that it holds; if something may not be written to, after `make_writable` did that for
+/// the directory itself.
+fn remove(path: &Path, make_writable: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path)?;
+            make_writable()?;
+            make_writable_below(path)?;
             fs::remove_dir_all(path)
         }
         removed => removed,
     }
 }
 
-fn make_writable(path: &Path) -> io::Result<()> {
+fn make_writable_below(path: &Path) -> io::Result<()> {
     let mut pending = vec![path.to_owned()];
     while let Some(path) = pending.pop() {
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             // Of the entry itself: links to directories are none.
             if entry.file_type()?.is_dir() {
+                fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700))?;
                 pending.push(entry.path());
             }
         }

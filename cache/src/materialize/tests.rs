@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
 use protocol::{
@@ -297,24 +297,44 @@ async fn a_layer_takes_away_in_an_overlay_and_is_refused_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leftovers_are_known_by_their_names() {
+async fn leftovers_are_known_by_their_names_and_modes_and_that_nobody_locks_them() {
     let dir = tempfile::tempdir().unwrap();
-    // No process has so high a number.
-    let left = dir.path().join(format!("{PARTIAL_PREFIX}{}-2", u32::MAX));
-    let alive = format!("{PARTIAL_PREFIX}{}-7", std::process::id());
-    fs::create_dir(dir.path().join(&alive)).unwrap();
-    fs::create_dir_all(left.join("a")).unwrap();
+    let make = |name: &str, mode| {
+        let path = dir.path().join(format!("{PARTIAL_PREFIX}{name}"));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    // The number of a process that is there says nothing: in a container it has another.
+    let left = make(&format!("{}-2", std::process::id()), 0o700);
+    let open = make("1-2", 0o755);
+    fs::create_dir(left.join("a")).unwrap();
     fs::write(left.join("a/b"), "").unwrap();
-    fs::set_permissions(
-        left.join("a"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o555),
-    )
-    .unwrap();
+    fs::set_permissions(left.join("a"), fs::Permissions::from_mode(0o555)).unwrap();
     fs::write(dir.path().join("other"), "").unwrap();
+    let held = make("1-3", 0o700);
+    let lock = place::lock(&held).unwrap().unwrap();
     remove_partials(dir.path()).unwrap();
     assert!(!left.exists());
-    assert!(dir.path().join(&alive).exists(), "it is being unpacked");
-    assert_eq!(others(dir.path(), &[&alive]), ["other"]);
+    assert!(open.exists(), "others may write to it or see into it");
+    assert!(held.exists(), "it is locked");
+    drop(lock);
+    remove_partials(dir.path()).unwrap();
+    assert!(!held.exists());
+    fs::remove_dir(open).unwrap();
+    assert_eq!(others(dir.path(), &[]), ["other"]);
+    remove_partials(&dir.path().join("missing")).unwrap();
+
+    let partial = Partial::create(dir.path()).unwrap();
+    assert!(place::lock(&partial.path).unwrap().is_none());
+    let root = partial.root().unwrap();
+    let path = partial.path.clone();
+    partial.keep();
+    remove_partials(dir.path()).unwrap();
+    assert!(path.exists(), "somebody may still write there");
+    drop(root);
+    remove_partials(dir.path()).unwrap();
+    assert!(!path.exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

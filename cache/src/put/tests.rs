@@ -8,14 +8,16 @@ use std::{
 };
 
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 
-use super::{Put, put};
+use super::{Put, PutError, blocking, finish, look, put, read};
 use crate::{
-    capture::Subject,
+    capture::{CaptureError, Subject},
     fixture::{Cache, cache, grow_tree},
     index::LocalIndex,
     progress::Progress,
     source::list_source,
+    upload::{Sent, WAITING_CHUNKS_MAX, upload_tree},
 };
 
 struct Site {
@@ -101,6 +103,50 @@ async fn what_has_not_changed_is_not_read_and_gives_the_same_tree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_while_it_is_read_lies_as_what_is_sent_after_it() {
+    let site = Site::new().await;
+    grow_tree(site.root.path(), 7, 600);
+    let progress = Progress::default();
+    let put = put(&site.cache.client, site.subject(), None, &progress).await;
+    let put = put.unwrap();
+    let now = progress.now();
+    assert_eq!(now.bytes_done, now.bytes_total, "all is counted");
+    let captured = site.subject().run().unwrap();
+    let (after, again) = upload_tree(&site.cache.client, captured, &progress)
+        .await
+        .unwrap();
+    assert_eq!((put.tree, again.chunks_moved), (after, 0));
+    assert_eq!(
+        (put.transfer.files, put.transfer.bytes, put.transfer.chunks),
+        (again.files, again.bytes, again.chunks)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_after_it_was_read_and_before_all_is_put_is_refused() {
+    let site = Site::new().await;
+    let path = site.root.path().join("file");
+    fs::write(&path, "half").unwrap();
+    let subject = site.subject();
+    // One small file is one chunk, for which there is room.
+    let (out, _chunks) = mpsc::channel(WAITING_CHUNKS_MAX);
+    let reading = blocking(move || {
+        let looked = look(&subject, None).unwrap();
+        read(&subject, looked, None, out).unwrap()
+    });
+    let read = (reading.await, Sent::default());
+    fs::write(&path, "half and half").unwrap();
+    let progress = Progress::default();
+    let whose = (site.subject().into(), Some(site.index()));
+    let put = finish(&site.cache.client, whose, read, &progress).await;
+    assert!(
+        matches!(&put, Err(PutError::Capture(CaptureError::Changed { path })) if path.as_bytes() == b"file"),
+        "{put:?}"
+    );
+    assert!(site.index().whole().is_none(), "nothing refers to it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_change_is_noticed() {
     let site = Site::new().await;
     let path = |name: &str| site.root.path().join(name);
@@ -154,6 +200,31 @@ impl Site {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dealt_with_is_told_and_what_is_known_is_skipped() {
+    let site = Site::new().await;
+    fs::write(site.root.path().join("big"), vec![7; 3_000_000]).unwrap();
+    fs::write(site.root.path().join("small"), "small").unwrap();
+    let progress_of = async || {
+        let progress = Progress::default();
+        let index = Some(site.index());
+        put(&site.cache.client, site.subject(), index, &progress)
+            .await
+            .unwrap();
+        progress.now()
+    };
+    let first = progress_of().await;
+    assert_eq!(
+        (first.bytes_done, first.bytes_total),
+        (3_000_005, 3_000_005)
+    );
+    assert!(0 < first.bytes_moved, "{first:?}");
+    site.put_until_known().await;
+    let again = progress_of().await;
+    assert_eq!(again.bytes_moved, 0);
+    assert_eq!(again.bytes_skipped, again.bytes_total, "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,25 +5,15 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use bytes::Bytes;
-use protocol::{
-    digest::{Digest, Hasher},
-    path::TreePath,
-};
+use protocol::{digest::Digest, path::TreePath};
 use tokio::sync::mpsc;
 
 use super::UploadError;
 use crate::{
     capture::Sources,
-    chunking::{WINDOW_BYTES, first_cut},
+    cutting::{Chunk, cut_file, hand_on},
     packing::Unit,
 };
-
-/// A chunk that was read.
-pub(super) struct Chunk {
-    pub(super) digest: Digest,
-    pub(super) bytes: Bytes,
-}
 
 /// What several threads read together.
 pub(super) struct Reading {
@@ -39,61 +29,34 @@ pub(super) struct Reading {
     pub(super) next: AtomicUsize,
 }
 
-/// Nobody wants more chunks.
-struct Unwanted;
-
-/// Why a unit was not read to its end.
-enum Stop {
-    Failed(UploadError),
-    Unwanted,
-}
-
-impl From<UploadError> for Stop {
-    fn from(error: UploadError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Unwanted> for Stop {
-    fn from(_: Unwanted) -> Self {
-        Self::Unwanted
-    }
-}
-
 impl Reading {
     /// Reads units until there are no more, and sends their chunks to `out`. Gives, for each unit that it
-    /// read, its index and its chunks in order. Ends early if nobody receives from `out` any more.
+    /// read, its index and its chunks in order. Fails if nobody receives from `out` any more.
     pub(super) fn run(
         &self,
         out: &mpsc::Sender<Chunk>,
     ) -> Result<Vec<(usize, Vec<Digest>)>, UploadError> {
         let mut read = Vec::new();
-        loop {
-            let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(&index) = self.wanted.get(next) else {
-                return Ok(read);
-            };
+        while let Some(&index) = self.wanted.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let chunks = match &self.units[index] {
                 Unit::Pack(files) => self.read_pack(files, out),
-                Unit::Alone(file) if self.files[*file].size() <= WINDOW_BYTES as u64 => {
-                    self.read_pack(&[*file], out)
-                }
-                Unit::Alone(file) => self.read_big(*file, out),
+                Unit::Alone(file) => self.read_alone(*file, out),
             };
-            match chunks {
-                Ok(chunks) => read.push((index, chunks)),
-                Err(Stop::Unwanted) => return Ok(read),
-                Err(Stop::Failed(error)) => {
-                    // The other threads need not go on.
-                    self.next.store(self.wanted.len(), Ordering::Relaxed);
-                    return Err(error);
-                }
+            if chunks.is_err() {
+                // The other threads need not go on.
+                self.next.store(self.wanted.len(), Ordering::Relaxed);
             }
+            read.push((index, chunks?));
         }
+        Ok(read)
     }
 
     /// Reads whole files into one chunk.
-    fn read_pack(&self, files: &[usize], out: &mpsc::Sender<Chunk>) -> Result<Vec<Digest>, Stop> {
+    fn read_pack(
+        &self,
+        files: &[usize],
+        out: &mpsc::Sender<Chunk>,
+    ) -> Result<Vec<Digest>, UploadError> {
         let mut bytes = Vec::new();
         for &file in files {
             let start = bytes.len();
@@ -104,42 +67,28 @@ impl Reading {
             });
             read.map_err(|source| self.failed(file, source))?;
             if !expected.matches(&bytes[start..]) {
-                return Err(Stop::Failed(self.changed(file)));
+                return Err(self.changed(file));
             }
         }
-        let digest = send(bytes.into(), out)?;
-        Ok(vec![digest])
+        let chunk = hand_on(bytes.into(), out);
+        let chunk = chunk.map_err(|source| self.failed(files[0], source))?;
+        Ok(vec![chunk])
     }
 
-    /// Reads a file that is larger than a chunk, and cuts it.
-    fn read_big(&self, file: usize, out: &mpsc::Sender<Chunk>) -> Result<Vec<Digest>, Stop> {
+    /// Reads a file that has chunks of its own.
+    fn read_alone(
+        &self,
+        file: usize,
+        out: &mpsc::Sender<Chunk>,
+    ) -> Result<Vec<Digest>, UploadError> {
         let expected = self.files[file];
-        let failed = |source| self.failed(file, source);
-        let source = self.open(file).map_err(failed)?;
-        let mut source = source.take(expected.size() + 1);
-        let mut hasher = Hasher::default();
-        let mut chunks = Vec::new();
-        let mut window = Vec::with_capacity(WINDOW_BYTES);
-        loop {
-            let room = WINDOW_BYTES - window.len();
-            let wanted = u64::try_from(room).expect("it is at most 2 MiB");
-            let read = source.by_ref().take(wanted).read_to_end(&mut window);
-            let read = read.map_err(failed)?;
-            hasher.update(&window[window.len() - read..]);
-            let length = first_cut(&window);
-            if length == 0 {
-                break;
-            }
-            let rest = window.split_off(length);
-            let chunk = std::mem::replace(&mut window, rest);
-            window.reserve_exact(WINDOW_BYTES - window.len());
-            chunks.push(send(chunk.into(), out)?);
+        let source = self.open(file);
+        let cut = source.and_then(|source| cut_file(source, expected.size(), out));
+        let (found, chunks) = cut.map_err(|source| self.failed(file, source))?;
+        match found == expected {
+            true => Ok(chunks),
+            false => Err(self.changed(file)),
         }
-        // Not earlier: what was sent before is good for nothing then, but harms nobody.
-        if hasher.finish() != expected {
-            return Err(Stop::Failed(self.changed(file)));
-        }
-        Ok(chunks)
     }
 
     fn open(&self, file: usize) -> io::Result<Box<dyn Read>> {
@@ -158,11 +107,4 @@ impl Reading {
         let path = self.paths[file].clone();
         UploadError::Changed { path }
     }
-}
-
-fn send(bytes: Bytes, out: &mpsc::Sender<Chunk>) -> Result<Digest, Unwanted> {
-    let digest = Digest::of(&bytes);
-    let chunk = Chunk { digest, bytes };
-    out.blocking_send(chunk).map_err(|_| Unwanted)?;
-    Ok(digest)
 }

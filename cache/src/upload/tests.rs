@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use super::*;
 use crate::{
-    capture::{Dialect, capture},
+    capture::{Dialect, Subject, capture},
     download::fetch_tree,
-    fixture::{Noise, cache},
+    fixture::{Noise, cache, grow_tree},
     selection::Selection,
 };
 
@@ -37,6 +37,47 @@ async fn a_file_that_changed_since_it_was_captured_is_refused_by_name() {
             assert_eq!(refused.to_string(), "`file` changed while it was uploaded");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_others_than_the_walk_saw_are_sent_as_they_were_read() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    grow_tree(dir.path(), 3, 100);
+    // Below and above what is packed, and what is cut.
+    let lengths = [0, 10, 100_000, 200_000, 3_000_000];
+    let pairs = lengths
+        .iter()
+        .flat_map(|before| lengths.map(|after| (*before, after)));
+    let pairs: Vec<(usize, usize)> = pairs.collect();
+    let write = |length: fn(&(usize, usize)) -> usize| {
+        for (number, pair) in (0..).zip(&pairs) {
+            let bytes = Noise(number).bytes(length(pair));
+            fs::write(dir.path().join(format!("file-{number:02}")), bytes).unwrap();
+        }
+    };
+    write(|(before, _)| *before);
+    let subject = Subject::all(dir.path().to_owned());
+    let found = subject.capture().unwrap().look().unwrap();
+    write(|(_, after)| *after);
+    let progress = Progress::default();
+    let (out, chunks) = mpsc::channel(WAITING_CHUNKS_MAX);
+    let reading =
+        tokio::task::spawn_blocking(move || subject.capture()?.read(found, None, Some(out)));
+    let (read, sent) = tokio::join!(reading, send_missing(&cache.client, chunks, &progress));
+    let read = read.unwrap().unwrap();
+    assert!(0 < sent.unwrap().chunks && !read.units.is_empty());
+    let none = IndexedFiles::default();
+    let uploaded = upload_known(&cache.client, read, &none, &progress)
+        .await
+        .unwrap();
+    let now = progress.now();
+    assert_eq!(now.bytes_done, now.bytes_total, "all is counted");
+
+    let (plain, again) = upload_tree(&cache.client, captured(dir.path()), &progress)
+        .await
+        .unwrap();
+    assert_eq!((uploaded.tree, again.chunks_moved), (plain, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
