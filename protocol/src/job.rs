@@ -221,6 +221,10 @@ impl PhaseCommands {
 pub struct CacheUse {
     /// The key after expansion; empty for a project's only entry.
     pub key: String,
+    /// The fallback keys after expansion, in the order in which they were to be tried; none where an entry was
+    /// saved. At most [`FALLBACK_KEYS_MAX`](crate::cache_spec::FALLBACK_KEYS_MAX).
+    #[serde(default)]
+    pub fallbacks: Vec<String>,
     /// What was done.
     pub what: CacheUseKind,
     /// The bytes of all files that were restored or saved.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Replaces `$NAME` and `${NAME}` in `text` by what `variables` says; what is not set becomes nothing,
 /// as in a shell. A `$` that no name follows stays. Bytes of a value that are not UTF-8 are replaced.
-pub(crate) fn expand(text: &str, variables: &BTreeMap<String, Vec<u8>>) -> String {
+pub fn expand(text: &str, variables: &BTreeMap<String, Vec<u8>>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -28,7 +28,7 @@ pub(crate) fn expand(text: &str, variables: &BTreeMap<String, Vec<u8>>) -> Strin
 }
 
 /// The name at the start of what follows a `$`, and what comes after it. Empty: there is none.
-fn split_name(text: &str) -> (&str, &str) {
+pub fn split_name(text: &str) -> (&str, &str) {
     if let Some(braced) = text.strip_prefix('{') {
         return match braced.split_once('}') {
             Some((name, after)) if is_name(name) => (name, after),

@@ -132,26 +132,52 @@ const NPM_CI: Tool = Tool {
     home: &[".npm"],
 };
 
+/// How the keys of all caches begin that nobody has asked for.
+pub const UNASKED: &str = "lock-files/";
+
+/// Whether the file at `path` of a source is one that such keys are made from.
+pub fn is_lock_file(path: &TreePath) -> bool {
+    std::str::from_utf8(path.as_bytes()).is_ok_and(|path| lock_file(path).is_some())
+}
+
 /// A dependency cache that lock files select.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Selected {
+pub struct Selected {
     /// Which directories, as patterns of a `cache` section.
-    pub(crate) spec: CacheSpec,
+    pub spec: CacheSpec,
     /// The key: the lock files by name and content, and the file system underneath.
-    pub(crate) key: String,
+    pub key: String,
     /// How the keys of older entries that are still of use begin.
-    pub(crate) fallback: String,
+    pub fallback: String,
+    /// The paths of the lock files.
+    pub locks: Vec<String>,
     /// What selects what, a line each.
-    pub(crate) said: Vec<String>,
+    pub said: Vec<String>,
 }
 
 /// What the lock files of `source` select for builds over `base`; `None`: there are none.
 pub(crate) fn select(source: &Tree, base: &Digest, how: UnaskedCache) -> Option<Selected> {
-    let found = lock_files(source);
+    let entries = source.entries().iter();
+    let files = entries.filter_map(|entry| match entry.kind {
+        EntryKind::File { digest, .. } => {
+            Some((std::str::from_utf8(entry.path.as_bytes()).ok()?, digest))
+        }
+        _ => None,
+    });
+    select_among(files, base, how)
+}
+
+/// The same for a source with these files, in the order of their paths.
+pub fn select_among<'a>(
+    files: impl Iterator<Item = (&'a str, Digest)>,
+    base: &Digest,
+    how: UnaskedCache,
+) -> Option<Selected> {
+    let found = files.filter_map(|(path, digest)| Some((lock_file(path)?, digest)));
     let mut paths = BTreeSet::new();
-    let mut said = Vec::with_capacity(found.len());
+    let (mut locks, mut said) = (Vec::new(), Vec::new());
     let mut content = Hasher::default();
-    for lock in &found {
+    for (lock, digest) in found.take(LOCK_FILES_MAX) {
         let tool = match lock.tool.name {
             NPM if how.npm_ci => &NPM_CI,
             _ => lock.tool,
@@ -164,14 +190,15 @@ pub(crate) fn select(source: &Tree, base: &Digest, how: UnaskedCache) -> Option<
         let selected: Vec<String> = beside.chain(home).collect();
         let shown = selected.join(", ");
         said.push(format!("{} ({}): {shown}", lock.path, tool.name));
+        locks.push(lock.path.to_owned());
         paths.extend(selected);
         content.update(Digest::of(lock.path.as_bytes()).hash());
-        content.update(lock.digest.hash());
+        content.update(digest.hash());
     }
     if paths.is_empty() {
         return None;
     }
-    let fallback = format!("lock-files/{}/", hex(&base.hash()[..8]));
+    let fallback = format!("{UNASKED}{}/", hex(&base.hash()[..8]));
     let key = format!("{fallback}{}", hex(&content.finish().hash()[..16]));
     let spec = CacheSpec {
         key: Some(key.clone()),
@@ -182,6 +209,7 @@ pub(crate) fn select(source: &Tree, base: &Digest, how: UnaskedCache) -> Option<
         spec,
         key,
         fallback,
+        locks,
         said,
     })
 }
@@ -192,23 +220,9 @@ struct LockFile<'a> {
     path: &'a str,
     /// Empty at the root of the source.
     directory: &'a str,
-    digest: Digest,
 }
 
-fn lock_files(source: &Tree) -> Vec<LockFile<'_>> {
-    let files = source
-        .entries()
-        .iter()
-        .filter_map(|entry| match entry.kind {
-            EntryKind::File { digest, .. } => Some((&entry.path, digest)),
-            _ => None,
-        });
-    let locks = files.filter_map(|(path, digest)| lock_file(path, digest));
-    locks.take(LOCK_FILES_MAX).collect()
-}
-
-fn lock_file(path: &TreePath, digest: Digest) -> Option<LockFile<'_>> {
-    let path = std::str::from_utf8(path.as_bytes()).ok()?;
+fn lock_file(path: &str) -> Option<LockFile<'_>> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let tool = TOOLS.iter().find(|tool| tool.locks.contains(&name))?;
     let mut words = directory.split('/').filter(|word| !word.is_empty());
@@ -219,7 +233,6 @@ fn lock_file(path: &TreePath, digest: Digest) -> Option<LockFile<'_>> {
         tool,
         path,
         directory,
-        digest,
     })
 }
 

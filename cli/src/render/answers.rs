@@ -201,7 +201,7 @@ fn row_of<P>(entry: &Entry<P>, phase: &str) -> [String; 6] {
 }
 
 /// What a dependency cache did, in a word.
-const fn cache_use(what: CacheUseKind) -> &'static str {
+pub(super) const fn cache_use(what: CacheUseKind) -> &'static str {
     match what {
         CacheUseKind::Restored => "restored",
         CacheUseKind::RestoredByFallback => "restored by fallback",

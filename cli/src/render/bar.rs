@@ -9,15 +9,17 @@ use std::{
 use cache::progress::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
 use protocol::message::work::RestoreProgress;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::text::bytes;
+use super::meter::{Meter, Shown};
 
 /// How often a bar is drawn again: often enough to look alive, seldom enough to cost nothing.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// What a bar of bytes looks like.
-const BYTES: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {prefix}{eta} left";
+/// What the bar of a transfer looks like; a [`Meter`] says the rest.
+const TRANSFER: &str = "{msg} {bar:20} {prefix}";
+/// What the bar of restores looks like, of which is known only how far they are.
+const RESTORES: &str = "{msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
 
 /// Shows how far `work` is, by bytes, while it runs.
 pub(crate) async fn show<T>(
@@ -25,11 +27,14 @@ pub(crate) async fn show<T>(
     progress: &Progress,
     work: impl Future<Output = T>,
 ) -> T {
-    let Ok(style) = ProgressStyle::with_template(BYTES) else {
+    let Ok(style) = ProgressStyle::with_template(TRANSFER) else {
         return work.await;
     };
     let bar = bar(style, what);
+    let mut meter = Meter::new(what);
     let mut due = interval(REDRAW);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut begun = None;
     tokio::pin!(work);
     loop {
         tokio::select! {
@@ -38,16 +43,22 @@ pub(crate) async fn show<T>(
                 bar.finish_and_clear();
                 return done;
             }
-            _ = due.tick() => {
-                let now = progress.now();
-                bar.set_length(now.bytes_total);
-                bar.set_position(now.bytes_done);
-                if now.bytes_skipped > 0 {
-                    bar.set_prefix(format!("{} skipped, ", bytes(now.bytes_skipped)));
-                }
+            at = due.tick() => {
+                let since = at.duration_since(*begun.get_or_insert(at));
+                draw(&bar, meter.shown(since, &progress.now()));
             }
         }
     }
+}
+
+fn draw(bar: &ProgressBar, shown: Shown) {
+    match shown.total {
+        Some(total) => bar.set_length(total),
+        None => bar.unset_length(),
+    }
+    bar.set_position(shown.done);
+    bar.set_message(shown.name);
+    bar.set_prefix(shown.text);
 }
 
 /// Shows that `work` goes on while it runs.
@@ -72,7 +83,7 @@ impl RestoreBar {
             }
             return;
         };
-        let Ok(style) = ProgressStyle::with_template(BYTES) else {
+        let Ok(style) = ProgressStyle::with_template(RESTORES) else {
             return;
         };
         let bar = self.0.get_or_insert_with(|| bar(style, "restoring"));

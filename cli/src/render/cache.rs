@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use cache::{eviction::Worth, progress::Transfer, put::Put, verify::Verified};
+use cache::{progress::Transfer, put::Put, verify::Verified};
 use protocol::{
     attributes::Attributes,
     blob::TreeRef,
@@ -16,7 +16,6 @@ use serde_json::json;
 
 use super::{json_line, line, note, out, table::Table, text};
 use crate::{
-    command::Explanation,
     error::CommandError,
     render::text::{at, bytes},
 };
@@ -257,20 +256,23 @@ pub(crate) fn stats(stats: &Stats, json: bool) -> Result<(), CommandError> {
     out::print(&text)
 }
 
-/// How much time restores under one key have saved, about: what eviction takes such bytes to be worth,
-/// less the time that restoring took.
-fn saved_millis(of: &UseStats) -> u64 {
-    let worth = Worth {
-        bytes: of.bytes_restored,
-        made_millis: 0,
-    };
-    match of.restored {
-        0 => 0,
-        _ => worth.saves_millis().saturating_sub(of.restore_millis),
+/// How much time restores under one key have saved: what it took to make what was restored, less the time that
+/// restoring took.
+const fn saved_millis(of: &UseStats) -> u64 {
+    of.made_millis.saturating_sub(of.restore_millis)
+}
+
+/// The same for people, who are told where a part of it is an estimate.
+fn time_saved(of: &UseStats) -> String {
+    let saved = text::span(Duration::from_millis(saved_millis(of)));
+    match of.estimated {
+        0 => saved,
+        _ => format!("about {saved}"),
     }
 }
 
-fn uses(uses: &[UseStats]) -> String {
+/// What dependency caches did, as a table.
+pub(super) fn uses(uses: &[UseStats]) -> String {
     let mut table = Table::new([
         "TEAM",
         "PROJECT",
@@ -292,52 +294,32 @@ fn uses(uses: &[UseStats]) -> String {
             used.saved.to_string(),
             bytes(used.bytes_restored),
             text::span(Duration::from_millis(used.restore_millis)),
-            format!(
-                "about {}",
-                text::span(Duration::from_millis(saved_millis(used)))
-            ),
+            time_saved(used),
         ]);
     }
     table.text()
 }
 
-/// `grange cache explain`.
-pub(crate) fn explained(explanation: &Explanation, json: bool) -> Result<(), CommandError> {
-    if json {
-        return json_line(explanation);
-    }
-    let key = &explanation.key;
-    let mut text = match explanation.found.len() {
-        0 => format!("`{key}` is not there\n"),
-        count => format!("`{key}` is there, for {count} lists of paths\n"),
-    };
-    text += &uses(&explanation.uses);
-    let mut table = Table::new(["", "PROJECT", "PATHS", "KEY", "SAME", "SIZE", "USED"]);
-    let found = explanation.found.iter().map(|near| ("there", near));
-    let nearest = explanation.nearest.iter().map(|near| ("near", near));
-    for (how, near) in found.clone().chain(nearest.clone()) {
-        table.row([
-            how.to_owned(),
-            near.project.clone(),
-            near.version.clone(),
-            near.key.clone(),
-            format!("{} of {} bytes", near.shared, key.len()),
-            bytes(near.summary.bytes),
-            at(near.summary.used),
-        ]);
-    }
-    text += &table.text();
-    for (_, near) in found.chain(nearest) {
-        let Some(changes) = &near.changes else {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_saved_is_what_it_took_to_make_less_the_restores_and_an_estimate_says_so() {
+        let of = |made_millis, estimated| UseStats {
+            team: "red".parse().unwrap(),
+            project: "app".parse().unwrap(),
+            key: "npm-1".to_owned(),
+            restored: 2,
+            missed: 1,
+            saved: 1,
+            bytes_restored: 1 << 30,
+            restore_millis: 2_000,
+            made_millis,
+            estimated,
         };
-        text += &format!("since `{}` was saved:\n", near.key);
-        if changes.is_empty() {
-            text += "  no file of the source has changed\n";
-        }
-        for change in changes {
-            text += &format!("  {change}\n");
-        }
+        assert_eq!(time_saved(&of(62_000, 0)), "1m");
+        assert_eq!(time_saved(&of(14_000, 1)), "about 12.0 s");
+        assert_eq!(time_saved(&of(1_000, 0)), "0.00 s");
     }
-    out::print(&text)
 }

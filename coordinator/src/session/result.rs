@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use protocol::{
     build::{Outcome, PhaseContext},
+    cache_spec::FALLBACK_KEYS_MAX,
     job::{AttemptResult, EXPORTED_BYTES_MAX, SECONDARY_ARTIFACTS_MAX},
     message::work::LOG_BYTES_MAX,
     report_group::REPORTS_MAX,
@@ -76,6 +77,10 @@ pub(super) fn bounded(mut result: AttemptResult) -> Result<AttemptResult, NoResu
     result.cache_uses.truncate(CACHE_USES_MAX);
     for used in &mut result.cache_uses {
         cut(&mut used.key, NAME_BYTES_MAX);
+        used.fallbacks.truncate(FALLBACK_KEYS_MAX);
+        for fallback in &mut used.fallbacks {
+            cut(fallback, NAME_BYTES_MAX);
+        }
     }
     result.reports.truncate(REPORTS_MAX);
     for report in &mut result.reports {
@@ -150,7 +155,8 @@ mod tests {
     fn result(message: &str, uses: usize, chunks: usize) -> AttemptResult {
         let used = CacheUse {
             key: message.to_owned(),
-            what: CacheUseKind::Saved,
+            fallbacks: vec![message.to_owned()],
+            what: CacheUseKind::Missed,
             bytes: 1,
             bytes_moved: 1,
             millis: 1,
@@ -182,7 +188,9 @@ mod tests {
     fn an_ordinary_result_is_left_as_it_is_and_a_huge_one_is_cut_at_a_character() {
         let ordinary = result("make: error 2", 2, 3);
         assert_eq!(bounded(ordinary.clone()), Ok(ordinary));
-        let huge = bounded(result(&"ä".repeat(1 << 12), 1_000, 3)).unwrap();
+        let mut huge = result(&"ä".repeat(1 << 12), 1_000, 3);
+        huge.cache_uses[0].fallbacks = vec!["ä".repeat(1 << 12); 100];
+        let huge = bounded(huge).unwrap();
         let message = &huge.context.message;
         assert!(
             message.len() <= MESSAGE_BYTES_MAX && message.ends_with("ä…"),
@@ -190,6 +198,9 @@ mod tests {
         );
         assert_eq!(huge.cache_uses.len(), CACHE_USES_MAX);
         assert!(huge.cache_uses[0].key.len() <= NAME_BYTES_MAX);
+        let fallbacks = &huge.cache_uses[0].fallbacks;
+        assert_eq!(fallbacks.len(), FALLBACK_KEYS_MAX);
+        assert!(fallbacks.iter().all(|key| key.len() <= NAME_BYTES_MAX));
         let many = bounded(result("", 0, CHUNKS_MAX + 1));
         assert_eq!(many, Err(NoResult::TooManyChunks));
     }

@@ -377,6 +377,8 @@ pub struct UseRecord {
     pub project: ProjectName,
     /// What was done.
     pub what: CacheUse,
+    /// The entry that was restored: the cache knows how long it took to make what it names. `None`: none was.
+    pub entry: Option<EntryKey>,
 }
 
 /// What the cache holds and has done since it was made.
@@ -426,6 +428,10 @@ pub struct UseStats {
     pub bytes_restored: u64,
     /// The time that restores took, in milliseconds.
     pub restore_millis: u64,
+    /// How long it took to make what was restored, in milliseconds, each time anew.
+    pub made_millis: u64,
+    /// For how many of the restores that is an estimate from their bytes, since nobody has said how long it took.
+    pub estimated: u64,
 }
 
 #[cfg(test)]

@@ -139,6 +139,19 @@ fn check_older(golden: &str, means: &str) {
 }
 
 #[test]
+fn uses_of_caches_in_older_journals_name_no_fallback_keys() {
+    let ended = |fallbacks: &str| {
+        let used = format!(
+            r#""cache_uses":[{{"key":"k",{fallbacks}"what":"MISSED","bytes":0,"bytes_moved":0,"millis":1}}]"#
+        );
+        let golden = include_str!("golden/ended.json").trim();
+        assert!(golden.contains(r#""cache_uses":[]"#));
+        golden.replace(r#""cache_uses":[]"#, &used)
+    };
+    check_older(&ended(""), &ended(r#""fallbacks":[],"#));
+}
+
+#[test]
 fn facts_of_older_journals_are_still_read() {
     let granted = include_str!("golden/granted.json").trim();
     let granted = granted.replace(

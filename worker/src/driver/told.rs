@@ -33,6 +33,7 @@ pub(super) fn masked(mut end: PhaseEnd, log: &Log) -> PhaseEnd {
     mask(&mut context.message);
     for of in cache_uses {
         mask(&mut of.key);
+        of.fallbacks.iter_mut().for_each(mask);
     }
     for artifact in artifact.iter_mut().chain(secondary_artifacts.values_mut()) {
         mask(&mut artifact.name);
@@ -84,7 +85,7 @@ mod tests {
     use protocol::{
         blob::{Blob, TreeRef},
         digest::Digest,
-        job::Artifact,
+        job::{Artifact, CacheUse, CacheUseKind},
     };
 
     use super::*;
@@ -116,10 +117,18 @@ mod tests {
             artifact: Some(artifact()),
             secondary_artifacts: [("other".to_owned(), artifact())].into(),
             exported: Some([("URL".to_owned(), text())].into()),
+            cache_uses: vec![CacheUse {
+                key: text(),
+                fallbacks: vec![text()],
+                what: CacheUseKind::Missed,
+                bytes: 0,
+                bytes_moved: 0,
+                millis: 0,
+            }],
             ..PhaseEnd::new(Verdict::client_error(text()))
         };
         let shown = format!("{:?}", masked(end, &log));
         assert!(!shown.contains("hunter2"), "{shown}");
-        assert_eq!(shown.matches("a ***").count(), 4, "{shown}");
+        assert_eq!(shown.matches("a ***").count(), 6, "{shown}");
     }
 }

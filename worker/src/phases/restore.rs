@@ -190,16 +190,17 @@ pub(super) async fn run(
     let millis = millis(clock::boot().since(started));
     let mut what = CacheUse {
         key: keyed.key.clone(),
+        fallbacks: keyed.fallbacks.clone(),
         what: CacheUseKind::Missed,
         bytes: 0,
         bytes_moved: 0,
         millis,
     };
     let key = shown(&keyed.key);
-    let (text, restored) = match restored {
+    let (text, found) = match restored {
         Ok(Some((found, restored, (bytes, moved)))) => {
             (what.bytes, what.bytes_moved) = (bytes, moved);
-            let which = match found {
+            let which = match found.other {
                 None => {
                     what.what = CacheUseKind::Restored;
                     key
@@ -211,7 +212,7 @@ pub(super) async fn run(
             };
             let text =
                 format!("Restored cache {which}: {bytes} bytes, {moved} moved, in {millis} ms");
-            (text, Some(restored))
+            (text, Some((found.path, restored)))
         }
         Ok(None) => (format!("There is no cache {key} yet"), None),
         Err(fault) => {
@@ -220,18 +221,25 @@ pub(super) async fn run(
         }
     };
     work.say(&text).await?;
-    record(work, &what).await;
+    let (path, restored) = found.unzip();
+    record(work, &what, path).await;
     Ok((restored, what))
 }
 
-/// Gives the key of what was restored where that is another than was asked for, what it is, its bytes, and
-/// how many of them were moved.
+/// Where an entry was found.
+struct Place {
+    path: String,
+    /// Its key, where that is another than was asked for.
+    other: Option<String>,
+}
+
+/// Gives where it was found, what it is, its bytes, and how many of them were moved.
 async fn restore(
     work: &Work<'_>,
     ground: &Ground,
     keyed: &Keyed,
-) -> Result<Option<(Option<String>, Restored, (u64, u64))>, Fault> {
-    let Some((other, entry)) = find(work, keyed).await? else {
+) -> Result<Option<(Place, Restored, (u64, u64))>, Fault> {
+    let Some((place, entry)) = find(work, keyed).await? else {
         return Ok(None);
     };
     let Some(tree) = entry.trees.into_iter().next() else {
@@ -268,15 +276,19 @@ async fn restore(
         made_from,
         newest,
     };
-    Ok(Some((other, restored, bytes)))
+    Ok(Some((place, restored, bytes)))
 }
 
-/// The entry under the key or else, with its key, the newest that a fallback key begins.
-async fn find(work: &Work<'_>, keyed: &Keyed) -> Result<Option<(Option<String>, Entry)>, Fault> {
+/// The entry under the key or else the newest that a fallback key begins.
+async fn find(work: &Work<'_>, keyed: &Keyed) -> Result<Option<(Place, Entry)>, Fault> {
     let scope = &work.assignment.dependencies;
     let path = |key: &str| scope.dependency(&keyed.spec, key);
-    if let Some(entry) = entry(work, path(&keyed.key)).await? {
-        return Ok(Some((None, entry)));
+    let exact = Place {
+        path: path(&keyed.key),
+        other: None,
+    };
+    if let Some(entry) = entry(work, exact.path.clone()).await? {
+        return Ok(Some((exact, entry)));
     }
     let before = path("").len();
     for fallback in &keyed.fallbacks {
@@ -287,8 +299,9 @@ async fn find(work: &Work<'_>, keyed: &Keyed) -> Result<Option<(Option<String>, 
         begun.sort_by_key(|(_, entry)| Reverse(entry.written));
         for (path, _) in begun.into_iter().take(FALLBACKS_TRIED) {
             let other = path.get(before..).unwrap_or_default().to_owned();
-            if let Some(entry) = entry(work, path).await? {
-                return Ok(Some((Some(other), entry)));
+            let other = Some(other);
+            if let Some(entry) = entry(work, path.clone()).await? {
+                return Ok(Some((Place { path, other }, entry)));
             }
         }
     }
@@ -302,12 +315,14 @@ pub(super) async fn entry(work: &Work<'_>, path: String) -> Result<Option<Entry>
     work.cache.with("look up the cache", request).await
 }
 
-/// Has the cache count what was done. That it does not is no reason for anything.
-pub(super) async fn record(work: &Work<'_>, what: &CacheUse) {
+/// Has the cache count what was done; `path`: of the entry that was restored. That it does not is no reason for
+/// anything.
+pub(super) async fn record(work: &Work<'_>, what: &CacheUse, path: Option<String>) {
     let record = UseRecord {
         team: work.assignment.team.clone(),
         project: work.assignment.project.clone(),
         what: what.clone(),
+        entry: path.map(|path| work.key(path)),
     };
     let request = async |client: CacheClient| client.record(record.clone()).await;
     if let Err(fault) = work.cache.with("count a use of the cache", request).await {

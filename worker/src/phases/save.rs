@@ -118,12 +118,13 @@ pub(super) async fn run(
             work.say(&text).await?;
             let what = CacheUse {
                 key: saving.key,
+                fallbacks: Vec::new(),
                 what: saved.what,
                 bytes: saved.bytes,
                 bytes_moved: saved.bytes_moved,
                 millis,
             };
-            restore::record(work, &what).await;
+            restore::record(work, &what, None).await;
             Ok(Some(what))
         }
     }

@@ -1,28 +1,42 @@
 //! `grange cache explain`: why a dependency cache was not there, and what was.
 
-use std::{cmp::Reverse, path::Path};
+mod changes;
+mod lookups;
 
-use cache::{download::fetch_outline, source::capture_source};
+use std::cmp::Reverse;
+
 use protocol::{
-    message::cache::{EntrySummary, UseStats, keys},
-    tree::{Entry, EntryKind, Tree},
+    message::{
+        cache::{EntrySummary, UseStats},
+        client::{ClientReply, ClientRequest},
+    },
+    name::ProjectName,
 };
 use serde::Serialize;
 
-use super::{Cache, with_cache};
-use crate::{args::ExplainArgs, command::Context, error::CommandError, render};
+pub(crate) use self::{changes::Changes, lookups::Lookup};
+use self::{changes::Source, lookups::Wanted};
+use super::Cache;
+use crate::{
+    args::ExplainArgs,
+    command::Context,
+    error::CommandError,
+    farm::{Farm, unexpected},
+    reach::Purpose,
+    render,
+};
 
 /// How many of the nearest entries are shown.
 const NEAREST_MAX: usize = 5;
-/// How many changed files are named of each entry.
-const CHANGES_MAX: usize = 20;
 
 /// What there is to say.
 #[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
     /// What was looked for.
     pub(crate) key: String,
-    /// Under which full keys it is there.
+    /// By whom, and what came of it; `None`: somebody only asks about the key.
+    pub(crate) looked: Option<Lookup>,
+    /// Under which full keys it is there now.
     pub(crate) found: Vec<Near>,
     /// How often it was restored, missed and saved, by project.
     pub(crate) uses: Vec<UseStats>,
@@ -33,7 +47,8 @@ pub(crate) struct Explanation {
 /// An entry that is there.
 #[derive(Debug, Serialize)]
 pub(crate) struct Near {
-    /// The project.
+    /// The project, or `@` and the name under which several share it; then `@` and a number if it was made
+    /// invalid since.
     pub(crate) project: String,
     /// Which list of paths: entries of other lists are never found under one key.
     pub(crate) version: String,
@@ -45,55 +60,114 @@ pub(crate) struct Near {
     pub(crate) summary: EntrySummary,
     /// Which files of the source differ from those that it was made from; `None`: no source to compare
     /// was given, or it is not known what the entry was made from.
-    pub(crate) changes: Option<Vec<String>>,
+    pub(crate) changes: Option<Changes>,
 }
 
-/// Explains a key.
+/// Explains a key, or those that a build has looked for.
 ///
 /// # Errors
 ///
-/// If the cache cannot be asked, or the source cannot be read.
+/// If the farm or its cache cannot be asked, or the source cannot be read.
 pub(super) async fn run(args: &ExplainArgs, context: &Context) -> Result<(), CommandError> {
     let source = match &args.source {
         None => None,
-        Some(directory) => Some(source_tree(directory).await?),
+        Some(directory) => Some(Source::read(directory, &args.buildspec).await?),
     };
-    with_cache(&args.read.farm, context, async |cache| {
-        let prefix = match &args.project {
-            // Those that were made invalid, too: they say why nothing is there.
-            Some(project) => keys::dependencies(project).trim_end_matches('/').to_owned(),
-            None => "dependency/".to_owned(),
-        };
-        let listed = cache.client.list_entries(&cache.namespace, &prefix).await;
-        let listed = listed.map_err(CommandError::farm)?;
-        let near = listed
-            .into_iter()
-            .filter_map(|(path, summary)| near(&path, summary, &args.key))
-            .filter(|near| {
-                let name = near.project.split('@').next().unwrap_or_default();
-                args.project.as_ref().is_none_or(|of| of.as_str() == name)
-            });
-        let (mut found, mut nearest): (Vec<Near>, Vec<Near>) =
-            near.partition(|near| near.key == args.key);
-        nearest.sort_by_key(|near| (Reverse(near.shared), Reverse(near.summary.used)));
-        nearest.truncate(NEAREST_MAX);
-        for near in found.iter_mut().chain(&mut nearest) {
-            near.changes = changes(cache, near, source.as_ref()).await?;
+    context
+        .with_farm(&args.read.farm, Purpose::Ask, async |reached| {
+            let farm = &reached.farm;
+            let wanted = lookups::wanted(args, farm).await?;
+            let cache = Cache::of(farm).await?;
+            let is_plain = !wanted.is_empty() && !args.read.json;
+            for wanted in wanted {
+                let explanation = explain(&cache, farm, (wanted, source.as_ref())).await?;
+                render::explained(&explanation, args.read.json)?;
+            }
+            if source.is_none() && is_plain {
+                render::note("`--source DIR` says which files have changed since");
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn explain(
+    cache: &Cache,
+    farm: &Farm,
+    (wanted, source): (Wanted, Option<&Source>),
+) -> Result<Explanation, CommandError> {
+    let Wanted {
+        key,
+        project,
+        looked,
+    } = wanted;
+    let (mut found, mut nearest) = (Vec::new(), Vec::new());
+    for near in listed(cache, farm, (&key, project.as_ref())).await? {
+        if near.key == key {
+            found.push(near);
+        } else {
+            nearest.push(near);
         }
-        let stats = cache.client.stats().await.map_err(CommandError::farm)?;
-        let mut uses = stats.uses;
-        uses.retain(|uses| {
-            uses.key == args.key && args.project.as_ref().is_none_or(|of| uses.project == *of)
-        });
-        let explanation = Explanation {
-            key: args.key.clone(),
-            found,
-            uses,
-            nearest,
-        };
-        render::cache::explained(&explanation, args.read.json)
+    }
+    nearest.sort_by_key(|near| (Reverse(near.shared), Reverse(near.summary.used)));
+    nearest.truncate(NEAREST_MAX);
+    if let Some(source) = source {
+        for near in found.iter_mut().chain(&mut nearest) {
+            near.changes = source.changes(cache, near).await?;
+        }
+    }
+    let stats = cache.client.stats().await.map_err(CommandError::farm)?;
+    let mut uses = stats.uses;
+    uses.retain(|uses| uses.key == key && project.as_ref().is_none_or(|of| uses.project == *of));
+    Ok(Explanation {
+        key,
+        looked,
+        found,
+        uses,
+        nearest,
     })
-    .await
+}
+
+/// The dependency caches of a project, or of all of the team's, those that were made invalid too: they say why
+/// nothing is there.
+async fn listed(
+    cache: &Cache,
+    farm: &Farm,
+    (key, project): (&str, Option<&ProjectName>),
+) -> Result<Vec<Near>, CommandError> {
+    let names = match project {
+        None => None,
+        Some(project) => Some(names(project, farm).await?),
+    };
+    let starts = names.clone().unwrap_or_else(|| vec![String::new()]);
+    let mut all = Vec::new();
+    for start in starts {
+        let prefix = format!("dependency/{start}");
+        let listed = cache.client.list_entries(&cache.namespace, &prefix).await;
+        let listed = listed.map_err(CommandError::farm)?.into_iter();
+        let near = listed.filter_map(|(path, summary)| near(&path, summary, key));
+        // A name may begin another.
+        all.extend(near.filter(|near| names.is_none() || name_of(&near.project) == start));
+    }
+    Ok(all)
+}
+
+/// Under which names the dependency caches of a project stand: its own, and the one that it shares with others.
+async fn names(project: &ProjectName, farm: &Farm) -> Result<Vec<String>, CommandError> {
+    let request = ClientRequest::Project(project.clone());
+    let detail = match farm.ask(&request).await? {
+        ClientReply::Project(detail) => detail,
+        other => return Err(unexpected(&other)),
+    };
+    let shared = detail.and_then(|detail| detail.project.cache.namespace);
+    let shared = shared.map(|name| format!("@{name}"));
+    Ok([project.to_string()].into_iter().chain(shared).collect())
+}
+
+/// The name in front of the number of a generation: `app` of `app@3`, `@all` of `@all@3`.
+fn name_of(project: &str) -> &str {
+    let mut marks = project.match_indices('@').filter(|(at, _)| 0 < *at);
+    marks.next().map_or(project, |(at, _)| &project[..at])
 }
 
 /// What a full key says; `None`: it is of no dependency cache.
@@ -111,88 +185,11 @@ fn near(path: &str, summary: EntrySummary, wanted: &str) -> Option<Near> {
     })
 }
 
-async fn source_tree(directory: &Path) -> Result<Tree, CommandError> {
-    let directory = directory.to_owned();
-    let reading = tokio::task::spawn_blocking(move || capture_source(&directory, false));
-    let captured = reading.await.map_err(CommandError::farm)?;
-    captured
-        .map(|(captured, _)| captured.tree)
-        .map_err(CommandError::usage)
-}
-
-/// Which files differ between `source` and what an entry was made from.
-async fn changes(
-    cache: &Cache,
-    near: &Near,
-    source: Option<&Tree>,
-) -> Result<Option<Vec<String>>, CommandError> {
-    let Some(source) = source else {
-        return Ok(None);
-    };
-    let path = format!("dependency/{}/{}/{}", near.project, near.version, near.key);
-    // It may go while we look.
-    let entry = cache.entry(path).await?;
-    let Some(outline) = entry.and_then(|entry| entry.outlines.first().cloned()) else {
-        return Ok(None);
-    };
-    let outline = fetch_outline(&cache.client, &outline).await;
-    let (outline, _) = outline.map_err(CommandError::farm)?;
-    Ok(Some(differences(&outline, source)))
-}
-
-/// What files `new` has that `old` has not, or has otherwise, and the other way round.
-fn differences(old: &Tree, new: &Tree) -> Vec<String> {
-    let is_file = |entry: &&Entry| {
-        let is_git = entry.path.components().next() == Some(b".git");
-        matches!(entry.kind, EntryKind::File { .. }) && !is_git
-    };
-    let other =
-        |tree: &Tree, entry: &Entry| tree.find(&entry.path).map(|(_, found)| found.kind.clone());
-    let mut changes = Vec::new();
-    for entry in new.entries().iter().filter(is_file) {
-        match other(old, entry) {
-            None => changes.push(format!("added {}", entry.path)),
-            Some(kind) if kind != entry.kind => changes.push(format!("changed {}", entry.path)),
-            Some(_) => {}
-        }
-    }
-    for entry in old.entries().iter().filter(is_file) {
-        if other(new, entry).is_none() {
-            changes.push(format!("removed {}", entry.path));
-        }
-    }
-    let more = changes.len().saturating_sub(CHANGES_MAX);
-    if more > 0 {
-        changes.truncate(CHANGES_MAX);
-        changes.push(format!("and {more} more"));
-    }
-    changes
-}
-
 #[cfg(test)]
 mod tests {
-    use protocol::{digest::Digest, path::TreePath, time::WallTime};
+    use protocol::time::WallTime;
 
     use super::*;
-
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let entry = |(path, bytes): &(&str, &str)| Entry {
-            path: TreePath::new(*path).unwrap(),
-            kind: EntryKind::File {
-                digest: Digest::of(bytes.as_bytes()),
-                executable: false,
-            },
-        };
-        Tree::new(files.iter().map(entry).collect()).unwrap()
-    }
-
-    #[test]
-    fn what_changed_is_named_and_git_is_not() {
-        let old = tree(&[("a", "1"), ("gone", "1"), ("same", "1"), (".git/HEAD", "1")]);
-        let new = tree(&[("a", "2"), ("new", "1"), ("same", "1")]);
-        let expected = ["changed a", "added new", "removed gone"];
-        assert_eq!(differences(&old, &new), expected);
-    }
 
     #[test]
     fn the_nearest_key_shares_the_longest_beginning() {
@@ -206,5 +203,11 @@ mod tests {
         assert_eq!(shared("dependency/app/v/npm-abd"), Some(6));
         assert_eq!(shared("dependency/app/v/"), Some(0));
         assert_eq!(shared("snapshot/app/v/npm-abd"), None);
+    }
+
+    #[test]
+    fn generations_of_a_name_are_all_its_own() {
+        let names = ["app", "app@3", "@all", "@all@12"].map(name_of);
+        assert_eq!(names, ["app", "app", "@all", "@all"]);
     }
 }
