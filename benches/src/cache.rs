@@ -5,6 +5,7 @@
 
 mod eviction;
 mod memory;
+mod path;
 mod presence;
 mod process;
 mod reads;
@@ -33,12 +34,14 @@ pub(crate) enum Part {
     Presence,
     /// A long path that loses something: restores beside a pump, and four that share it
     Relay,
+    /// Datagrams of several sizes, with and without GSO, acknowledged more or less often; links need root
+    Path,
     /// What the server takes with many connections, and after much was stored
     Memory,
 }
 
-/// Measures one part, or all of them, with so many pairs for each figure; of reads and writes those whose names
-/// have `only` in them. `stored` is how many bytes are written to see what memory that takes.
+/// Measures one part, or all of them, with so many pairs for each figure; of reads, writes and paths those whose
+/// names have `only` in them. `stored` is how many bytes are written to see what memory that takes.
 ///
 /// # Errors
 ///
@@ -61,6 +64,7 @@ pub(crate) fn measure(
             Part::Writes => writes::measure(pairs, only)?,
             Part::Presence => presence::measure(pairs)?,
             Part::Relay => relay::measure(pairs)?,
+            Part::Path => path::measure(pairs, only)?,
             Part::Memory => memory::measure(stored)?,
         });
     }

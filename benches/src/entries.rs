@@ -15,6 +15,7 @@ use protocol::{
         RefusalCode,
         cache::{Encoding, Entry, EntryKey},
     },
+    name::{Namespace, Team},
     time::WallTime,
 };
 use tokio::sync::mpsc;
@@ -48,18 +49,43 @@ pub(crate) struct Put {
 }
 
 impl Shelf {
-    /// Connects, as the coordinator does.
+    /// Connects, as the coordinator does, for the benchmark's team.
     ///
     /// # Errors
     ///
     /// If the cache does not answer.
     pub(crate) async fn dial(farm: &Path, address: SocketAddr, chunk_bytes: u64) -> Result<Self> {
+        Self::dial_for(team(), (farm, address), chunk_bytes).await
+    }
+
+    /// The same for any team: what it puts is in that team's namespace.
+    ///
+    /// # Errors
+    ///
+    /// As [`dial`](Self::dial).
+    pub(crate) async fn dial_for(
+        team: Team,
+        (farm, address): (&Path, SocketAddr),
+        chunk_bytes: u64,
+    ) -> Result<Self> {
         let client = Client::new(&credentials(farm, Role::Coordinator)?)?;
         let connection = client.connect(address, Role::Cache).await?;
         Ok(Self {
-            client: CacheClient::new(connection, team()),
+            client: CacheClient::new(connection, team),
             chunk_bytes,
         })
+    }
+
+    /// Where the entries of its team are.
+    pub(crate) fn namespace(&self) -> Namespace {
+        self.client.team().clone().into()
+    }
+
+    fn key(&self, path: &str) -> EntryKey {
+        EntryKey {
+            namespace: self.namespace(),
+            path: path.to_owned(),
+        }
     }
 
     /// The chunk of a seed.
@@ -79,7 +105,7 @@ impl Shelf {
     ///
     /// If the cache fails.
     pub(crate) async fn get(&self, path: &str) -> Result<Option<Entry>> {
-        Ok(self.client.get_entry(key(path)).await?)
+        Ok(self.client.get_entry(self.key(path)).await?)
     }
 
     /// Writes what is missing of the chunks of these seeds, and puts the entry.
@@ -103,7 +129,7 @@ impl Shelf {
             trees: vec![],
             outlines: vec![],
             trust: Trust::Team,
-            team: team(),
+            team: self.client.team().clone(),
             written: WallTime(0),
         };
         let mut put = Put::default();
@@ -124,7 +150,7 @@ impl Shelf {
             }
             let made = self
                 .client
-                .put_made_entry(key(path), entry.clone(), true, made_millis);
+                .put_made_entry(self.key(path), entry.clone(), true, made_millis);
             match made.await {
                 Ok(_) => return Ok(put),
                 Err(error) if is_for_later(&error) => {
@@ -174,14 +200,6 @@ impl Shelf {
     }
 }
 
-/// The key of an entry of the benchmark's team.
-pub(crate) fn key(path: &str) -> EntryKey {
-    EntryKey {
-        namespace: team().into(),
-        path: path.to_owned(),
-    }
-}
-
 /// Whether it is worth coming again: all is held, or a chunk went before its entry came.
 fn is_for_later(error: &CacheError) -> bool {
     let CacheError::Refused { source, .. } = error else {
@@ -191,16 +209,4 @@ fn is_for_later(error: &CacheError) -> bool {
         source.code,
         RefusalCode::ResourceExhausted | RefusalCode::FailedPrecondition
     )
-}
-
-/// How much of `whole` a part is, in percent; of nothing it is nothing.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "nobody reads the sixteenth digit of a share"
-)]
-pub(crate) fn percent(part: u64, whole: u64) -> f64 {
-    match whole {
-        0 => 0.0,
-        _ => 100.0 * part as f64 / whole as f64,
-    }
 }

@@ -47,7 +47,7 @@ enum Benchmark {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         pairs: u32,
     },
-    /// The cache: reads, writes, presence, memory
+    /// The cache: reads, writes, presence, paths, memory
     Cache {
         /// Print one JSON object per line.
         #[arg(long)]
@@ -55,7 +55,7 @@ enum Benchmark {
         /// Measure only this.
         #[arg(long, value_enum)]
         part: Option<cache::Part>,
-        /// Of reads and writes, measure only what has this in its name.
+        /// Of reads, writes and paths, measure only what has this in its name.
         #[arg(long, default_value = "", hide_default_value = true)]
         only: String,
         /// How much is stored to see what memory that takes, in GiB.
@@ -71,7 +71,7 @@ enum Benchmark {
         #[arg(long)]
         json: bool,
         /// How many commits the history has.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(50..))]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(50..))]
         commits: u32,
         /// Write `hits.md` and `hits.svg` to this directory.
         #[arg(long)]
@@ -134,8 +134,12 @@ fn main() -> anyhow::Result<()> {
             commits,
             documents,
         } => {
-            let commits = usize::try_from(commits)?;
-            report::print(&hits::measure(commits, documents.as_deref())?, json)
+            let measured = hits::measure(usize::try_from(commits)?, documents.as_deref())?;
+            if json {
+                return report::print(&measured.rows, json);
+            }
+            report::print_text(&measured.table);
+            Ok(())
         }
         Benchmark::Role { role } => cache::play(&role),
         Benchmark::Batch { json, pairs } => report::print(&batch::measure(pairs)?, json),

@@ -56,6 +56,11 @@ pub(crate) fn enforce(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
+/// Prints what is made up already.
+pub(crate) fn print_text(text: &str) {
+    print!("{text}");
+}
+
 /// Prints rows.
 ///
 /// # Errors

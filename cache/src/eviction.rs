@@ -6,6 +6,7 @@
 //! that of greedy dual: by the time that a byte saves, times how often it was read, counted from the
 //! queue's age, which grows with each victim.
 
+mod clairvoyant;
 mod ghosts;
 mod peers;
 mod queues;
@@ -15,7 +16,9 @@ mod standing;
 mod tests;
 mod traces;
 
+pub(crate) use self::replay::bound_of;
 pub use self::{
+    clairvoyant::Clairvoyant,
     ghosts::Ghosts,
     peers::{GreedyDual, Lru, S3Fifo},
     queues::Queues,
@@ -26,6 +29,8 @@ pub use self::{
 
 /// A way to choose what goes.
 pub trait Policy<K> {
+    /// The use with this number, from zero on, begins: for those who know the future.
+    fn begin(&mut self, _number: usize) {}
     /// An entry has come, or replaces the one that stands there.
     fn put(&mut self, key: &K, worth: Worth);
     /// An entry was read.

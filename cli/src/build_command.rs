@@ -149,13 +149,24 @@ fn hash_files(root: &Path, patterns: &[String]) -> Result<String, HashError> {
         });
     }
     files.sort();
-    let mut all = Sha256::new();
+    let mut hashed = Vec::with_capacity(files.len());
     for path in files {
-        all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
-        let content = hash_file(&root.join(&path));
-        all.update(content.map_err(|source| HashError::Read { path, source })?);
+        match hash_file(&root.join(&path)) {
+            Ok(content) => hashed.push((path, content)),
+            Err(source) => return Err(HashError::Read { path, source }),
+        }
     }
-    Ok(hex(&all.finalize()))
+    Ok(hash_hashed(&hashed))
+}
+
+/// What [`HASH_FILES`] prints for files with these SHA-256 of their contents, by path.
+pub(crate) fn hash_hashed(files: &[(PathBuf, [u8; 32])]) -> String {
+    let mut all = Sha256::new();
+    for (path, content) in files {
+        all.update(Sha256::digest(path.as_os_str().as_encoded_bytes()));
+        all.update(content);
+    }
+    hex(&all.finalize())
 }
 
 /// The digest of a file's content, a piece at a time.

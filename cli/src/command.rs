@@ -8,6 +8,7 @@ mod build;
 mod buildspec;
 mod cache;
 mod follow;
+mod leftovers;
 mod members;
 mod project;
 mod read;
@@ -23,7 +24,7 @@ use clap::CommandFactory as _;
 
 pub(crate) use self::{
     artifacts::{Content, Published},
-    cache::Explanation,
+    cache::{Changes, Explanation, Lookup, Near},
 };
 use crate::{
     args::{BenchCommand, BuildsCommand, CacheCommand, Cli, Command, MemberCommand, TokenCommand},

@@ -17,6 +17,8 @@ pub(crate) struct FarmPlan {
     pub(crate) directory: PathBuf,
     /// The cache's store.
     pub(crate) cache_directory: PathBuf,
+    /// Where the log of its store is; `None`: in it.
+    pub(crate) cache_log_directory: Option<PathBuf>,
     /// Workers have `worker-1`, `worker-2` and so on below it.
     pub(crate) worker_directory: PathBuf,
     /// Where the coordinator listens.
@@ -83,6 +85,7 @@ impl FarmPlan {
         let mut hidden = hidden(settings, places);
         hidden.push(absolute(&directory));
         Self {
+            cache_log_directory: configured(&settings.cache.log_directory),
             cache_directory: cache.unwrap_or_else(|| directory.join("cache")),
             worker_directory: worker.unwrap_or_else(|| directory.clone()),
             directory,
@@ -124,6 +127,7 @@ pub(crate) fn hidden(settings: &File, places: &Places) -> Vec<PathBuf> {
     let configured = [
         &settings.coordinator.directory,
         &settings.cache.directory,
+        &settings.cache.log_directory,
         &settings.worker.directory,
     ];
     let configured = configured.into_iter().flatten().map(PathBuf::as_path);

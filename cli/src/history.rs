@@ -1,20 +1,26 @@
-//! The history of a project, as a cache would see it: which keys its builds would look up, and what of
-//! their source trees would be there. Nothing is built.
+//! The history of a project, as a cache would see it: what the builds of its commits would look up, commit by
+//! commit. Nothing is built, so nobody knows what an entry of a dependency cache would take and save: see
+//! [`Supposed`]. Source trees are known, file by file.
+
+mod contents;
+mod git;
+mod keys;
+mod lookups;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use ::cache::eviction::{Access, Lru, Measure, Policy, Queues, Worth, bound, clairvoyant, replay};
-use protocol::{
-    cache_spec::CacheSpec,
-    digest::{Hasher, hex},
-};
+use ::cache::hits::{AtSize, Eviction, Lookup, sizes};
+use buildspec::BuildSpec;
 
-use crate::build_command::{HASH_FILES, HashError, globs};
+use self::{contents::Contents, git::Blobs, lookups::Collector};
+use crate::build_command::HashError;
+
+/// What is compared.
+const EVICTIONS: [Eviction; 3] = [Eviction::Chosen, Eviction::Lru, Eviction::Clairvoyant];
 
 /// Why a history could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,104 +39,36 @@ pub(crate) enum HistoryError {
         /// What git says.
         said: String,
     },
+    /// Git ended while it was asked for files.
+    #[error("failed to read files from git")]
+    Read {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file that a key is made of is no lock file.
+    #[error("`{}` has {bytes} bytes; files that a cache's key is made of may have {max}", path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// How large it is.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The history does not fit in memory.
+    #[error("the commits have more than {max} files together; `--commits` says how many are read")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
     /// The key of the cache has a pattern that makes no sense.
     #[error("the key of the cache cannot be expanded")]
     Key(#[from] HashError),
 }
 
-/// A file of a commit.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct CommitFile {
-    path: PathBuf,
-    /// What git calls its content.
-    object: String,
-    bytes: u64,
-}
-
-/// The last `count` commits that lead to `HEAD`, oldest first.
-///
-/// # Errors
-///
-/// If git cannot say.
-pub(crate) fn commits(repository: &Path, count: u32) -> Result<Vec<String>, HistoryError> {
-    let count = format!("--max-count={count}");
-    let listed = git(repository, &["rev-list", "--reverse", &count, "HEAD"])?;
-    let text = String::from_utf8_lossy(&listed);
-    Ok(text.lines().map(str::to_owned).collect())
-}
-
-/// The files of a commit.
-///
-/// # Errors
-///
-/// If git cannot say.
-pub(crate) fn files(repository: &Path, commit: &str) -> Result<Vec<CommitFile>, HistoryError> {
-    let listed = git(repository, &["ls-tree", "-r", "-z", "-l", commit])?;
-    let rows = listed.split(|&byte| byte == 0);
-    Ok(rows.filter_map(parse_file).collect())
-}
-
-/// One row: mode, kind, object, bytes, a tab, the path. `None` for what is no file, such as a submodule.
-fn parse_file(row: &[u8]) -> Option<CommitFile> {
-    let row = String::from_utf8_lossy(row);
-    let (facts, path) = row.split_once('\t')?;
-    let mut facts = facts.split_ascii_whitespace();
-    let (_mode, kind) = (facts.next()?, facts.next()?);
-    let (object, bytes) = (facts.next()?, facts.next()?);
-    (kind == "blob").then_some(())?;
-    Some(CommitFile {
-        path: path.into(),
-        object: object.to_owned(),
-        bytes: bytes.parse().ok()?,
-    })
-}
-
-fn git(repository: &Path, words: &[&str]) -> Result<Vec<u8>, HistoryError> {
-    let output = Command::new("git")
-        .arg("-C")
-        .arg(repository)
-        .args(words)
-        .output()
-        .map_err(|source| HistoryError::Start { source })?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(HistoryError::Git {
-        repository: repository.to_owned(),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
-}
-
-/// The key of a dependency cache for a commit with these files: what `codebuild-hash-files` would print
-/// stands for it, all else as it is written. It is made from git's names of the contents, so it differs
-/// from that of a build, and changes when that would.
-///
-/// # Errors
-///
-/// If a pattern makes no sense.
-pub(crate) fn expand_key(spec: &CacheSpec, files: &[CommitFile]) -> Result<String, HistoryError> {
-    let mut key = String::new();
-    let mut rest = spec.key.as_deref().unwrap_or_default();
-    let call = format!("$({HASH_FILES}");
-    while let Some((before, after)) = rest.split_once(&call) {
-        key.push_str(before);
-        let (words, behind) = after.split_once(')').unwrap_or((after, ""));
-        let patterns = words.split_whitespace();
-        let patterns = patterns.map(|word| word.trim_matches(['"', '\'']).to_owned());
-        let globs = globs(&patterns.collect::<Vec<_>>())?;
-        let mut all = Hasher::default();
-        for file in files.iter().filter(|file| globs.is_match(&file.path)) {
-            all.update(file.path.as_os_str().as_encoded_bytes());
-            all.update(file.object.as_bytes());
-        }
-        key.push_str(&hex(&all.finish().hash()[..8]));
-        rest = behind;
-    }
-    key.push_str(rest);
-    Ok(key)
-}
-
-/// What an entry of the dependency cache takes and saves: nobody knows before it is built.
+/// What entries of the dependency cache take and save: nobody knows before they are built. This is of the
+/// newest commit; of others it is in proportion to the lines of the files that their keys are made of. Two
+/// entries share what such lines they have in common.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Supposed {
     /// In bytes.
@@ -140,145 +78,78 @@ pub(crate) struct Supposed {
 }
 
 /// What was found out about a history.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct History {
-    /// The keys of the dependency cache, numbered as they first came, for each commit.
-    keys: Vec<u64>,
-    /// The bytes of all source trees, and of those files of them that an earlier one had.
-    pub(crate) source_bytes: u64,
-    pub(crate) source_there: u64,
-    /// How many source trees an earlier commit had as a whole.
-    pub(crate) trees_there: u64,
-    numbers: BTreeMap<String, u64>,
-    objects: BTreeSet<String>,
-    trees: BTreeSet<String>,
+    /// What the directory of the repository is called, without where it is.
+    pub(crate) repository: String,
+    /// How many commits were read, and the last one of them.
+    pub(crate) commits: u64,
+    pub(crate) head: String,
+    /// What is looked up of the dependency cache.
+    pub(crate) dependencies: Simulated,
+    /// How many builds would find no key that can be used.
+    pub(crate) unusable: u64,
+    /// How many builds would look up a key that is made of no files: nobody knows what changes in its entry.
+    pub(crate) unhashed: u64,
+    /// Keys of which only a shell knows a part: that counts as it is written.
+    pub(crate) unread: BTreeSet<String>,
+    /// What is handed in of the source tree: each commit's files.
+    pub(crate) sources: Simulated,
 }
 
-/// How a cache of one size would do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Rates {
-    /// How many entries it has room for.
-    pub(crate) entries: u64,
-    /// What it saves, in milliseconds: the cache's own eviction, LRU, Belady's rule, the bound.
-    pub(crate) chosen: u64,
-    pub(crate) lru: u64,
-    pub(crate) clairvoyant: u64,
-    pub(crate) bound: u64,
+/// Lookups, and how caches of several sizes do.
+#[derive(Debug)]
+pub(crate) struct Simulated {
+    pub(crate) lookups: Vec<Lookup>,
+    pub(crate) sizes: Vec<AtSize>,
 }
 
-impl History {
-    /// Adds a commit with these files, whose build looks up `key`; `None`: it has no dependency cache.
-    pub(crate) fn add(&mut self, files: &[CommitFile], key: Option<String>) {
-        let mut tree = Hasher::default();
-        for file in files {
-            tree.update(file.path.as_os_str().as_encoded_bytes());
-            tree.update(file.object.as_bytes());
-            self.source_bytes += file.bytes;
-            if !self.objects.insert(file.object.clone()) {
-                self.source_there += file.bytes;
-            }
+impl From<Vec<Lookup>> for Simulated {
+    fn from(lookups: Vec<Lookup>) -> Self {
+        let sizes = sizes(&lookups).into_iter();
+        let sizes = sizes.map(|bytes| AtSize::simulate(&lookups, bytes, &EVICTIONS));
+        Self {
+            sizes: sizes.collect(),
+            lookups,
         }
-        let is_new = self.trees.insert(hex(tree.finish().hash()));
-        self.trees_there += u64::from(!is_new);
-        if let Some(key) = key {
-            let next = self.numbers.len() as u64;
-            self.keys.push(*self.numbers.entry(key).or_insert(next));
-        }
-    }
-
-    /// How many lookups of the dependency cache there would be.
-    pub(crate) fn lookups(&self) -> u64 {
-        self.keys.len() as u64
-    }
-
-    /// How many different keys.
-    pub(crate) fn different(&self) -> u64 {
-        self.numbers.len() as u64
-    }
-
-    /// How caches would do that have room for 1, 2, 4, … entries, up to all of them.
-    pub(crate) fn rates(&self, supposed: Supposed) -> Vec<Rates> {
-        let worth = Worth {
-            bytes: supposed.bytes.max(1),
-            made_millis: supposed.made_millis.max(1),
-        };
-        let trace = self.keys.iter().map(|&key| Access { key, worth });
-        let trace: Vec<Access> = trace.collect();
-        let mut sizes = vec![1];
-        while sizes.last().is_some_and(|&last| last < self.different()) {
-            sizes.push(1 << sizes.len());
-        }
-        let rates = sizes.into_iter().map(|entries: u64| {
-            let capacity = entries.saturating_mul(worth.bytes);
-            let saved =
-                |policy: &mut dyn Policy<u64>| replay(&trace, capacity, policy).saved_millis;
-            Rates {
-                entries,
-                chosen: saved(&mut Queues::default()),
-                lru: saved(&mut Lru::default()),
-                clairvoyant: clairvoyant(&trace, capacity, Measure::Millis).saved_millis,
-                bound: bound(&trace, capacity, Measure::Millis),
-            }
-        });
-        rates.collect()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The last part of a path, whatever was typed for it.
+fn name(repository: &Path) -> String {
+    let whole = repository.canonicalize();
+    let whole = whole.unwrap_or_else(|_| repository.to_owned());
+    let last = whole.file_name().unwrap_or_default();
+    last.to_string_lossy().into_owned()
+}
 
-    fn file(path: &str, object: &str, bytes: u64) -> CommitFile {
-        CommitFile {
-            path: path.into(),
-            object: object.to_owned(),
-            bytes,
-        }
+/// Reads the last `count` commits that lead to `HEAD`, oldest first, and replays what their builds by `spec`
+/// would look up.
+///
+/// # Errors
+///
+/// If git cannot say, or a pattern in a key makes no sense.
+pub(crate) fn replay(
+    (repository, count): (&Path, u32),
+    spec: &BuildSpec,
+    supposed: Supposed,
+) -> Result<History, HistoryError> {
+    let commits = git::commits(repository, count)?;
+    let contents = Contents::new(Blobs::open(repository)?);
+    let mut collector = Collector::new(spec, contents);
+    for commit in &commits {
+        collector.add(commit, &git::files(repository, commit)?)?;
     }
-
-    #[test]
-    fn a_row_of_git_is_read_and_a_submodule_passed_by() {
-        let row = b"100644 blob 0123abcd     120\tsrc/a file.rs";
-        assert_eq!(
-            parse_file(row),
-            Some(file("src/a file.rs", "0123abcd", 120))
-        );
-        assert_eq!(parse_file(b"160000 commit 0123abcd       -\tlib"), None);
-        assert_eq!(parse_file(b""), None);
-    }
-
-    #[test]
-    fn a_key_changes_with_the_files_that_it_names_and_with_no_other() {
-        let spec = CacheSpec {
-            fallback_keys: Vec::new(),
-            key: Some("npm-$(codebuild-hash-files package-lock.json)-1".to_owned()),
-            paths: vec![],
-        };
-        let key = |lock: &str, other: &str| {
-            let files = [file("package-lock.json", lock, 1), file("a.js", other, 1)];
-            expand_key(&spec, &files).unwrap()
-        };
-        assert!(key("1", "1").starts_with("npm-") && key("1", "1").ends_with("-1"));
-        assert_eq!(key("1", "1"), key("1", "2"));
-        assert_ne!(key("1", "1"), key("2", "1"));
-    }
-
-    #[test]
-    fn what_earlier_commits_had_is_there() {
-        let mut history = History::default();
-        let first = [file("a", "1", 10), file("b", "2", 5)];
-        let second = [file("a", "1", 10), file("b", "3", 5)];
-        for (files, key) in [(&first, "x"), (&second, "y"), (&first, "x")] {
-            history.add(files, Some(key.to_owned()));
-        }
-        assert_eq!((history.source_bytes, history.source_there), (45, 25));
-        assert_eq!((history.trees_there, history.different()), (1, 2));
-        let rates = history.rates(Supposed {
-            bytes: 100,
-            made_millis: 7,
-        });
-        let chosen: Vec<u64> = rates.iter().map(|rates| rates.chosen).collect();
-        assert_eq!(chosen, [0, 7]);
-        assert!(rates.iter().all(|rates| rates.chosen <= rates.bound));
-    }
+    let head = commits.last().map(|commit| commit.id.clone());
+    let collected = collector.finish(supposed);
+    Ok(History {
+        repository: name(repository),
+        commits: commits.len() as u64,
+        head: head.unwrap_or_default(),
+        dependencies: collected.dependencies.into(),
+        unusable: collected.unusable,
+        unhashed: collected.unhashed,
+        unread: collected.unread,
+        sources: collected.sources.into(),
+    })
 }

@@ -16,6 +16,7 @@ mod farm;
 mod farm_plan;
 mod history;
 mod identity;
+mod key_template;
 mod options;
 mod places;
 mod reach;

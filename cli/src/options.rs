@@ -42,6 +42,7 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
     cache::server::Options {
         listen: plan.cache_listen,
         directory: plan.cache_directory.clone(),
+        log_directory: plan.cache_log_directory.clone(),
         budget: file.bytes_max,
         free_low_water: file.free_bytes_min,
         hold: Duration::from_secs(file.hold_minutes.get().saturating_mul(60)),
@@ -53,6 +54,7 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
             team_in_flight: file.team_bytes_in_flight_max.get(),
         },
         congestion: file.congestion,
+        datagrams: transport::Datagrams::default(),
         cold: file
             .cold_bucket
             .clone()

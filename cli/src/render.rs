@@ -5,7 +5,9 @@ mod answers;
 pub(crate) mod bar;
 mod bench;
 pub(crate) mod cache;
+mod explained;
 mod members;
+mod meter;
 pub(crate) mod out;
 mod plan;
 mod project;
@@ -33,7 +35,8 @@ use serde_json::json;
 
 pub(crate) use self::{
     answers::{artifacts, builds, status, workers},
-    bench::hits,
+    bench::{hits, hits_documents},
+    explained::explained,
     members::{members, tokens},
     plan::plan,
     project::{badge, project, projects},

@@ -129,6 +129,8 @@ pub(crate) struct CacheFile {
     pub(crate) advertise: Option<SocketAddr>,
     /// Where to keep the store.
     pub(crate) directory: Option<PathBuf>,
+    /// Where to keep its log.
+    pub(crate) log_directory: Option<PathBuf>,
     /// Where to serve `/metrics` and `/healthz`.
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// How much the store may take on disk.
@@ -165,6 +167,7 @@ impl Default for CacheFile {
                 .expect("the default is an address"),
             advertise: None,
             directory: None,
+            log_directory: None,
             metrics_listen: None,
             bytes_max: 50 << 30,
             free_bytes_min: 1 << 30,

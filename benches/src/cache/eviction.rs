@@ -13,13 +13,15 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use cache::eviction::{Access, Lru, Measure, Policy, Queues, Tally, bound, clairvoyant, replay};
+use cache::{
+    eviction::{Access, Lru, Measure, Policy, Queues, Tally, bound, clairvoyant, replay},
+    hits::percent,
+};
 
 pub(crate) use self::load::{Held, Load, Wrote, hold, write};
 use super::process::{self, CachePlan, Process, Role};
 use crate::{
     clock::{median, spread},
-    entries::percent,
     report::Row,
 };
 

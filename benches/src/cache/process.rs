@@ -4,7 +4,7 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
@@ -23,7 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use transport::{Authority, Client, Congestion, Connection, Credentials, GrantSigner};
+use transport::{Authority, Client, Congestion, Connection, Credentials, Datagrams, GrantSigner};
 
 use super::{eviction, reads};
 use crate::{clock::wall, report::say};
@@ -47,6 +47,12 @@ pub(crate) enum Role {
     FarCache {
         plan: CachePlan,
         congestion: Congestion,
+    },
+    /// The same as `Cache`, at an address, with other datagrams.
+    PathCache {
+        plan: CachePlan,
+        at: IpAddr,
+        datagrams: Datagrams,
     },
     /// The same as `Pump`, with a congestion controller.
     FarPump {
@@ -83,16 +89,35 @@ pub(crate) struct CachePlan {
 pub(crate) fn play(role: &str) -> Result<()> {
     allocator::tune();
     match serde_json::from_str(role)? {
-        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, HOLD, Congestion::default())),
+        Role::Cache(plan) => runtime()?.block_on(serve_cache(plan, Manner::default())),
         Role::FarCache { plan, congestion } => {
-            runtime()?.block_on(serve_cache(plan, HOLD, congestion))
+            let manner = Manner {
+                congestion,
+                ..Manner::default()
+            };
+            runtime()?.block_on(serve_cache(plan, manner))
+        }
+        Role::PathCache {
+            plan,
+            at,
+            datagrams,
+        } => {
+            let manner = Manner {
+                at,
+                datagrams,
+                ..Manner::default()
+            };
+            runtime()?.block_on(serve_cache(plan, manner))
         }
         Role::FarPump { farm, congestion } => {
             runtime()?.block_on(reads::serve_pump(&farm, congestion))
         }
         Role::ShortHolds { plan, hold_millis } => {
-            let hold = Duration::from_millis(hold_millis);
-            runtime()?.block_on(serve_cache(plan, hold, Congestion::default()))
+            let manner = Manner {
+                hold: Duration::from_millis(hold_millis),
+                ..Manner::default()
+            };
+            runtime()?.block_on(serve_cache(plan, manner))
         }
         Role::Entries(load) => runtime()?.block_on(eviction::play(load)),
         Role::Pump { farm } => runtime()?.block_on(reads::serve_pump(&farm, Congestion::default())),
@@ -105,17 +130,39 @@ pub(crate) fn runtime() -> Result<Runtime> {
     Ok(Builder::new_multi_thread().enable_all().build()?)
 }
 
-async fn serve_cache(plan: CachePlan, hold: Duration, congestion: Congestion) -> Result<()> {
+/// How a cache serves.
+struct Manner {
+    /// Where it listens.
+    at: IpAddr,
+    hold: Duration,
+    congestion: Congestion,
+    datagrams: Datagrams,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            at: Ipv4Addr::LOCALHOST.into(),
+            hold: HOLD,
+            congestion: Congestion::default(),
+            datagrams: Datagrams::default(),
+        }
+    }
+}
+
+async fn serve_cache(plan: CachePlan, manner: Manner) -> Result<()> {
     let options = server::Options {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen: (manner.at, 0).into(),
         directory: plan.directory,
         budget: plan.budget,
         free_low_water: 1 << 30,
-        hold,
+        log_directory: None,
+        hold: manner.hold,
         metrics_listen: None,
         salvage: false,
         limits: server::Limits::default(),
-        congestion,
+        congestion: manner.congestion,
+        datagrams: manner.datagrams,
         cold: None,
     };
     let (ready, listens) = oneshot::channel();
@@ -167,13 +214,17 @@ pub(crate) fn team() -> Team {
     TEAM.parse().expect("it is a name")
 }
 
-/// Connects to a service of the farm, over datagrams of at most so many bytes.
+/// Connects to a service of the farm, over datagrams like these.
 ///
 /// # Errors
 ///
 /// If it does not answer.
-pub(crate) async fn dial(farm: &Path, address: SocketAddr, datagram: u16) -> Result<Connection> {
-    let client = Client::with_datagrams(&credentials(farm, Member::Admin)?, datagram)?;
+pub(crate) async fn dial(
+    farm: &Path,
+    address: SocketAddr,
+    datagrams: Datagrams,
+) -> Result<Connection> {
+    let client = Client::with_datagrams(&credentials(farm, Member::Admin)?, datagrams)?;
     Ok(client.connect(address, Member::Cache).await?)
 }
 
@@ -191,7 +242,15 @@ impl Process {
     ///
     /// If that fails.
     pub(crate) fn start(role: &Role) -> Result<Self> {
-        let mut command = Command::new(env::current_exe()?);
+        Self::start_by(Command::new(env::current_exe()?), role)
+    }
+
+    /// Starts this program in a role, by a command that runs it, which may do so on another host.
+    ///
+    /// # Errors
+    ///
+    /// If that fails.
+    pub(crate) fn start_by(mut command: Command, role: &Role) -> Result<Self> {
         command.arg("role").arg(serde_json::to_string(role)?);
         Self::spawn(command)
     }

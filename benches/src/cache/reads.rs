@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use transport::Datagrams;
 
 use self::peers::Peers;
 pub(crate) use self::{
@@ -54,6 +55,9 @@ pub(crate) struct Took {
     pub(crate) chunks: u64,
     /// How many bytes.
     pub(crate) bytes: u64,
+    /// How many bytes the datagrams that came had on average; `None`: nobody has looked.
+    #[serde(default)]
+    pub(crate) datagram_bytes: Option<u64>,
 }
 
 impl Took {
@@ -62,6 +66,7 @@ impl Took {
             seconds: took.as_secs_f64(),
             chunks,
             bytes,
+            datagram_bytes: None,
         }
     }
 
@@ -178,7 +183,7 @@ impl Stage {
             batch: manner.batch,
             bytes: bytes_for(manner),
             distinct: manner.distinct,
-            datagram: manner.datagram,
+            datagrams: Datagrams::up_to(manner.datagram),
         })
     }
 
@@ -187,7 +192,7 @@ impl Stage {
             farm: self.farm.clone(),
             address: self.pump.1,
             bytes: MOVED_BYTES,
-            datagram,
+            datagrams: Datagrams::up_to(datagram),
         })
     }
 }

@@ -14,7 +14,7 @@ use cache::{
 use protocol::blob::TreeRef;
 use testkit::relay::{LinkPlan, Relay, RelayPlan};
 use tokio::task::JoinSet;
-use transport::{Congestion, DATAGRAM_BYTES_MAX};
+use transport::{Congestion, Datagrams};
 
 use super::{
     process::{self, CachePlan, Process, Role, dial, runtime, team},
@@ -190,7 +190,7 @@ impl<'a> Stage<'a> {
             let pumped = runtime()?.block_on(reads::receive(
                 (self.farm, relay.address),
                 self.bytes(),
-                DATAGRAM_BYTES_MAX,
+                Datagrams::default(),
             ))?;
             pumps.push(pumped.megabytes_per_second());
         }
@@ -257,7 +257,7 @@ impl<'a> Stage<'a> {
 
 async fn client(farm: &Path, address: SocketAddr) -> Result<CacheClient> {
     Ok(CacheClient::new(
-        dial(farm, address, DATAGRAM_BYTES_MAX).await?,
+        dial(farm, address, Datagrams::default()).await?,
         team(),
     ))
 }

@@ -1,9 +1,14 @@
 //! A history of commits from a seed: what each build looks up, and would make if it is not there.
 
-use cache::eviction::{Random, Zipf};
+use cache::{
+    eviction::{Random, Zipf},
+    hits::{Chunk, Lookup},
+};
+
+use super::CHUNK_BYTES;
 
 /// Teams, and projects of each.
-const TEAMS: u64 = 3;
+pub(crate) const TEAMS: u64 = 3;
 const PROJECTS: u64 = 3;
 /// How many branches a project has besides the main one, at most.
 const BRANCHES_MAX: usize = 3;
@@ -15,26 +20,9 @@ const BRANCHES_BEGIN: u64 = 8;
 const BUILT_AGAIN: u64 = 10;
 const ONCE_ONLY: u64 = 10;
 
-/// What one build looks up.
-#[derive(Clone, Debug)]
-pub(crate) struct Step {
-    team: u64,
-    project: u64,
-    /// `dependencies`, `objects`, or `once`.
-    kind: &'static str,
-    /// What the key is made from: the lock file, the tree of the commit.
-    pub(crate) key: u64,
-    /// The seeds of its chunks.
-    pub(crate) chunks: Vec<u64>,
-    /// How long it takes to make, in milliseconds.
-    pub(crate) made_millis: u64,
-}
-
-impl Step {
-    /// How the keys of all entries start that may stand in for each other.
-    pub(crate) fn group(&self) -> String {
-        format!("dependency/t{}-p{}/{}/", self.team, self.project, self.kind)
-    }
+/// The name of a team.
+pub(crate) fn team_name(number: u64) -> String {
+    format!("team-{number}")
 }
 
 /// What a branch has.
@@ -54,6 +42,25 @@ struct Project {
     branches: Vec<Branch>,
     /// How long a chunk takes to make: of dependencies, of objects, in milliseconds.
     chunk_millis: (u64, u64),
+}
+
+impl Project {
+    /// A lookup of what is made from `made_from`. Keys begin with the team, whose namespace they are in.
+    fn lookup(&self, kind: &str, made_from: u64, chunks: &[u64], chunk_millis: u64) -> Lookup {
+        let team = team_name(self.team);
+        let all = format!("{team}/dependency/project-{}/{kind}/", self.project);
+        let chunk = |&number| Chunk {
+            number: usize::try_from(number).expect("chunks are counted from one on"),
+            bytes: CHUNK_BYTES,
+        };
+        Lookup {
+            key: format!("{all}{made_from:x}"),
+            fallbacks: vec![all],
+            chunks: chunks.iter().map(chunk).collect(),
+            made_millis: chunks.len() as u64 * chunk_millis,
+            replaces: false,
+        }
+    }
 }
 
 struct Maker {
@@ -105,7 +112,7 @@ impl Maker {
 }
 
 /// A history of so many commits, the same for each seed.
-pub(crate) fn history(seed: u64, commits: usize) -> Vec<Step> {
+pub(crate) fn history(seed: u64, commits: usize) -> Vec<Lookup> {
     let mut maker = Maker {
         random: Random(seed),
         last: 0,
@@ -118,16 +125,16 @@ pub(crate) fn history(seed: u64, commits: usize) -> Vec<Step> {
     }
     // Some projects are worked at much, most little.
     let zipf = Zipf::new(TEAMS * PROJECTS);
-    let mut steps = Vec::new();
+    let mut lookups = Vec::new();
     for _ in 0..commits {
         let drawn = zipf.draw(&mut maker.random);
         let at = usize::try_from(drawn).expect("projects are few");
-        commit(&mut maker, &mut projects[at], &mut steps);
+        commit(&mut maker, &mut projects[at], &mut lookups);
     }
-    steps
+    lookups
 }
 
-fn commit(maker: &mut Maker, project: &mut Project, steps: &mut Vec<Step>) {
+fn commit(maker: &mut Maker, project: &mut Project, lookups: &mut Vec<Lookup>) {
     let count = project.branches.len();
     let drawn = maker.random.below(count as u64);
     let mut on = usize::try_from(drawn).expect("branches are few");
@@ -153,26 +160,21 @@ fn commit(maker: &mut Maker, project: &mut Project, steps: &mut Vec<Step>) {
         maker.change(&mut branch.objects, changed);
     }
     let (of_dependencies, of_objects) = project.chunk_millis;
-    let branch = &project.branches[on];
-    let step = |kind, key, chunks: &[u64], chunk_millis: u64| Step {
-        team: project.team,
-        project: project.project,
-        kind,
-        key,
-        chunks: chunks.to_vec(),
-        made_millis: chunks.len() as u64 * chunk_millis,
-    };
-    steps.push(step(
-        "dependencies",
-        branch.lock,
-        &branch.dependencies,
-        of_dependencies,
-    ));
-    steps.push(step("objects", branch.tree, &branch.objects, of_objects));
+    let Branch {
+        lock,
+        dependencies,
+        tree,
+        objects,
+    } = &project.branches[on];
+    lookups.push(project.lookup("dependencies", *lock, dependencies, of_dependencies));
+    lookups.push(project.lookup("objects", *tree, objects, of_objects));
     if maker.happens(ONCE_ONLY) {
         let count = 8 + maker.random.below(24);
         let (key, chunks) = (maker.fresh(), maker.chunks(count));
-        steps.push(step("once", key, &chunks, of_objects));
+        lookups.push(Lookup {
+            fallbacks: Vec::new(),
+            ..project.lookup("once", key, &chunks, of_objects)
+        });
     }
 }
 
@@ -184,21 +186,24 @@ mod tests {
 
     #[test]
     fn a_history_follows_from_its_seed_and_has_what_it_says() {
-        let steps = history(7, 400);
-        let keys = |steps: &[Step]| steps.iter().map(|step| step.key).collect::<Vec<_>>();
-        assert_eq!(keys(&steps), keys(&history(7, 400)));
-        assert_ne!(keys(&steps), keys(&history(8, 400)));
-        let of = |kind: &str| {
-            let steps = steps.iter().filter(|step| step.kind == kind);
-            steps.map(|step| step.key).collect::<Vec<_>>()
+        let lookups = history(7, 400);
+        assert_eq!(lookups, history(7, 400));
+        assert_ne!(lookups, history(8, 400));
+        let of = |part: &str| {
+            let keys = lookups.iter().map(|lookup| lookup.key.as_str());
+            keys.filter(|key| key.contains(part)).collect::<Vec<_>>()
         };
-        let distinct = |keys: Vec<u64>| keys.into_iter().collect::<BTreeSet<_>>().len();
-        assert_eq!(of("dependencies").len(), 400);
+        let distinct = |keys: Vec<&str>| keys.into_iter().collect::<BTreeSet<_>>().len();
+        assert_eq!(of("/dependencies/").len(), 400);
         assert!(
-            distinct(of("dependencies")) < 60,
+            distinct(of("/dependencies/")) < 60,
             "lock files seldom change"
         );
-        assert!(200 < distinct(of("objects")), "trees often do");
-        assert_eq!(distinct(of("once")), of("once").len());
+        assert!(200 < distinct(of("/objects/")), "trees often do");
+        assert_eq!(distinct(of("/once/")), of("/once/").len());
+        for team in 0..TEAMS {
+            let builds = of(&team_name(team)).len();
+            assert!(lookups.len() / 20 < builds, "each team builds: {builds}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Policy, Worth};
+use super::{Clairvoyant, Policy, Worth};
 
 /// One use of an entry: it is read if it is there, and otherwise made and put.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,7 +56,11 @@ pub enum Measure {
 }
 
 impl Measure {
-    fn of(self, worth: Worth) -> u64 {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::Bytes, Self::Millis];
+
+    /// What a hit of such an entry is.
+    pub fn of(self, worth: Worth) -> u64 {
         match self {
             Self::Requests => 1,
             Self::Bytes => worth.bytes,
@@ -70,7 +74,8 @@ pub fn replay(trace: &[Access], capacity: u64, policy: &mut dyn Policy<u64>) -> 
     let mut tally = Tally::default();
     let mut there = BTreeMap::new();
     let mut used = 0;
-    for &Access { key, worth } in trace {
+    for (number, &Access { key, worth }) in trace.iter().enumerate() {
+        policy.begin(number);
         let is_hit = there.contains_key(&key);
         tally.count(worth, is_hit);
         if is_hit {
@@ -97,20 +102,35 @@ pub fn replay(trace: &[Access], capacity: u64, policy: &mut dyn Policy<u64>) -> 
 /// the time between; a cache has its bytes times the length of the trace, and the bound takes the
 /// reservations that give most for what they take, without asking whether they fit at each moment.
 pub fn bound(trace: &[Access], capacity: u64, measure: Measure) -> u64 {
+    let uses = trace.iter().map(|access| {
+        let worth = access.worth;
+        (access.key, worth.bytes, measure.of(worth))
+    });
+    bound_of(uses, capacity)
+}
+
+/// The same for uses that are a key, the bytes of its entry, and what a hit gives.
+pub(crate) fn bound_of<K: Ord>(uses: impl Iterator<Item = (K, u64, u64)>, capacity: u64) -> u64 {
     let mut last = BTreeMap::new();
     let mut reservations = Vec::new();
-    for (at, access) in trace.iter().enumerate() {
-        let before = last.insert(access.key, at);
-        let Some(before) = before.filter(|_| access.worth.bytes <= capacity) else {
+    let (mut length, mut sum) = (0, 0);
+    for (at, (key, bytes, value)) in uses.enumerate() {
+        length = at as u128 + 1;
+        let before = last.insert(key, at);
+        let Some(before) = before.filter(|_| bytes <= capacity) else {
             continue;
         };
-        let volume = (at - before) as u128 * u128::from(access.worth.bytes.max(1));
-        reservations.push((volume, measure.of(access.worth)));
+        if bytes == 0 {
+            // What takes nothing always fits.
+            sum += value;
+            continue;
+        }
+        let volume = (at - before) as u128 * u128::from(bytes);
+        reservations.push((volume, value));
     }
     // By value for volume, most first: a / b before c / d where a * d is more than c * b.
     reservations.sort_by(|a, b| (u128::from(b.1) * a.0).cmp(&(u128::from(a.1) * b.0)));
-    let mut left = u128::from(capacity) * trace.len() as u128;
-    let mut sum = 0;
+    let mut left = u128::from(capacity) * length;
     for (volume, value) in reservations {
         if left < volume {
             // The part of the last one that fits keeps this a bound.
@@ -123,48 +143,9 @@ pub fn bound(trace: &[Access], capacity: u64, measure: Measure) -> u64 {
     sum
 }
 
-/// What an eviction reaches that knows the future: when room is needed, that entry goes which saves
-/// least for its bytes and the time until it is used again (Belady's rule, with sizes and costs). It is
-/// not optimal, but can be had; the optimum is between this and [`bound`].
+/// What [`Clairvoyant`] reaches on `trace` with `capacity` bytes.
 pub fn clairvoyant(trace: &[Access], capacity: u64, measure: Measure) -> Tally {
-    let next = next_uses(trace);
-    let mut tally = Tally::default();
-    // By key: bytes, value, and when it is used next.
-    let mut there: BTreeMap<u64, (u64, u64, usize)> = BTreeMap::new();
-    let mut used = 0;
-    for (at, &Access { key, worth }) in trace.iter().enumerate() {
-        let before = there.remove(&key);
-        tally.count(worth, before.is_some());
-        used -= before.map_or(0, |(bytes, ..)| bytes);
-        if next[at] == usize::MAX || capacity < worth.bytes {
-            continue;
-        }
-        there.insert(key, (worth.bytes, measure.of(worth), next[at]));
-        used += worth.bytes;
-        while capacity < used {
-            let least = there.iter().min_by(|(_, a), (_, b)| {
-                let volume = |&(bytes, _, next): &(u64, u64, usize)| {
-                    u128::from(bytes.max(1)) * (next - at) as u128
-                };
-                (u128::from(a.1) * volume(b)).cmp(&(u128::from(b.1) * volume(a)))
-            });
-            let Some(victim) = least.map(|(&key, _)| key) else {
-                break;
-            };
-            used -= there.remove(&victim).map_or(0, |(bytes, ..)| bytes);
-        }
-    }
-    tally
-}
-
-/// For each use when the same entry is used again; `usize::MAX`: never.
-fn next_uses(trace: &[Access]) -> Vec<usize> {
-    let mut next = vec![usize::MAX; trace.len()];
-    let mut seen = BTreeMap::new();
-    for (at, access) in trace.iter().enumerate().rev() {
-        if let Some(later) = seen.insert(access.key, at) {
-            next[at] = later;
-        }
-    }
-    next
+    let uses = trace.iter().enumerate();
+    let uses = uses.map(|(number, access)| (number, access.key, measure.of(access.worth)));
+    replay(trace, capacity, &mut Clairvoyant::new(uses))
 }

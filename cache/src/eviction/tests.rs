@@ -108,7 +108,7 @@ proptest! {
     #[test]
     fn the_optimum_is_between_the_clairvoyant_and_the_bound(
         keys in prop::collection::vec(0..5_u64, 0..12),
-        worths in prop::collection::vec((1..4_u64, 1..9_u64), 5),
+        worths in prop::collection::vec((0..4_u64, 1..9_u64), 5),
         capacity in 1..8_u64,
     ) {
         let access = |key: u64| {

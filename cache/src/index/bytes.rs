@@ -14,7 +14,7 @@ use protocol::{
     tree::TREE_ENTRIES_MAX,
 };
 
-use super::{IndexedFiles, Whole};
+use super::{IndexedFiles, Units, Whole};
 use crate::capture::{Stamp, Stamped};
 
 const WHOLE: [u8; 4] = *b"gixw";
@@ -68,7 +68,7 @@ pub(super) fn decode_whole(bytes: &[u8]) -> Option<Whole> {
     read().ok()
 }
 
-pub(super) fn encode_files(files: &[Stamped], units: &BTreeMap<[u8; 32], Vec<Digest>>) -> Vec<u8> {
+pub(super) fn encode_files(files: &[Stamped], units: &Units) -> Vec<u8> {
     let mut writer = Writer::new(FILES, VERSION);
     writer.number(files.len() as u64);
     let mut last: &[u8] = &[];

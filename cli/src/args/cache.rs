@@ -122,15 +122,27 @@ pub(crate) struct GcArgs {
 /// `grange cache explain`.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// The key of the dependency cache, after expansion, as the log of a build shows it.
-    #[arg(value_name = "KEY")]
-    pub(crate) key: String,
+    /// The key of the dependency cache, after expansion, as the log of a build shows it; without one, the
+    /// keys that a build has looked for.
+    #[arg(value_name = "KEY", conflicts_with = "build")]
+    pub(crate) key: Option<String>,
+    /// Which build: its id, a beginning of it, or `project#number`; by default the last one.
+    #[arg(long, value_name = "BUILD", conflicts_with = "project")]
+    pub(crate) build: Option<String>,
     /// The project; by default all of the team's.
     #[arg(long)]
     pub(crate) project: Option<ProjectName>,
     /// A source tree to compare with those that the nearest entries were made from.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) source: Option<PathBuf>,
+    /// The buildspec, relative to that tree: what its key hashes is told first.
+    #[arg(
+        long,
+        default_value = "buildspec.yml",
+        value_name = "FILE",
+        requires = "source"
+    )]
+    pub(crate) buildspec: PathBuf,
     /// How to read.
     #[command(flatten)]
     pub(crate) read: ReadArgs,

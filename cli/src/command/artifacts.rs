@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, anyhow};
 use cache::{
     capture::Dialect,
-    materialize::{Materialize, Owner, materialize_into, remove_partials},
+    materialize::{Materialize, Owner, materialize_into},
     progress::Progress,
 };
 use protocol::{
@@ -16,7 +16,7 @@ use protocol::{
 
 use crate::{
     args::ArtifactsArgs,
-    command::{Context, read},
+    command::{Context, leftovers, read},
     error::CommandError,
     farm::Farm,
     reach::Purpose,
@@ -137,7 +137,7 @@ pub(crate) async fn fetch(
         fs::create_dir_all(&target)
             .with_context(|| format!("failed to make the directory `{}`", target.display()))
             .map_err(CommandError::usage)?;
-        tidy(&target).await;
+        leftovers::clear(&target).await;
         let progress = Progress::default();
         let options = Materialize {
             dialect: Dialect::Plain,
@@ -154,19 +154,6 @@ pub(crate) async fn fetch(
         }
     }
     Ok(())
-}
-
-/// Removes what an earlier fetch that was killed left in `directory`.
-async fn tidy(directory: &Path) {
-    let left = directory.to_owned();
-    let removed = tokio::task::spawn_blocking(move || remove_partials(&left)).await;
-    // The new files get there all the same.
-    if let Ok(Err(error)) = removed {
-        let directory = directory.display();
-        render::note(&format!(
-            "what an earlier fetch left in `{directory}` is still there: {error}"
-        ));
-    }
 }
 
 /// The artifacts of a build: of each unit the first, then the secondary ones; but the first ones of a batch that are

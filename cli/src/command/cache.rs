@@ -11,7 +11,7 @@ use cache::{
     capture::Subject,
     client::CacheClient,
     index::LocalIndex,
-    materialize::{Materialize, MaterializeError, Owner, materialize},
+    materialize::{Materialize, MaterializeError, Owner, beside, materialize},
     progress::Progress,
     put::put,
 };
@@ -24,11 +24,12 @@ use protocol::{
     time::WallTime,
 };
 
-pub(crate) use self::explain::Explanation;
+pub(crate) use self::explain::{Changes, Explanation, Lookup, Near};
 use crate::{
     args::{CacheCommand, FarmArgs, GetArgs, PutArgs},
-    command::{Context, project, serve},
+    command::{Context, leftovers, project, serve},
     error::CommandError,
+    farm::Farm,
     reach::Purpose,
     render::{self, bar},
 };
@@ -67,6 +68,16 @@ struct Cache {
 }
 
 impl Cache {
+    /// Of a farm.
+    async fn of(farm: &Farm) -> Result<Self, CommandError> {
+        let (client, info) = farm.cache().await?;
+        Ok(Self {
+            client,
+            namespace: info.team.clone().into(),
+            team: info.team,
+        })
+    }
+
     fn key(&self, path: String) -> EntryKey {
         EntryKey {
             namespace: self.namespace.clone(),
@@ -138,12 +149,7 @@ async fn with_cache<T>(
 ) -> Result<T, CommandError> {
     context
         .with_farm(farm, Purpose::Ask, async |reached| {
-            let (client, info) = reached.farm.cache().await?;
-            let cache = Cache {
-                client,
-                namespace: info.team.clone().into(),
-                team: info.team,
-            };
+            let cache = Cache::of(&reached.farm).await?;
             work(&cache).await
         })
         .await
@@ -193,6 +199,7 @@ async fn put_directory(args: &PutArgs, context: &Context) -> Result<(), CommandE
 async fn get_directory(args: &GetArgs, context: &Context) -> Result<(), CommandError> {
     with_cache(&args.read.farm, context, async |cache| {
         let (_, _, tree) = cache.tree(&args.what).await?;
+        leftovers::clear(beside(&args.directory)).await;
         let progress = Progress::default();
         let options = Materialize {
             dialect: Dialect::Plain,

@@ -93,7 +93,11 @@ async fn announce(ready: &Ready, context: &Context) -> Result<(), CommandError> 
 pub(crate) async fn cache(args: CacheServeArgs, context: &Context) -> Result<(), CommandError> {
     let settings = &context.settings;
     let mut plan = FarmPlan::on(None, settings, &context.places);
-    plan.cache_directory = args.place.data.unwrap_or(plan.cache_directory);
+    if let Some(data) = args.place.data {
+        // All of it is there.
+        plan.cache_directory = data;
+        plan.cache_log_directory = None;
+    }
     plan.cache_listen = args.place.listen.unwrap_or(plan.cache_listen);
     let name = host_name();
     let membership = join(&args.join, &plan.cache_directory, (Role::Cache, &name)).await?;

@@ -16,7 +16,7 @@ use cache::{client::CacheClient, compression::EncodedChunk};
 use protocol::{digest::Digest, message::cache::Encoding};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
-use transport::DATAGRAM_BYTES_MAX;
+use transport::{Connection, Datagrams};
 
 use super::{Took, more, pump};
 use crate::{
@@ -56,8 +56,8 @@ pub(crate) enum Load {
         bytes: u64,
         /// How many of the chunks are read, over and over; `None`: all.
         distinct: Option<usize>,
-        /// The largest datagram.
-        datagram: u16,
+        /// What its datagrams are like.
+        datagrams: Datagrams,
     },
     /// Writes chunks that are all new, each with a request of its own.
     Write {
@@ -95,7 +95,7 @@ pub(crate) enum Load {
         farm: PathBuf,
         address: SocketAddr,
         bytes: u64,
-        datagram: u16,
+        datagrams: Datagrams,
     },
 }
 
@@ -124,12 +124,12 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             batch,
             bytes,
             distinct,
-            datagram,
+            datagrams,
         } => {
-            let client = CacheClient::new(dial(&farm, address, datagram).await?, team());
+            let connection = dial(&farm, address, datagrams).await?;
             let mut digests = load_digests(&digests)?;
             digests.truncate(distinct.unwrap_or(usize::MAX));
-            read_warm(&client, &digests, bytes, (in_flight, batch, distinct)).await
+            read_warm(&connection, &digests, bytes, (in_flight, batch, distinct)).await
         }
         Load::Write {
             farm,
@@ -168,14 +168,14 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             farm,
             address,
             bytes,
-            datagram,
-        } => pump::receive((&farm, address), bytes, datagram).await,
+            datagrams,
+        } => pump::receive((&farm, address), bytes, datagrams).await,
     }
 }
 
 /// Reads so many bytes when windows, datagrams and the blocks that say where chunks are have got their size.
 async fn read_warm(
-    client: &CacheClient,
+    connection: &Connection,
     digests: &[Digest],
     bytes: u64,
     (in_flight, batch, distinct): (usize, usize, Option<usize>),
@@ -183,14 +183,22 @@ async fn read_warm(
     let size = digests[0].size();
     let count = usize::try_from(bytes / size)?;
     let warm = (count / 8).max(distinct.map_or(0, |count| 3 * count));
-    read(client, digests, (warm, in_flight, batch)).await?;
+    let client = CacheClient::new(connection.clone(), team());
+    read(&client, digests, (warm, in_flight, batch)).await?;
+    let received = || (connection.datagram_bytes().1, connection.datagrams().1);
+    let before = received();
     let watch = Stopwatch::start();
-    read(client, digests, (count, in_flight, batch)).await?;
-    Ok(Took::of(watch.elapsed(), count as u64, count as u64 * size))
+    read(&client, digests, (count, in_flight, batch)).await?;
+    let took = Took::of(watch.elapsed(), count as u64, count as u64 * size);
+    let after = received();
+    Ok(Took {
+        datagram_bytes: (after.0 - before.0).checked_div(after.1 - before.1),
+        ..took
+    })
 }
 
 async fn client(farm: &Path, address: SocketAddr) -> Result<CacheClient> {
-    let connection = dial(farm, address, DATAGRAM_BYTES_MAX).await?;
+    let connection = dial(farm, address, Datagrams::default()).await?;
     Ok(CacheClient::new(connection, team()))
 }
 

@@ -9,7 +9,7 @@ use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
 };
-use transport::DATAGRAM_BYTES_MAX;
+use transport::Datagrams;
 
 use super::{
     Took,
@@ -105,7 +105,7 @@ pub(super) async fn hold(
     let mut silent = Vec::new();
     let mut clients = Vec::new();
     for at in 0..connections {
-        let connection = dial(farm, address, DATAGRAM_BYTES_MAX).await?;
+        let connection = dial(farm, address, Datagrams::default()).await?;
         if at % 2 == 0 {
             clients.push(CacheClient::new(connection, team()));
             continue;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use protocol::access::Role as Member;
 use tokio::task::JoinSet;
-use transport::{Congestion, Connection, Server, ServerLimits, Stream};
+use transport::{Congestion, Connection, Datagrams, Server, ServerLimits, Stream};
 
 use super::Took;
 use crate::{
@@ -68,9 +68,9 @@ async fn pump(mut stream: Stream) -> Result<()> {
 pub(crate) async fn receive(
     (farm, address): (&Path, SocketAddr),
     bytes: u64,
-    datagram: u16,
+    datagrams: Datagrams,
 ) -> Result<Took> {
-    let connection = dial(farm, address, datagram).await?;
+    let connection = dial(farm, address, datagrams).await?;
     take(&connection, WARM_BYTES.min(bytes)).await?;
     let watch = Stopwatch::start();
     let pieces = take(&connection, bytes).await?;
