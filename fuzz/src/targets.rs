@@ -3,6 +3,7 @@
 
 use buildspec::{PlanRequest, parse, plan, text_of};
 use protocol::{
+    access::Grant,
     attributes::Attributes,
     codec, frame,
     layout::Layout,
@@ -11,8 +12,11 @@ use protocol::{
         cache::{CacheReply, CacheRequest, ChunkHeader},
         client::{ClientReply, ClientRequest, WatchEvent},
         handshake::{Hello, Welcome},
+        lane::OnLane,
+        terminal::{TerminalInput, TerminalOpened, TerminalOutput},
         work::{CoordinatorMessage, LogAck, LogPiece, LogStart, WorkRequest, WorkerMessage},
     },
+    secret::SecretsReply,
     snapshot::Snapshot,
     tree::Tree,
 };
@@ -52,6 +56,12 @@ pub(crate) fn codec(bytes: &[u8]) {
     message::<LogStart>(bytes);
     message::<LogPiece>(bytes);
     message::<LogAck>(bytes);
+    message::<Result<SecretsReply, Refusal>>(bytes);
+    message::<TerminalOpened>(bytes);
+    message::<TerminalInput>(bytes);
+    message::<TerminalOutput>(bytes);
+    message::<OnLane<TerminalInput>>(bytes);
+    message::<OnLane<TerminalOutput>>(bytes);
 }
 
 /// What is decoded is a message, and means the same after another journey.
@@ -66,7 +76,8 @@ fn message<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     assert_eq!(again, encoded);
 }
 
-/// Canonical bytes: what is decoded has these bytes and no others, or two trees would have one digest.
+/// Canonical bytes: what is decoded has these bytes and no others, or two trees would have one digest, and one grant
+/// two signatures.
 pub(crate) fn trees(bytes: &[u8]) {
     if let Ok(tree) = Tree::decode(bytes) {
         assert_eq!(tree.encode(), bytes);
@@ -84,6 +95,9 @@ pub(crate) fn trees(bytes: &[u8]) {
     }
     if let Ok(snapshot) = Snapshot::decode(bytes) {
         assert_eq!(snapshot.encode(), bytes);
+    }
+    if let Ok(grant) = Grant::decode(bytes) {
+        assert_eq!(grant.encode(), bytes);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -30,6 +30,8 @@ pub struct FarmPlan {
     pub coordinator_directory: Option<PathBuf>,
     /// Where the cache keeps its store; `None`: with everything else.
     pub cache_directory: Option<PathBuf>,
+    /// Where the cache listens; `None`: on a port that is free.
+    pub cache_listen: Option<SocketAddr>,
     /// A library that is loaded into the cache in front of all others, in place of what the system gives;
     /// `None`: none.
     pub cache_preload: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl Default for FarmPlan {
             settings: String::new(),
             coordinator_directory: None,
             cache_directory: None,
+            cache_listen: None,
             cache_preload: None,
             cache_environment: Vec::new(),
             network: None,
@@ -188,7 +191,10 @@ impl Farm {
     /// Starts the cache with more arguments.
     pub fn start_cache_with(&mut self, arguments: &[&str]) {
         let data = self.cache_directory();
-        let listen = self.listen("cache");
+        let listen = match self.plan.cache_listen {
+            Some(address) => address.to_string(),
+            None => self.listen("cache"),
+        };
         let mut command = self.grange_on("cache", &["cache", "serve", "--listen", &listen]);
         command.args(arguments);
         command

@@ -66,6 +66,24 @@ impl Network {
         Ipv4Addr::new(10, 77, 0, number)
     }
 
+    /// Has all links carry packets of at most so many bytes, with the headers of IP; they begin with 1,500.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than there can be.
+    pub fn carry(&self, packet_bytes: u32) {
+        let bytes = packet_bytes.to_string();
+        for (index, host) in self.hosts.iter().enumerate() {
+            let ends = [
+                (self.switch(), port(index)),
+                (self.name(host), "eth0".to_owned()),
+            ];
+            for (namespace, link) in ends {
+                ip(&["-n", &namespace, "link", "set", &link, "mtu", &bytes]);
+            }
+        }
+    }
+
     /// Takes a host's link down.
     pub fn cut(&self, host: &str) {
         ip(&[

@@ -121,6 +121,76 @@ fn a_build_succeeds_whose_dependency_cache_is_damaged_in_the_blob_files() {
 }
 
 #[test]
+fn builds_succeed_on_a_store_whose_tables_are_damaged() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = source();
+    assert_eq!(build(&farm, source.path()), "nothing");
+    restart_cache(&mut farm);
+    farm.kill_cache();
+    let count = files(&farm, "sst").len();
+    assert!(0 < count);
+    let mut met = 0;
+    for at in 0..count {
+        // Tables come and go with each start.
+        let tables = files(&farm, "sst");
+        let table = &tables[at % tables.len()];
+        let whole = fs::read(table).unwrap();
+        // The first block: it has rows in every table, and the ends of the file are met at the start.
+        let mut content = whole.clone();
+        content[20] ^= 4;
+        fs::write(table, content).unwrap();
+        start_cache(&mut farm, &[]);
+        forget_layers(&mut farm);
+        // One that was told that its source is there, and was not believed a moment later, is told so.
+        wait::until_true("it is taken", || {
+            farm.build(source.path(), &["--project", "sample"]).code == 0
+        });
+        forget_layers(&mut farm);
+        assert_eq!(build(&farm, source.path()), "kept", "{}", table.display());
+        met += usize::from(0 < logged(&farm, "was made anew"));
+        farm.kill_cache();
+        if table.exists() {
+            // What it was is as good as what it is.
+            fs::write(table, whole).unwrap();
+        }
+    }
+    assert!(0 < met, "nobody noticed");
+}
+
+#[test]
+fn a_damaged_log_stops_the_start_with_a_hint_and_is_salvaged() {
+    let mut farm = Farm::start(FarmPlan::default());
+    let source = source();
+    assert_eq!(build(&farm, source.path()), "nothing");
+    farm.kill_cache();
+    for path in files(&farm, "log") {
+        flip(&path, 600_000);
+    }
+    let data = farm.cache_directory();
+    let arguments = [
+        "cache",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--join",
+        &farm.address,
+    ];
+    let mut start = farm.grange(&arguments);
+    let refused = start.arg("--data").arg(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    for part in ["--salvage", data.to_str().unwrap()] {
+        assert!(said.contains(part), "{said}");
+    }
+    start_cache(&mut farm, &["--salvage"]);
+    forget_layers(&mut farm);
+    build(&farm, source.path());
+    restart_cache(&mut farm);
+    forget_layers(&mut farm);
+    assert_eq!(build(&farm, source.path()), "kept");
+}
+
+#[test]
 fn a_directory_that_was_put_is_found_damaged_and_put_again() {
     let mut farm = Farm::start(FarmPlan::default());
     let directory = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use cache::{client::CacheClient, compression};
 use protocol::{
     access::Role,
     digest::Digest,
+    frame::FRAME_BYTES_MAX,
     message::{
         Refusal, RefusalCode,
         cache::{CacheReply, CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding},
@@ -93,7 +94,7 @@ impl Site {
 }
 
 /// Bytes that cannot be compressed.
-fn content(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(seed);
     let words = (0..length / 8).map(|_| random.below(u64::MAX).to_le_bytes());
     words.flatten().collect()
@@ -178,9 +179,10 @@ fn a_million_digests_in_one_request_end_their_connection_and_65_536_are_answered
             let length = 34_000_000_u32;
             let frame = [&length.to_le_bytes()[..], &vec![7; 34_000_000]].concat();
             let _refused = stream.send.bytes(frame.into()).await;
-            timeout(PROMPT, connection.closed())
-                .await
-                .expect("it is over");
+            let closed = timeout(PROMPT, connection.closed()).await;
+            let reason = closed.expect("it is over");
+            let expected = format!("{length} bytes, at most {FRAME_BYTES_MAX} are allowed");
+            assert!(reason.contains(&expected), "{reason}");
         }
         let client = site.client().await;
         let digests: Vec<Digest> = (0..1_000_000_u32)

@@ -54,6 +54,47 @@ one
 }
 
 #[test]
+fn the_time_saved_is_what_the_first_build_took_to_make_what_the_next_one_finds() {
+    let farm = Farm::start(FarmPlan::default());
+    let source = tempfile::tempdir().unwrap();
+    project::write_buildspec(
+        source.path(),
+        "
+version: 0.2
+phases:
+  install:
+    commands:
+      - test -e deps/file || { sleep 3; mkdir deps; echo made > deps/file; }
+cache:
+  key: deps
+  paths: ['deps/**/*']
+",
+    );
+    let build = || {
+        let id = farm.submit(source.path(), &["--project", "sample"]);
+        let ended = farm.wait_for_end(&id);
+        assert_eq!(ended["build_status"], "SUCCEEDED", "{ended}");
+        let at = |name: &str| ended["summary"][name].as_u64().unwrap();
+        at("ended") - at("submitted")
+    };
+    let took_millis = build();
+    build();
+    let stats = farm.json(&["cache", "stats"]).remove(0);
+    let uses = &stats["uses"][0];
+    let count = |name: &str| uses[name].as_u64().unwrap();
+    assert_eq!((count("restored"), count("estimated")), (1, 0), "{stats}");
+    // By the bytes alone it would be a millisecond, which is less than the restore takes.
+    let saved_millis = count("saved_millis") + count("restore_millis");
+    assert!(
+        (3_000..=took_millis).contains(&saved_millis),
+        "{saved_millis} of {took_millis} ms: {stats}"
+    );
+    let told = farm.client(&["cache", "stats"]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(!told.contains("about"), "{told}");
+}
+
+#[test]
 fn an_entry_under_a_key_is_never_replaced_and_one_without_is() {
     let farm = Farm::start(FarmPlan::default());
     let source = tempfile::tempdir().unwrap();

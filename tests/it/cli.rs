@@ -19,12 +19,15 @@ fn run(tree: &str, arguments: &[&str]) -> Built {
     run_in(source.path(), arguments)
 }
 
-fn run_in(directory: &std::path::Path, arguments: &[&str]) -> Built {
+/// The same in a directory that is there.
+pub(super) fn run_in(directory: &std::path::Path, arguments: &[&str]) -> Built {
     let home = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(grange())
         .args(arguments)
         .current_dir(directory)
         .env("HOME", home.path())
+        // Wherever the directory lies: what is above it is of no repository.
+        .env("GIT_CEILING_DIRECTORIES", directory.parent().unwrap())
         .env_remove("XDG_DATA_HOME")
         .env_remove("XDG_CONFIG_HOME")
         .env_remove("GRANGE_FARM")

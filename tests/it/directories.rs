@@ -1,12 +1,22 @@
 //! Directories that are put into the cache and got out of it by hand.
 
+mod killed;
+
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
     path::Path,
 };
 
-use testkit::farm::{Farm, FarmPlan};
+use rustix::{
+    fs::{XattrFlags, getxattr, setxattr},
+    process::geteuid,
+};
+use serde_json::{Value, json};
+use testkit::{
+    farm::{Farm, FarmPlan},
+    wait,
+};
 
 fn farm() -> Farm {
     Farm::start(FarmPlan {
@@ -78,6 +88,100 @@ fn a_directory_that_was_put_comes_back_by_digest_by_its_beginning_and_by_key() {
 }
 
 #[test]
+fn a_directory_is_read_again_if_that_is_asked_for() {
+    let farm = farm();
+    let root = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(root.path().join(name), name).unwrap();
+    }
+    let put = |more: &[&str]| {
+        let arguments = [&["cache", "put", text(root.path())], more].concat();
+        farm.json(&arguments).remove(0)
+    };
+    let first = put(&["--reread"]);
+    wait::until_true("the files are old enough to be known", || {
+        put(&[])["files_known"] == 3
+    });
+    let again = put(&["--reread"]);
+    assert_eq!(again["files_known"], 0, "{again}");
+    assert_eq!(again["chunks_sent"], 0, "{again}");
+    assert_eq!(again["digest"], first["digest"]);
+    assert_eq!(put(&[])["files_known"], 3, "the index is as it was");
+}
+
+/// Of a path: owner, group, mode, what it may besides, and what its user has noted on it.
+type Known = (u32, u32, u32, Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn known(path: &Path) -> Known {
+    let of = path.symlink_metadata().unwrap();
+    let value = |name: &str| {
+        let mut value = [0; 64];
+        // Links have no attributes of their own here.
+        let length = match of.is_symlink() {
+            true => None,
+            false => getxattr(path, name, &mut value).ok(),
+        };
+        length.map(|length| value[..length].to_vec())
+    };
+    let (may, noted) = (value("security.capability"), value("user.test"));
+    (of.uid(), of.gid(), of.mode() & 0o7777, may, noted)
+}
+
+#[test]
+fn owners_and_what_they_lend_come_back_if_that_is_asked_for() {
+    if !geteuid().is_root() {
+        testkit::skip("only root gives files to others");
+        return;
+    }
+    let farm = farm();
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let names = ["directory", "directory/file", "directory/link"];
+    let [directory, file, link] = names.map(|name| root.join(name));
+    fs::create_dir(&directory).unwrap();
+    fs::write(&file, "text").unwrap();
+    symlink("file", &link).unwrap();
+    for (path, (user, group)) in [(&directory, (12, 34)), (&file, (56, 78)), (&link, (9, 9))] {
+        lchown(path, Some(user), Some(group)).unwrap();
+    }
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o2750)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).unwrap();
+    // To listen at low ports.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let set = |path: &Path, name: &str, value: &[u8]| {
+        let refused = setxattr(path, name, value, XattrFlags::empty()).err();
+        if let Some(why) = refused {
+            testkit::cannot(&format!("`{name}` cannot be set here: {why}"));
+        }
+        refused.is_none()
+    };
+    let are_set = set(&file, "security.capability", &capability)
+        && set(&directory, "user.test", b"kept")
+        && set(&file, "user.test", b"kept");
+    if !are_set {
+        return;
+    }
+    farm.json(&["cache", "put", text(&root), "--key", "owned"]);
+
+    let (with, without) = (scratch.path().join("with"), scratch.path().join("without"));
+    farm.json(&["cache", "get", "owned", text(&with), "--owners"]);
+    farm.json(&["cache", "get", "owned", text(&without)]);
+    let group = fs::metadata(&without).unwrap().gid();
+    for name in names {
+        let (put, own) = (known(&root.join(name)), known(&without.join(name)));
+        assert_eq!(known(&with.join(name)), put, "{name}");
+        let (_, _, mode, _, noted) = put;
+        let mode = if name == "directory/link" {
+            mode
+        } else {
+            mode & 0o777
+        };
+        assert_eq!(own, (0, group, mode, None, noted), "{name}");
+    }
+}
+
+#[test]
 fn what_is_in_the_way_stays_as_it_is_and_what_is_not_there_is_said() {
     let farm = farm();
     let scratch = tempfile::tempdir().unwrap();
@@ -106,13 +210,8 @@ fn what_is_in_the_way_stays_as_it_is_and_what_is_not_there_is_said() {
     }
 }
 
-#[test]
-fn a_missed_key_is_explained_by_what_is_near_it() {
-    let farm = Farm::start(FarmPlan::default());
-    let source = tempfile::tempdir().unwrap();
-    testkit::project::write(
-        source.path(),
-        "
+/// A build whose key hashes one of its files.
+const KEYED: &str = "
 === buildspec.yml
 version: 0.2
 phases:
@@ -120,27 +219,110 @@ phases:
     commands: ['mkdir -p deps', 'echo kept > deps/file']
 cache:
   key: deps-$(codebuild-hash-files lock)
+  fallback-keys: [deps-]
   paths: ['deps/**/*']
 === lock
 one
-",
-    );
-    let built = farm.build(source.path(), &["--project", "sample"]);
+";
+
+/// A farm that has built it.
+fn built(source: &Path) -> Farm {
+    let farm = Farm::start(FarmPlan::default());
+    testkit::project::write(source, KEYED);
+    build(&farm, source);
+    farm
+}
+
+fn build(farm: &Farm, source: &Path) {
+    let built = farm.build(source, &["--project", "sample"]);
     assert_eq!(built.code, 0, "{}", built.stderr);
+}
+
+/// What `explain` says of one key, with the source as it is now.
+fn explained(farm: &Farm, source: &Path, arguments: &[&str]) -> Value {
+    let explain = ["cache", "explain", "--source", text(source)];
+    let mut said = farm.json(&[&explain[..], arguments].concat());
+    assert_eq!(said.len(), 1, "{said:?}");
+    said.remove(0)
+}
+
+#[test]
+fn a_missed_key_is_explained_by_what_is_near_it() {
+    let source = tempfile::tempdir().unwrap();
+    let farm = built(source.path());
     testkit::project::write(source.path(), "=== lock\ntwo\n");
-    let path = text(source.path());
-    let said = farm
-        .json(&["cache", "explain", "deps-other", "--source", path])
-        .remove(0);
+    let said = explained(&farm, source.path(), &["deps-other"]);
     assert!(said["found"].as_array().unwrap().is_empty(), "{said}");
+    assert!(said["looked"].is_null(), "{said}");
     let near = &said["nearest"][0];
     assert_eq!(
         (&near["project"], &near["shared"]),
         (&"sample".into(), &5.into())
     );
+    let changes = json!({"inputs": ["changed lock"], "others": []});
+    assert_eq!(near["changes"], changes, "{said}");
+
+    // By its key: what is there, and what it did.
+    let key = near["key"].as_str().unwrap();
+    let said = explained(&farm, source.path(), &[key]);
+    let [found] = &said["found"].as_array().unwrap()[..] else {
+        panic!("{said}");
+    };
     assert_eq!(
-        near["changes"],
-        serde_json::json!(["changed lock"]),
+        (&found["key"], &found["changes"]),
+        (&key.into(), &changes),
         "{said}"
     );
+    let [uses] = &said["uses"].as_array().unwrap()[..] else {
+        panic!("{said}");
+    };
+    assert_eq!(
+        (&uses["missed"], &uses["saved"], &uses["restored"]),
+        (&1.into(), &1.into(), &0.into()),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_a_build_has_looked_for_is_explained_without_its_key() {
+    let source = tempfile::tempdir().unwrap();
+    let farm = built(source.path());
+    let first = explained(&farm, source.path(), &["--project", "sample"]);
+    let looked = &first["looked"];
+    assert_eq!(
+        (&looked["number"], &looked["what"], &looked["saved"]),
+        (&"sample#1".into(), &"MISSED".into(), &true.into()),
+        "{first}"
+    );
+    assert_eq!(looked["fallbacks"], json!(["deps-"]));
+    let found = &first["found"][0];
+    assert_eq!(found["key"], first["key"], "{first}");
+    assert_eq!(found["changes"], json!({"inputs": [], "others": []}));
+
+    testkit::project::write(source.path(), "=== lock\ntwo\n=== new\n");
+    build(&farm, source.path());
+    let second = explained(&farm, source.path(), &["--build", "sample#2"]);
+    assert_eq!(second["looked"]["what"], "RESTORED_BY_FALLBACK", "{second}");
+    let near = &second["nearest"][0];
+    assert_eq!(near["key"], first["key"], "{second}");
+    assert_eq!(
+        near["changes"],
+        json!({"inputs": ["changed lock"], "others": ["added new"]})
+    );
+
+    let told = farm
+        .client(&["cache", "explain", "--source", text(source.path())])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    let key = second["key"].as_str().unwrap();
+    for part in [
+        &*format!("(sample#2) looked for `{key}`, then for one that begins with `deps-`: restored"),
+        "by fallback; it saved one when it was done\n",
+        &*format!("`{key}` is there now\n"),
+        "TIME SAVED",
+        "\n  changed lock (the key is made from it)\n  added new\n",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
 }

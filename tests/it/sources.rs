@@ -17,7 +17,8 @@ fn farm() -> Farm {
     })
 }
 
-fn git(directory: &Path, arguments: &[&str]) -> String {
+/// Runs git; gives what it prints.
+pub(super) fn git(directory: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args(["-c", "user.name=me", "-c", "user.email=me@example.org"])
         .args([
