@@ -386,9 +386,7 @@ impl Shared {
 
     /// Closes the database and opens it again; gives its sums.
     fn reopen(&self, patience: Duration) -> Result<Totals, Trouble> {
-        self.place.check().map_err(|_gone| Trouble::LogGone {
-            log: self.place.log().to_owned(),
-        })?;
+        self.place.check().map_err(|_gone| self.log_gone())?;
         if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }

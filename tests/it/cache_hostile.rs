@@ -288,7 +288,7 @@ fn a_store_that_is_not_what_it_should_be_is_refused_with_its_name() {
     fs::write(data.join("version"), "7\n").unwrap();
     let newer = refused(&farm);
     assert!(
-        newer.contains("version 7") && newer.contains("knows 1"),
+        newer.contains("version 7") && newer.contains("knows 2"),
         "{newer}"
     );
     fs::write(data.join("version"), "1\n").unwrap();

@@ -40,7 +40,8 @@ impl Shared {
         let Some(log) = &self.place.log else {
             return Ok(());
         };
-        let (free, needed) = (space::free(&log.path)?, self.sizes.new_log() + bytes);
+        let free = space::free(&log.path).map_err(|_gone| self.log_gone())?;
+        let needed = self.sizes.new_log() + bytes;
         if needed <= free {
             return Ok(());
         }
@@ -49,6 +50,13 @@ impl Shared {
             free,
             needed,
         })
+    }
+
+    /// What is said when the log is not where it was.
+    pub(super) fn log_gone(&self) -> Trouble {
+        Trouble::LogGone {
+            log: self.place.log().to_owned(),
+        }
     }
 
     /// Whether the disk of the tables has room for `bytes` more. What is only in memory and in the log is

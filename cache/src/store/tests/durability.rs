@@ -83,7 +83,7 @@ async fn a_store_of_a_newer_version_is_refused_and_both_versions_are_named() {
     });
     let message = opened.unwrap_err().to_string();
     assert!(message.contains("version 7"), "{message}");
-    assert!(message.contains("knows 1"), "{message}");
+    assert!(message.contains("knows 2"), "{message}");
 }
 
 #[tokio::test]
