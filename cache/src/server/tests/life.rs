@@ -86,7 +86,7 @@ async fn a_certificate_that_ends_while_its_session_is_kept_counts_no_more() {
     let member = CacheClient::new(connection.clone(), team("red"));
     assert!(missing(&member, b"x").await);
     while Clock::wall() < credentials.valid_until() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await; // the poll interval
     }
     let refused = client.connect(farm.address, Role::Cache).await.unwrap_err();
     let ConnectError::Refused { source, .. } = refused else {
