@@ -27,6 +27,7 @@ mod scrub;
 mod settings;
 mod sizes;
 mod slot;
+mod small_file;
 mod space;
 mod staged;
 mod stalls;

@@ -8,7 +8,7 @@
 use std::{
     ffi::OsString,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::{
         ffi::{OsStrExt as _, OsStringExt as _},
         fs::DirBuilderExt as _,
@@ -22,6 +22,7 @@ use super::{
     error::{Damage, OpenStoreError},
     rocks::{Care, Rocks},
     sizes::Sizes,
+    small_file::write,
 };
 
 /// In the cache's directory, while the log is not in the database's: the tag, a line feed, the log's directory.
@@ -236,14 +237,4 @@ fn clear(directory: &Path) -> Result<(), OpenStoreError> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(error(source)),
         _ => Ok(()),
     }
-}
-
-/// Writes a file so that it is there as a whole or not at all.
-fn write(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = directory.join(format!("{name}.new"));
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(name))?;
-    fs::File::open(directory)?.sync_all()
 }

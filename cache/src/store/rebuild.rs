@@ -4,17 +4,14 @@
 //! more. So all rows that can be read are copied to a second column, which takes the place of the first. A
 //! marker file names the one of them that goes, so that an end in the middle of this loses nothing.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use rocksdb::{DBRawIteratorWithThreadMode, ReadOptions, WriteBatch, WriteOptions};
 
 use super::{
     error::Trouble,
     rocks::{self, Column, Rocks},
+    small_file,
 };
 
 /// The marker: it is there while the database is being mended, and names a column that goes, or none.
@@ -50,12 +47,7 @@ pub(super) fn doomed(directory: &Path) -> Option<String> {
 
 /// Notes that mending goes on, and which column goes; the empty word: none.
 pub(super) fn mark(directory: &Path, doomed: &str) -> io::Result<()> {
-    let temporary = directory.join("MENDING.new");
-    let mut file = fs::File::create(&temporary)?;
-    writeln!(file, "{doomed}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(MARKER))?;
-    fs::File::open(directory)?.sync_all()
+    small_file::write(directory, MARKER, format!("{doomed}\n").as_bytes())
 }
 
 /// Removes the log, in `directory`, of a database that does not open with it.

@@ -1,21 +1,22 @@
 //! The version of what is kept in a cache's directory, in a file beside the database: it is read before
 //! the database is opened, because a newer one may have columns that this program does not know.
 
-use std::{cmp::Ordering, fs, io, io::Write as _, path::Path};
+use std::{cmp::Ordering, fs, io, path::Path};
 
-use super::error::OpenStoreError;
+use super::{error::OpenStoreError, small_file};
 
+/// The file.
+const NAME: &str = "version";
 /// The version that this program writes.
 const VERSION: u32 = 2;
 
 /// Checks the version of the store in `directory`, or marks it with the current one if it is new.
 pub(super) fn check(directory: &Path) -> Result<(), OpenStoreError> {
-    let path = directory.join("version");
+    let path = directory.join(NAME);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return write(directory, &path)
-                .map_err(|source| OpenStoreError::Directory { path, source });
+            return write(directory).map_err(|source| OpenStoreError::Directory { path, source });
         }
         Err(source) => return Err(OpenStoreError::Directory { path, source }),
     };
@@ -35,20 +36,14 @@ pub(super) fn check(directory: &Path) -> Result<(), OpenStoreError> {
         }),
         // Programs of older versions may not understand what this one writes.
         Ordering::Less => {
-            write(directory, &path).map_err(|source| OpenStoreError::Directory { path, source })
+            write(directory).map_err(|source| OpenStoreError::Directory { path, source })
         }
     }
 }
 
-/// Writes the version so that it is there as a whole or not at all.
-fn write(directory: &Path, path: &Path) -> io::Result<()> {
+fn write(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let temporary = directory.join("version.new");
-    let mut file = fs::File::create(&temporary)?;
-    writeln!(file, "{VERSION}")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    fs::File::open(directory)?.sync_all()
+    small_file::write(directory, NAME, format!("{VERSION}\n").as_bytes())
 }
 
 #[cfg(test)]
