@@ -19,6 +19,7 @@ pub mod hits;
 mod holds;
 mod hot;
 pub mod index;
+mod known;
 pub mod materialize;
 pub mod metrics;
 pub mod ongoing;

@@ -74,7 +74,7 @@ use self::{
     stalls::Stalls,
     writer::{Queued, Writer},
 };
-use crate::{clock::Clock, holds::Holds, hot::Hot};
+use crate::{clock::Clock, holds::Holds, hot::Hot, known::Known};
 
 /// How many changes may wait for the writer. Past that, those who bring them wait: that is the store's
 /// back-pressure. The bytes that wait are bounded where they are received.
@@ -129,9 +129,7 @@ impl Store {
     pub(crate) fn open(options: StoreOptions) -> Result<(Self, WriterThread), OpenStoreError> {
         processor::check()?;
         version::check(&options.directory)?;
-        // The same, wherever the next start is.
-        let wanted = options.log_directory.as_deref().map(std::path::absolute);
-        let wanted = wanted.and_then(Result::ok);
+        let wanted = options.log_directory.as_deref().and_then(absolute);
         let found = Place::found(&options.directory)?;
         let mut found = found.renamed(&options.directory, wanted.as_deref())?;
         let database = found.database.clone();
@@ -177,6 +175,7 @@ impl Store {
             holds: left::take(&options.directory, options.hold),
             directory: options.directory,
             hot: Hot::default(),
+            known: Known::default(),
             condemned: Condemned::default(),
             doubt: Doubt::default(),
             totals: Mutex::new(totals),
@@ -307,6 +306,7 @@ struct Shared {
     clock: Clock,
     holds: Holds,
     hot: Hot,
+    known: Known,
     condemned: Condemned,
     doubt: Doubt,
     totals: Mutex<Totals>,
@@ -391,6 +391,8 @@ impl Shared {
         if !self.slot.close(patience, &self.clock) {
             return Err(Trouble::Stopped);
         }
+        // What was seen of a batch that failed may not be there now, and what is mended has lost some.
+        self.known.clear();
         if let Some(said) = self.doubt.of_rows() {
             self.mend(&Suspect::Said(said))?;
             self.doubt.rows_are_whole();
@@ -400,6 +402,11 @@ impl Shared {
         self.slot.put(rocks);
         Ok(totals)
     }
+}
+
+/// A path that is the same wherever the next start is.
+fn absolute(path: &Path) -> Option<PathBuf> {
+    std::path::absolute(path).ok()
 }
 
 /// Makes the database in a directory whole.

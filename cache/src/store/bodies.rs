@@ -14,7 +14,7 @@ use super::{
     Store, Trouble,
     change::Change,
     key::ChunkKey,
-    read::{owned, sorted},
+    read::sorted,
     rocks::{self, Column, Rocks},
     row,
 };
@@ -54,7 +54,7 @@ impl Store {
         });
         counter!("grange_cache_hot_hits_total").increment(hits);
         counter!("grange_cache_hot_misses_total").increment(asked as u64 - hits);
-        let cold = owned(&rocks, team, &cold)?;
+        let cold = self.shared.owned(&rocks, team, &cold)?;
         let (small, large): (Vec<_>, Vec<_>) = cold
             .into_iter()
             .partition(|(chunk, _)| chunk.size() <= HOT_CHUNK_BYTES_MAX);

@@ -1,5 +1,6 @@
 //! Reading: presence, entries, counts. Everything here blocks.
 
+use metrics::counter;
 use protocol::{
     access::Trust,
     digest::Digest,
@@ -8,7 +9,7 @@ use protocol::{
 };
 
 use super::{
-    Store, Trouble,
+    Shared, Store, Trouble,
     change::Change,
     key::{self, ChunkKey},
     lock,
@@ -38,13 +39,13 @@ impl Store {
         // Sorted keys share the blocks that they are looked up in.
         let keys = sorted(chunks);
         let quiet = self.shared.condemned.quiet_since();
-        let mut found = owned(&rocks, team, &keys)?;
+        let mut found = self.shared.owned(&rocks, team, &keys)?;
         self.hold(&found);
         if quiet.is_none() || self.shared.condemned.quiet_since() != quiet {
             // A collection may not have seen the holds; what it condemned counts as gone.
             let chunks: Vec<ChunkKey> = found.iter().map(|&(chunk, _)| chunk).collect();
             let condemned = self.shared.condemned.among(&chunks);
-            found = owned(&rocks, team, &found)?;
+            found = self.shared.owned(&rocks, team, &found)?;
             found.retain(|(chunk, _)| !condemned.contains(chunk));
         }
         let mut present = vec![false; chunks.len()];
@@ -197,22 +198,45 @@ pub(super) fn sorted(chunks: &[Digest]) -> Vec<(ChunkKey, usize)> {
     keys
 }
 
-/// Those of `keys`, ascending, that the team has.
-pub(super) fn owned(
-    rocks: &Rocks,
-    team: &Team,
-    keys: &[(ChunkKey, usize)],
-) -> Result<Vec<(ChunkKey, usize)>, Trouble> {
+impl Shared {
+    /// Those of `keys`, ascending, that the team has.
+    pub(super) fn owned(
+        &self,
+        rocks: &Rocks,
+        team: &Team,
+        keys: &[(ChunkKey, usize)],
+    ) -> Result<Vec<(ChunkKey, usize)>, Trouble> {
+        let since = self.known.since();
+        let known = self.known.among(team, keys.iter().map(|(chunk, _)| chunk));
+        let unknown = keys.iter().zip(&known).filter(|(_, known)| !**known);
+        let unknown: Vec<&ChunkKey> = unknown.map(|((chunk, _), _)| chunk).collect();
+        counter!("grange_cache_known_hits_total").increment((keys.len() - unknown.len()) as u64);
+        counter!("grange_cache_known_misses_total").increment(unknown.len() as u64);
+        let there = has_rows(rocks, team, &unknown)?;
+        let new = unknown.into_iter().zip(&there).filter(|(_, there)| **there);
+        self.known.bring(team, new.map(|(chunk, _)| chunk), since);
+        let mut there = there.into_iter();
+        let found = keys
+            .iter()
+            .zip(known)
+            .filter(|(_, known)| *known || there.next().unwrap_or(false));
+        Ok(found.map(|(&key, _)| key).collect())
+    }
+}
+
+/// Whether the team has each of `chunks`, ascending, as the database says.
+fn has_rows(rocks: &Rocks, team: &Team, chunks: &[&ChunkKey]) -> Result<Vec<bool>, Trouble> {
+    if chunks.is_empty() {
+        return Ok(Vec::new());
+    }
     // All keys in one piece of memory, since there may be 65,536.
     let length = size_of::<ChunkKey>() + team.as_str().len();
-    let mut owners = Vec::with_capacity(keys.len() * length);
-    for (chunk, _) in keys {
+    let mut owners = Vec::with_capacity(chunks.len() * length);
+    for chunk in chunks {
         owners.extend_from_slice(chunk.as_bytes());
         owners.extend_from_slice(team.as_str().as_bytes());
     }
-    let there = rocks.contains(Column::Owners, owners.chunks_exact(length))?;
-    let found = keys.iter().zip(there).filter(|(_, there)| *there);
-    Ok(found.map(|(&key, _)| key).collect())
+    Ok(rocks.contains(Column::Owners, owners.chunks_exact(length))?)
 }
 
 /// Those of `chunks`, ascending, whose bytes are not there.

@@ -150,6 +150,12 @@ impl<'a> Staged<'a> {
         Ok(())
     }
 
+    /// The chunks whose bytes go.
+    pub(super) fn deleted_chunks(&self) -> impl Iterator<Item = ChunkKey> {
+        let deleted = self.chunks.iter().filter(|(_, value)| value.is_none());
+        deleted.map(|(chunk, _)| *chunk)
+    }
+
     /// Writes everything, durably.
     pub(super) fn commit(mut self) -> Result<Totals, rocksdb::Error> {
         let totals = self.totals;

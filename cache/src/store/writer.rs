@@ -112,10 +112,8 @@ impl Writer {
         {
             admitted.push(part);
             probed |= matches!(change, Change::Probe);
-            match &change {
-                Change::SetAside { chunk } => leaving.push(*chunk),
-                Change::Collect { chunks } => leaving.extend_from_slice(chunks),
-                _ => {}
+            if let Change::SetAside { chunk } = &change {
+                leaving.push(*chunk);
             }
             let applied = match &room {
                 Err(full) if !change.makes_room() => Err(full.clone()),
@@ -123,13 +121,15 @@ impl Writer {
             };
             replies.push((reply, applied));
         }
+        leaving.extend(staged.deleted_chunks());
         let committed = if staged.is_empty() && !probed {
             Ok(self.totals)
         } else {
             staged.commit()
         };
         if !leaving.is_empty() {
-            self.shared.hot.remove(leaving.into_iter());
+            self.shared.hot.remove(leaving.iter().copied());
+            self.shared.known.remove(leaving.into_iter());
         }
         self.shared.condemned.acquit();
         drop(admitted);
