@@ -14,6 +14,7 @@ pub mod eviction;
 pub mod file;
 #[cfg(test)]
 mod fixture;
+mod gather;
 pub mod globs;
 pub mod hits;
 mod holds;

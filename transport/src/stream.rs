@@ -25,6 +25,9 @@ const RESERVED_BYTES: usize = 512 * 1024;
 /// How many pieces, which are what datagrams brought, are taken from a stream at once: taking one costs
 /// a lock on the connection, whatever it has. Together they are at most some 200 KiB.
 const PIECES_AT_ONCE: usize = 32;
+/// Up to this size a message is copied behind its header, in bytes: one piece to look through for each datagram
+/// takes less time than two.
+const COPIED_BYTES_MAX: usize = 32 * 1024;
 /// A stream is given up in the middle of a message.
 const RESET_ABANDONED: VarInt = VarInt::from_u32(1);
 
@@ -129,7 +132,11 @@ impl SendHalf {
     /// The stream is reset when this half is dropped; nothing more may be sent.
     pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), StreamError> {
         let body = codec::encode(message).map_err(|source| StreamError::Encode { source })?;
-        let header = Bytes::copy_from_slice(&frame::header(&body));
+        let header = frame::header(&body);
+        if body.len() <= COPIED_BYTES_MAX {
+            return self.bytes([&header[..], &body].concat().into()).await;
+        }
+        let header = Bytes::copy_from_slice(&header);
         self.write(&mut [header, Bytes::from(body)]).await
     }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use protocol::message::{
     Refusal,
     cache::{CacheReply, CacheRequest, ChunkHeader},
@@ -15,12 +16,16 @@ use tokio::{
 use transport::{SendHalf, StreamError};
 
 use super::{CacheClient, CacheError};
-use crate::compression::EncodedChunk;
+use crate::{compression::EncodedChunk, gather::Gather};
 
 const WHAT: &str = "write chunks";
 
 /// How long a stream waits for the next chunk before it is ended: a cache gives one up after a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How much is gathered before it goes, in bytes: a datagram is cut from few pieces then, and the first chunks do
+/// not wait for long.
+const GATHERED_BYTES: usize = 64 * 1024;
 
 /// Chunks that whichever connection is free takes next.
 type Shared = Arc<Mutex<mpsc::Receiver<EncodedChunk>>>;
@@ -99,10 +104,7 @@ impl CacheClient {
             team: self.team.clone(),
         };
         stream.send.yield_to_others(0);
-        let sent = match stream.send.message(&request).await {
-            Ok(()) => send_all(&mut stream.send, first, chunks).await,
-            Err(error) => Err(error),
-        };
+        let sent = send_all(&mut stream.send, &request, (first, chunks)).await;
         // A cache that refuses stops the stream first: its reason is worth more than ours.
         let answer = stream
             .receive
@@ -128,27 +130,43 @@ impl CacheClient {
     }
 }
 
-/// Sends `first` and what comes behind it without a pause.
+/// Sends the request, `first` and what comes behind it without a pause. What is there already goes together.
 async fn send_all(
     send: &mut SendHalf,
-    first: EncodedChunk,
-    chunks: &Shared,
+    request: &CacheRequest,
+    (first, chunks): (EncodedChunk, &Shared),
 ) -> Result<(), StreamError> {
+    let not_encoded = |source| StreamError::Encode { source };
+    let next = || async { chunks.lock().await.recv().await };
+    let mut gather = Gather::default();
+    gather.message(request).map_err(not_encoded)?;
     let mut index = 0;
-    let mut next = Some(first);
-    while let Some(chunk) = next {
+    let mut chunk = Some(first);
+    while let Some(EncodedChunk {
+        digest,
+        encoding,
+        body,
+    }) = chunk
+    {
         let header = ChunkHeader {
             index,
-            digest: chunk.digest,
-            encoding: chunk.encoding,
-            body_bytes: u32::try_from(chunk.body.len()).expect("a chunk is at most 2 MiB"),
+            digest,
+            encoding,
+            body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
         };
-        send.message(&header).await?;
-        send.bytes(chunk.body).await?;
+        gather.message(&header).map_err(not_encoded)?;
+        gather.body(body);
         index = index.wrapping_add(1);
-        let soon = timeout(PAUSE_MAX, async { chunks.lock().await.recv().await });
-        next = soon.await.unwrap_or(None);
+        let is_little = gather.bytes() < GATHERED_BYTES;
+        chunk = match is_little.then(|| next().now_or_never()).flatten() {
+            Some(there) => there,
+            None => {
+                send.pieces(gather.take()).await?;
+                timeout(PAUSE_MAX, next()).await.unwrap_or(None)
+            }
+        };
     }
+    send.pieces(gather.take()).await?;
     send.finish();
     Ok(())
 }

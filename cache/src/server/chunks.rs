@@ -8,12 +8,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use metrics::counter;
 use protocol::{
-    codec,
     digest::Digest,
-    frame,
     layout::CHUNK_BYTES_MAX,
     message::{
         Refusal,
@@ -35,6 +33,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    gather::Gather,
     store::{ReadAnswer, Store, Trouble},
 };
 
@@ -43,8 +42,7 @@ use crate::{
 const WINDOW_BYTES: u64 = 1 << 20;
 /// How many chunks are looked up at once.
 const WINDOW_CHUNKS: usize = 256;
-/// Up to this size a body is copied to where its header is, in bytes.
-const COPIED_BYTES_MAX: usize = 32 * 1024;
+
 /// Which of `chunks` the team does not have here.
 pub(super) async fn find_missing(
     team: Team,
@@ -238,29 +236,24 @@ fn look_up(store: &Store, team: &Team, chunks: &[Digest], first: usize) -> Resul
     })))
 }
 
-/// Puts chunks one behind another. Headers and small bodies are copied into one piece of memory: that
-/// takes less time than sending each by itself.
+/// Puts chunks one behind another.
 fn window(chunks: impl Iterator<Item = (ChunkHeader, Bytes)>) -> Window {
-    let mut window = Window::default();
-    let mut gathered = BytesMut::new();
+    let mut gather = Gather::default();
+    let (mut count, mut bytes) = (0, 0);
     for (header, body) in chunks {
         let answer: Result<ChunkHeader, Refusal> = Ok(header);
-        let message = codec::encode(&answer).expect("a header is smaller than a frame");
-        gathered.extend_from_slice(&frame::header(&message));
-        gathered.extend_from_slice(&message);
-        window.chunks += 1;
-        window.bytes += body.len() as u64;
-        if body.len() <= COPIED_BYTES_MAX {
-            gathered.extend_from_slice(&body);
-        } else {
-            window.pieces.push(gathered.split().freeze());
-            window.pieces.push(body);
-        }
+        count += 1;
+        bytes += body.len() as u64;
+        gather
+            .message(&answer)
+            .expect("a header is smaller than a frame");
+        gather.body(body);
     }
-    if !gathered.is_empty() {
-        window.pieces.push(gathered.freeze());
+    Window {
+        pieces: gather.take(),
+        chunks: count,
+        bytes,
     }
-    window
 }
 
 pub(super) fn check_count(count: usize) -> Result<(), Refusal> {

@@ -27,6 +27,8 @@ pub(super) enum LeftOut {
 const BLOB_BYTES_MIN: u64 = 512;
 /// How full the table of hashes of a block is: RocksDB's own default.
 const BLOCK_HASH_RATIO: f64 = 0.75;
+/// What part of a buffer is a filter of its keys: ten bits for each of the usual rows.
+const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 /// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
 /// with 64 MiB to a file, what is read often stays open.
 const OPEN_FILES_MAX: i32 = 512;
@@ -86,6 +88,11 @@ pub(super) fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Opt
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(sizes.rows_buffer());
     options.set_compression_type(COMPRESSION);
+    if matches!(column, Column::Facts | Column::Owners) {
+        // Chunks that are new are looked up in vain first.
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+    }
     if column == Column::Chunks {
         options.set_write_buffer_size(sizes.chunks_buffer());
         options.set_enable_blob_files(true);

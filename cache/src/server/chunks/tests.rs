@@ -1,9 +1,11 @@
 //! Windows of chunks.
 
+use protocol::{codec, frame};
+
 use super::*;
 
 #[test]
-fn small_bodies_share_a_piece_with_their_headers_and_a_large_one_is_not_copied() {
+fn a_window_has_a_header_before_each_body_and_knows_what_it_moves() {
     let chunk = |index, length| {
         let body = Bytes::from(vec![7; length]);
         let header = ChunkHeader {
@@ -14,13 +16,7 @@ fn small_bodies_share_a_piece_with_their_headers_and_a_large_one_is_not_copied()
         };
         (header, body)
     };
-    let chunks = [
-        chunk(0, 100),
-        chunk(1, 4096),
-        chunk(2, 100_000),
-        chunk(3, 1),
-    ];
-    let large = chunks[2].1.clone();
+    let chunks = [chunk(0, 100), chunk(1, 100_000), chunk(2, 1)];
     let framed = |(header, body): &(ChunkHeader, Bytes)| {
         let answer: Result<ChunkHeader, Refusal> = Ok(*header);
         let message = codec::encode(&answer).unwrap();
@@ -29,9 +25,7 @@ fn small_bodies_share_a_piece_with_their_headers_and_a_large_one_is_not_copied()
     let expected: Vec<u8> = chunks.iter().flat_map(framed).collect();
     let window = window(chunks.into_iter());
     assert_eq!(window.pieces.concat(), expected);
-    assert_eq!(window.pieces.len(), 3);
-    assert_eq!(window.pieces[1].as_ptr(), large.as_ptr());
-    assert_eq!((window.chunks, window.bytes), (4, 104_197));
+    assert_eq!((window.chunks, window.bytes), (3, 100_101));
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! Messages and bodies on their way into a stream, put together so that they are few pieces of memory: for each
+//! datagram, QUIC looks through the pieces that are not acknowledged yet, one after another.
+
+use bytes::{Bytes, BytesMut};
+use protocol::{
+    codec::{self, CodecError},
+    frame,
+};
+use serde::Serialize;
+
+/// Up to this size a body is copied to where its header is, in bytes: that takes less time than sending it by
+/// itself.
+const COPIED_BYTES_MAX: usize = 32 * 1024;
+
+/// What is to be sent, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    pieces: Vec<Bytes>,
+    /// What comes behind them.
+    gathered: BytesMut,
+    bytes: usize,
+}
+
+impl Gather {
+    /// Adds a message, in its frame.
+    ///
+    /// # Errors
+    ///
+    /// If it is larger than a frame; then nothing was added.
+    pub(crate) fn message<T: Serialize>(&mut self, message: &T) -> Result<(), CodecError> {
+        let message = codec::encode(message)?;
+        let header = frame::header(&message);
+        self.gathered.extend_from_slice(&header);
+        self.gathered.extend_from_slice(&message);
+        self.bytes += header.len() + message.len();
+        Ok(())
+    }
+
+    /// Adds a body as it is.
+    pub(crate) fn body(&mut self, body: Bytes) {
+        self.bytes += body.len();
+        if body.len() <= COPIED_BYTES_MAX {
+            self.gathered.extend_from_slice(&body);
+        } else {
+            self.close();
+            self.pieces.push(body);
+        }
+    }
+
+    /// How many bytes there are.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All there is, in pieces.
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
+        self.close();
+        self.bytes = 0;
+        std::mem::take(&mut self.pieces)
+    }
+
+    fn close(&mut self) {
+        if !self.gathered.is_empty() {
+            self.pieces.push(self.gathered.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_bodies_share_a_piece_with_their_messages_and_a_large_one_is_not_copied() {
+        let bodies = [100, 4096, 100_000, 1].map(|length| Bytes::from(vec![7; length]));
+        let mut gather = Gather::default();
+        let mut expected = Vec::new();
+        for (number, body) in (0_u32..).zip(&bodies) {
+            gather.message(&number).unwrap();
+            gather.body(body.clone());
+            let message = codec::encode(&number).unwrap();
+            expected.extend([&frame::header(&message)[..], &message, body].concat());
+        }
+        assert_eq!(gather.bytes(), expected.len());
+        let pieces = gather.take();
+        assert_eq!(pieces.concat(), expected);
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces[1].as_ptr(), bodies[2].as_ptr());
+        assert_eq!((gather.bytes(), gather.take().len()), (0, 0));
+    }
+}
