@@ -6,7 +6,7 @@
 //! taken in.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -134,12 +134,22 @@ impl Hot {
     /// Takes out chunks that the store does not have any more, or that are in doubt.
     pub(crate) fn remove(&self, chunks: impl Iterator<Item = ChunkKey>) {
         self.removals.fetch_add(1, Ordering::SeqCst);
+        let mut leaving: [Vec<ChunkKey>; PARTS] = Default::default();
         for chunk in chunks {
-            let mut part = self.part(&chunk);
-            if let Some(gone) = part.chunks.remove(&chunk) {
-                part.bytes -= gone.bytes();
-                // Or it would be there twice when it comes back.
-                part.queue.retain(|queued| *queued != chunk);
+            leaving[part_of(&chunk)].push(chunk);
+        }
+        for (part, leaving) in self.parts.iter().zip(leaving) {
+            let mut part = lock(part);
+            let mut gone = HashSet::new();
+            for chunk in leaving {
+                if let Some(removed) = part.chunks.remove(&chunk) {
+                    part.bytes -= removed.bytes();
+                    gone.insert(chunk);
+                }
+            }
+            // Or they would be there twice when they come back.
+            if !gone.is_empty() {
+                part.queue.retain(|queued| !gone.contains(queued));
             }
         }
     }
@@ -150,8 +160,7 @@ impl Hot {
     }
 
     fn part(&self, chunk: &ChunkKey) -> MutexGuard<'_, Part> {
-        let [.., last] = chunk.hash();
-        lock(&self.parts[usize::from(*last) % PARTS])
+        lock(&self.parts[part_of(chunk)])
     }
 }
 
@@ -177,6 +186,12 @@ impl Chunk {
     fn bytes(&self) -> usize {
         self.value.len() + OVERHEAD_BYTES
     }
+}
+
+/// Which part a chunk belongs to.
+fn part_of(chunk: &ChunkKey) -> usize {
+    let [.., last] = chunk.hash();
+    usize::from(*last) % PARTS
 }
 
 /// What is remembered of a chunk that was read, and where. BLAKE3 spreads evenly: any bytes will do.

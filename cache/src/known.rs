@@ -4,11 +4,11 @@
 //! and leaves before the row's deletion is over. One that is not here says nothing. Which goes when there is no
 //! place is left to chance: what is asked about again comes back.
 //!
-//! A fingerprint is 128 bits of a chunk's key, mixed with a secret of this process for each team, so that
-//! nobody can make two that are equal.
+//! A fingerprint is made of team and key with a secret of this process: two that are equal do not happen by
+//! chance, and nobody can make them. Keys alone would not do: what is asked about need not be anybody's hash.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
+    hash::{BuildHasher as _, Hash, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -22,7 +22,7 @@ use crate::store::key::ChunkKey;
 /// How many fingerprints there is room for: two for each of the two million chunks that a large store has. 64 MiB
 /// once they are used, an eighth of what the cache may take.
 const FINGERPRINTS: usize = 1 << 22;
-/// How many places a fingerprint may have. With half of all places taken, one in fifty finds none that is free.
+/// How many places a fingerprint may have. With half of all places taken, one set in twenty has none that is free.
 const WAYS: usize = 8;
 /// Parts of the table, each with a lock of its own: by the first bits of the key, so that ascending keys take each
 /// lock once.
@@ -31,7 +31,8 @@ const PARTS: usize = 64;
 /// Who has which chunks.
 #[derive(Debug)]
 pub(crate) struct Known {
-    secret: RandomState,
+    /// For the two halves of fingerprints.
+    secrets: [RandomState; 2],
     parts: Box<[Mutex<Part>]>,
     /// How often chunks were taken out.
     removals: AtomicU64,
@@ -51,11 +52,11 @@ impl Default for Known {
 }
 
 impl Known {
-    /// A table with room for so many, at least some hundreds.
+    /// A table with room for so many, at least `PARTS * WAYS`.
     fn new(fingerprints: usize) -> Self {
         let part = || vec![[0; WAYS]; fingerprints / PARTS / WAYS].into();
         Self {
-            secret: RandomState::new(),
+            secrets: [RandomState::new(), RandomState::new()],
             parts: (0..PARTS).map(|_| Mutex::new(part())).collect(),
             removals: AtomicU64::new(0),
         }
@@ -72,13 +73,13 @@ impl Known {
         team: &Team,
         chunks: impl Iterator<Item = &'a ChunkKey>,
     ) -> Vec<bool> {
-        let salt = self.salt(team);
+        let team = self.halves(team.as_str().as_bytes());
         let mut parts = Held::new(self);
         chunks
             .map(|chunk| {
-                let (part, set, fingerprint) = place(chunk, salt);
+                let (part, set) = place(chunk);
                 let part = parts.part(part);
-                part[set % part.len()].contains(&fingerprint)
+                part[set % part.len()].contains(&self.fingerprint(team, chunk))
             })
             .collect()
     }
@@ -90,10 +91,11 @@ impl Known {
         chunks: impl Iterator<Item = &'a ChunkKey>,
         since: Since,
     ) {
-        let salt = self.salt(team);
+        let team = self.halves(team.as_str().as_bytes());
         let mut parts = Held::new(self);
         for chunk in chunks {
-            let (part, set, fingerprint) = place(chunk, salt);
+            let fingerprint = self.fingerprint(team, chunk);
+            let (part, set) = place(chunk);
             let part = parts.part(part);
             // Under the lock: a removal that comes later finds it here.
             if self.removals.load(Ordering::SeqCst) != since.0 {
@@ -115,7 +117,7 @@ impl Known {
         self.removals.fetch_add(1, Ordering::SeqCst);
         for chunk in chunks {
             // Of any team, and of some other chunks: the set does not say whose its fingerprints are.
-            let (part, set, _) = place(&chunk, 0);
+            let (part, set) = place(&chunk);
             let mut part = lock(&self.parts[part]);
             let length = part.len();
             part[set % length] = [0; WAYS];
@@ -126,13 +128,20 @@ impl Known {
     pub(crate) fn clear(&self) {
         self.removals.fetch_add(1, Ordering::SeqCst);
         for part in &self.parts {
-            lock(part).fill([0; WAYS]);
+            let mut part = lock(part);
+            // Fresh memory takes none until it is used.
+            *part = vec![[0; WAYS]; part.len()].into();
         }
     }
 
-    fn salt(&self, team: &Team) -> u128 {
-        let half = |which: u8| u128::from(self.secret.hash_one((team.as_str(), which)));
-        (half(0) << 64) | half(1)
+    fn fingerprint(&self, team: [u64; 2], chunk: &ChunkKey) -> u128 {
+        let [high, low] = self.halves((team, chunk.as_bytes()));
+        // Zero is a free place.
+        ((u128::from(high) << 64) | u128::from(low)).max(1)
+    }
+
+    fn halves(&self, of: impl Hash + Copy) -> [u64; 2] {
+        self.secrets.each_ref().map(|secret| secret.hash_one(of))
     }
 }
 
@@ -160,18 +169,18 @@ impl<'a> Held<'a> {
     }
 }
 
-/// Where a chunk's fingerprint is: part, set (to be divided by their number), and what it is. BLAKE3 spreads
-/// evenly: any bytes of the key will do; its last four are the length.
-fn place(chunk: &ChunkKey, salt: u128) -> (usize, usize, u128) {
-    let key = chunk.as_bytes();
-    let (first, rest) = key.split_first_chunk().expect("a key has 36 bytes");
-    let (middle, _) = rest.split_first_chunk().expect("a key has 36 bytes");
+/// Where fingerprints of a chunk are, whosever: part, and set, to be divided by how many there are. BLAKE3 spreads
+/// evenly: any bits of the key will do.
+fn place(chunk: &ChunkKey) -> (usize, usize) {
+    let (first, _) = chunk
+        .as_bytes()
+        .split_first_chunk()
+        .expect("a key has 36 bytes");
     let first = u64::from_be_bytes(*first);
-    let part =
-        usize::try_from(first >> (u64::BITS - PARTS.ilog2())).expect("a part's number is small");
-    let set = usize::try_from(first % u64::from(u32::MAX)).expect("32 bits fit");
-    let fingerprint = u128::from_le_bytes(*middle) ^ u128::from(chunk.size()) ^ salt;
-    (part, set, fingerprint.max(1))
+    let part = first >> (u64::BITS - PARTS.ilog2());
+    let set = first & u64::from(u32::MAX);
+    let index = |number| usize::try_from(number).expect("32 bits fit");
+    (index(part), index(set))
 }
 
 fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
@@ -216,6 +225,18 @@ mod tests {
             ChunkKey::of(&digest).unwrap()
         });
         assert_eq!(count(&known, "red", &longer.collect::<Vec<_>>()), 0);
+        let forged = |change: fn(&mut [u8; 36])| {
+            let mut key = *here[0].as_bytes();
+            change(&mut key);
+            [ChunkKey::from_bytes(&key).unwrap()]
+        };
+        assert_eq!(count(&known, "red", &forged(|key| key[31] ^= 1)), 0);
+        assert_eq!(count(&known, "red", &forged(|key| key[8] ^= 1)), 0);
+        let both = forged(|key| {
+            key[8] ^= 1;
+            key[35] ^= 1;
+        });
+        assert_eq!(count(&known, "red", &both), 0);
         assert_eq!(
             known.among(&team("red"), here[..2].iter().chain(&keys(500..501))),
             [true, true, false]

@@ -1,14 +1,15 @@
 //! A connection between two members of a farm, past the handshake.
 
 use std::{
+    collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use protocol::access::Identity;
 use quinn::VarInt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 
 use crate::{
     certificate::Certificate,
@@ -36,10 +37,19 @@ pub struct Connection {
 
 struct Shared {
     quic: quinn::Connection,
+    /// Held by who sends something large, for each in whose name that is.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     peer: Option<Certificate>,
     /// The place among the server's connections.
     _place: Option<OwnedSemaphorePermit>,
 }
+
+/// The turn to send something large; it ends when this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn(
+    #[expect(dead_code, reason = "what counts is that it is held")] OwnedMutexGuard<()>,
+);
 
 /// Which of the two sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -156,6 +166,7 @@ impl Connection {
         Self {
             shared: Arc::new(Shared {
                 quic,
+                turns: Mutex::default(),
                 peer,
                 _place: place,
             }),
@@ -194,6 +205,30 @@ impl Connection {
                     source: error.into(),
                 })?;
         Ok(Stream::new(&self.shared.quic, send, receive))
+    }
+
+    /// Waits until nobody else on the connection sends something large in the name of `whose`, in the order of
+    /// asking. Large things that go one after another arrive whole one after another; without turns the
+    /// connection's window fills with some of each, and a receiver that takes a few at a time may never have one
+    /// that it can end. Each name has turns of its own, because the other side may hold up one and not another.
+    ///
+    /// Whoever has the turn has to be polled until it is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Loses the place in the queue.
+    pub async fn turn(&self, whose: &str) -> Turn {
+        let turn = {
+            let turns = self.shared.turns.lock();
+            // Each is added and taken out in one step.
+            let mut turns = turns.unwrap_or_else(PoisonError::into_inner);
+            if !turns.contains_key(whose) {
+                // Those that nobody has or waits for.
+                turns.retain(|_, turn| 1 < Arc::strong_count(turn));
+            }
+            Arc::clone(turns.entry(whose.to_owned()).or_default())
+        };
+        Turn(turn.lock_owned().await)
     }
 
     /// The next stream that the client opens; `None` when the connection is over.

@@ -30,7 +30,7 @@ pub use authority::{Authority, AuthorityError, IssueError};
 pub use certificate::{Certificate, ParseCertificateError};
 pub use client::{Client, ClientError};
 pub use congestion::Congestion;
-pub use connection::{Connection, ConnectionLost, Side};
+pub use connection::{Connection, ConnectionLost, Side, Turn};
 pub use credentials::{Credentials, CredentialsError, SelfIssueError};
 pub use datagrams::Datagrams;
 pub use dial::ConnectError;

@@ -4,6 +4,7 @@
 //! read yet is bounded by the windows of `config`. A frame that makes no sense ends the connection.
 
 mod error;
+mod send;
 
 use std::{collections::VecDeque, error::Error as _, fmt};
 
@@ -16,7 +17,7 @@ use protocol::{
 use quinn::VarInt;
 use serde::{Serialize, de::DeserializeOwned};
 
-pub use self::error::StreamError;
+pub use self::{error::StreamError, send::SendHalf};
 use crate::connection::CLOSE_VIOLATION;
 
 /// What is set aside at once for bytes that are announced; the rest follows as they arrive, so that
@@ -25,9 +26,6 @@ const RESERVED_BYTES: usize = 512 * 1024;
 /// How many pieces, which are what datagrams brought, are taken from a stream at once: taking one costs
 /// a lock on the connection, whatever it has. Together they are at most some 200 KiB.
 const PIECES_AT_ONCE: usize = 32;
-/// Up to this size a message is copied behind its header, in bytes: one piece to look through for each datagram
-/// takes less time than two.
-const COPIED_BYTES_MAX: usize = 32 * 1024;
 /// A stream is given up in the middle of a message.
 const RESET_ABANDONED: VarInt = VarInt::from_u32(1);
 
@@ -38,16 +36,6 @@ pub struct Stream {
     pub send: SendHalf,
     /// From the other side.
     pub receive: ReceiveHalf,
-}
-
-/// The half of a stream that sends.
-///
-/// Dropped between messages, it finishes; dropped in the middle of one, because its task was
-/// cancelled, it [resets](Self::reset).
-pub struct SendHalf {
-    quic: quinn::SendStream,
-    /// A write was begun and has not ended.
-    writing: bool,
 }
 
 /// The half of a stream that receives. Dropped before the end, it tells the other side to stop.
@@ -71,10 +59,7 @@ impl Stream {
         receive: quinn::RecvStream,
     ) -> Self {
         Self {
-            send: SendHalf {
-                quic: send,
-                writing: false,
-            },
+            send: SendHalf::new(send),
             receive: ReceiveHalf {
                 quic: receive,
                 connection: connection.clone(),
@@ -120,113 +105,27 @@ impl Stream {
     }
 }
 
-impl SendHalf {
-    /// Sends a message in a frame. Waits while the other side does not keep up.
-    ///
-    /// # Errors
-    ///
-    /// If the message does not fit in a frame, or the other side is gone or reads no more.
-    ///
-    /// # Cancel safety
-    ///
-    /// The stream is reset when this half is dropped; nothing more may be sent.
-    pub async fn message<T: Serialize>(&mut self, message: &T) -> Result<(), StreamError> {
-        let body = codec::encode(message).map_err(|source| StreamError::Encode { source })?;
-        let header = frame::header(&body);
-        if body.len() <= COPIED_BYTES_MAX {
-            return self.bytes([&header[..], &body].concat().into()).await;
-        }
-        let header = Bytes::copy_from_slice(&header);
-        self.write(&mut [header, Bytes::from(body)]).await
-    }
-
-    /// Sends bytes as they are, without copying them. Waits while the other side does not keep up.
-    ///
-    /// # Errors
-    ///
-    /// If the other side is gone or reads no more.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`message`](Self::message).
-    pub async fn bytes(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.write(&mut [bytes]).await
-    }
-
-    /// Sends several pieces of bytes, one after another, without copying them: cheaper than one by one.
-    ///
-    /// # Errors
-    ///
-    /// If the other side is gone or reads no more.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`message`](Self::message).
-    pub async fn pieces(&mut self, mut pieces: Vec<Bytes>) -> Result<(), StreamError> {
-        self.write(&mut pieces).await
-    }
-
-    async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamError> {
-        if self.writing {
-            return Err(StreamError::Finished);
-        }
-        self.writing = true;
-        let written = self.quic.write_all_chunks(chunks).await;
-        // A stream that failed stays so; there is nothing left to reset.
-        self.writing = false;
-        Ok(written?)
-    }
-
-    /// Has everything else that this side sends on the connection go first, for what is large, but for what is
-    /// large and has a later turn: nobody waits for a small answer behind it, and one large piece after another
-    /// arrives whole. Turns count from zero; after 2^31 of them the order is another for a moment.
-    pub fn yield_to_others(&mut self, turn: u32) {
-        let turn = (turn & (u32::MAX >> 1)).cast_signed();
-        // Everything else has priority zero. Fails only when nothing is sent any more.
-        let _over = self.quic.set_priority(-1 - turn);
-    }
-
-    /// Says that nothing more follows. What was sent still arrives, also when this half is dropped.
-    pub fn finish(&mut self) {
-        // Finished before, or stopped by the other side: nothing follows either way.
-        let _already = self.quic.finish();
-    }
-
-    /// Gives the stream up: what has not arrived yet never may, and the other side gets
-    /// [`StreamError::Reset`]. For whoever cannot send what it has announced.
-    pub fn reset(&mut self) {
-        let _already = self.quic.reset(RESET_ABANDONED);
-    }
-
-    /// Waits until the other side wants nothing more: it reads no more, or it has acknowledged all of a
-    /// finished half, or the connection is over. What is waited with does not hold the stream.
-    ///
-    /// # Cancel safety
-    ///
-    /// Can be asked again.
-    pub fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
-        let stopped = self.quic.stopped();
-        async move {
-            let _why = stopped.await;
-        }
-    }
-
-    /// Sets how urgent this stream's bytes are among those of its connection: higher goes first, 0 is
-    /// usual.
-    pub fn prioritise(&mut self, priority: i32) {
-        let _over = self.quic.set_priority(priority);
-    }
-}
-
-impl Drop for SendHalf {
-    fn drop(&mut self) {
-        if self.writing {
-            self.reset();
-        }
-    }
-}
-
 impl ReceiveHalf {
+    /// Waits until something has arrived, or the other side has finished. A stream may be known before anything
+    /// of it has come: another that was opened later has.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn ready(&mut self) -> Result<(), StreamError> {
+        if self.partial.is_empty() && self.ahead.is_empty() {
+            // Without the places for many pieces: there may be many streams of which nothing comes.
+            let first = self.quic.read_chunk(usize::MAX, true).await?;
+            let first = first.map(|piece| piece.bytes);
+            self.ahead.extend(first.filter(|piece| !piece.is_empty()));
+        }
+        Ok(())
+    }
+
     /// The next message; `None`: the other side has finished.
     ///
     /// # Errors
@@ -467,12 +366,6 @@ impl ReceiveHalf {
 
 const fn truncated(expected: usize, received: usize) -> StreamError {
     StreamError::Truncated { expected, received }
-}
-
-impl fmt::Debug for SendHalf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SendHalf").field(&self.quic.id()).finish()
-    }
 }
 
 impl fmt::Debug for ReceiveHalf {

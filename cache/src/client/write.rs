@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use protocol::message::{
     Refusal,
@@ -104,7 +105,8 @@ impl CacheClient {
             team: self.team.clone(),
         };
         stream.send.yield_to_others(0);
-        let sent = send_all(&mut stream.send, &request, (first, chunks)).await;
+        let sent = self.send_all((at, &mut stream.send), &request, (first, chunks));
+        let sent = sent.await;
         // A cache that refuses stops the stream first: its reason is worth more than ours.
         let answer = stream
             .receive
@@ -128,45 +130,59 @@ impl CacheClient {
             _ => Err(CacheError::Answer { what: WHAT }),
         }
     }
-}
 
-/// Sends the request, `first` and what comes behind it without a pause. What is there already goes together.
-async fn send_all(
-    send: &mut SendHalf,
-    request: &CacheRequest,
-    (first, chunks): (EncodedChunk, &Shared),
-) -> Result<(), StreamError> {
-    let not_encoded = |source| StreamError::Encode { source };
-    let next = || async { chunks.lock().await.recv().await };
-    let mut gather = Gather::default();
-    gather.message(request).map_err(not_encoded)?;
-    let mut index = 0;
-    let mut chunk = Some(first);
-    while let Some(EncodedChunk {
-        digest,
-        encoding,
-        body,
-    }) = chunk
-    {
-        let header = ChunkHeader {
-            index,
+    /// Sends the request, `first` and what comes behind it without a pause. What is there already goes together,
+    /// and nothing else of the team's between.
+    async fn send_all(
+        &self,
+        (at, send): (usize, &mut SendHalf),
+        request: &CacheRequest,
+        (first, chunks): (EncodedChunk, &Shared),
+    ) -> Result<(), StreamError> {
+        let next = || async { chunks.lock().await.recv().await };
+        let not_encoded = |source| StreamError::Encode { source };
+        let mut gather = Gather::default();
+        gather.message(request).map_err(not_encoded)?;
+        let mut index = 0;
+        let mut chunk = Some(first);
+        while let Some(EncodedChunk {
             digest,
             encoding,
-            body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
-        };
-        gather.message(&header).map_err(not_encoded)?;
-        gather.body(body);
-        index = index.wrapping_add(1);
-        let is_little = gather.bytes() < GATHERED_BYTES;
-        chunk = match is_little.then(|| next().now_or_never()).flatten() {
-            Some(there) => there,
-            None => {
-                send.pieces(gather.take()).await?;
-                timeout(PAUSE_MAX, next()).await.unwrap_or(None)
-            }
-        };
+            body,
+        }) = chunk
+        {
+            let header = ChunkHeader {
+                index,
+                digest,
+                encoding,
+                body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
+            };
+            gather.message(&header).map_err(not_encoded)?;
+            gather.body(body);
+            index = index.wrapping_add(1);
+            let is_little = gather.bytes() < GATHERED_BYTES;
+            chunk = match is_little.then(|| next().now_or_never()).flatten() {
+                Some(there) => there,
+                None => {
+                    self.send_in_turn((at, send), gather.take()).await?;
+                    timeout(PAUSE_MAX, next()).await.unwrap_or(None)
+                }
+            };
+        }
+        self.send_in_turn((at, send), gather.take()).await?;
+        send.finish();
+        Ok(())
     }
-    send.pieces(gather.take()).await?;
-    send.finish();
-    Ok(())
+
+    async fn send_in_turn(
+        &self,
+        (at, send): (usize, &mut SendHalf),
+        pieces: Vec<Bytes>,
+    ) -> Result<(), StreamError> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let _turn = self.connections[at].turn(self.team.as_str()).await;
+        send.pieces(pieces).await
+    }
 }

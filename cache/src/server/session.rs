@@ -205,6 +205,9 @@ async fn streams(
 
 /// Answers one request.
 async fn answer(mut stream: Stream, session: &Session, context: &Context) {
+    // Who has sent nothing yet takes no place from those who have: what they sent may be what fills the connection's
+    // window. What is wrong with the stream, the request will say.
+    let _broken = stream.receive.ready().await;
     let receiving = session.receiving.acquire().await;
     let receiving = receiving.expect("the semaphore is never closed");
     let answer = match timeout(STALL_TIME, stream.receive.message()).await {

@@ -139,18 +139,31 @@ mod tests {
         text
     }
 
+    /// What `settings` say about `key`, for each column.
+    fn values(settings: &str, key: &str) -> Vec<String> {
+        let lines = settings
+            .lines()
+            .filter_map(|line| line.trim().split_once('='));
+        lines
+            .filter(|(name, _)| *name == key)
+            .map(|(_, value)| value.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn buffers_of_what_is_looked_up_in_vain_have_filters() {
+        let settings = written_down();
+        let filtered = values(&settings, "memtable_whole_key_filtering");
+        assert_eq!(filtered.iter().filter(|value| *value == "true").count(), 2);
+        let sizes = values(&settings, "memtable_prefix_bloom_size_ratio");
+        let with_room = sizes.iter().filter(|size| size.starts_with("0.02"));
+        assert_eq!(with_room.count(), 2);
+    }
+
     #[test]
     fn nothing_that_comes_compressed_is_compressed_again() {
         let settings = written_down();
-        let values = |key: &str| {
-            let lines = settings
-                .lines()
-                .filter_map(|line| line.trim().split_once('='));
-            lines
-                .filter(|(name, _)| *name == key)
-                .map(|(_, value)| value.to_owned())
-                .collect::<Vec<_>>()
-        };
+        let values = |key: &str| values(&settings, key);
         // There is a column of RocksDB's own besides.
         for (key, count) in [
             ("compression", Column::ALL.len() + 1),

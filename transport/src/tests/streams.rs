@@ -335,3 +335,41 @@ async fn a_message_goes_on_where_a_cancelled_read_has_left_it() {
     there.send.finish();
     here.receive.end().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_is_ready_when_something_of_it_has_come_and_loses_nothing_of_it() {
+    let pair = Pair::new().await;
+    let mut first = pair.there.open().await.unwrap();
+    let mut second = pair.there.open().await.unwrap();
+    second.send.message(&"second").await.unwrap();
+    // The later one makes the earlier one known.
+    let mut here = pair.here.accept().await.unwrap();
+    assert!(!is_done(here.receive.ready()).await);
+    first.send.message(&"first").await.unwrap();
+    here.receive.ready().await.unwrap();
+    here.receive.ready().await.unwrap();
+    let said: Option<String> = here.receive.message().await.unwrap();
+    assert_eq!(said.as_deref(), Some("first"));
+    first.send.finish();
+    here.receive.ready().await.unwrap();
+    assert_eq!(here.receive.message::<String>().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_large_goes_in_turns_for_each_name() {
+    let pair = Pair::new().await;
+    let red = pair.there.turn("red").await;
+    assert!(!is_done(pair.there.turn("red")).await);
+    assert!(is_done(pair.there.turn("blue")).await);
+    drop(red);
+    assert!(is_done(pair.there.turn("red")).await);
+}
+
+/// Whether it is done at once.
+async fn is_done<T>(future: impl Future<Output = T>) -> bool {
+    tokio::select! {
+        biased;
+        _ = future => true,
+        () = std::future::ready(()) => false,
+    }
+}

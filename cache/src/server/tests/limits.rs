@@ -8,7 +8,7 @@ use std::sync::{
 use protocol::message::cache::{CacheReply, CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding};
 use tokio::{
     runtime::Builder,
-    task::{JoinHandle, spawn_blocking},
+    task::{JoinHandle, JoinSet, spawn_blocking},
     time::timeout,
 };
 
@@ -46,6 +46,38 @@ async fn members_who_announce_chunks_and_do_not_send_them_hold_up_no_others() {
     let chunks: Vec<_> = (0..8).map(|seed| content(seed, 2 << 20)).collect();
     let written = timeout(PROMPT, write(&other, &chunks)).await;
     assert_eq!(written.expect("nothing is held up").unwrap().chunks, 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_which_nothing_has_come_yet_hold_up_no_others() {
+    let farm = Farm::start().await;
+    let connection = farm.connect("red", Role::Developer).await;
+    let mut silent = Vec::new();
+    for _ in 0..16 {
+        silent.push(connection.open().await.unwrap());
+    }
+    // The server knows of them when it has something of a later one.
+    let client = CacheClient::new(connection, team("red"));
+    let answered = timeout(PROMPT, missing(&client, b"x")).await;
+    assert!(answered.expect("nothing is held up"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_large_chunks_at_once_than_a_connection_has_room_for_are_all_written() {
+    const AT_ONCE: u64 = 64;
+    let farm = Farm::start().await;
+    let client = farm.client("red", Role::Developer).await;
+    let mut writers = JoinSet::new();
+    for seed in 0..AT_ONCE {
+        let client = client.clone();
+        writers.spawn(async move { write(&client, &[content(seed, 2 << 20)]).await });
+    }
+    let all = async {
+        while let Some(written) = writers.join_next().await {
+            assert_eq!(written.unwrap().unwrap().new, 1);
+        }
+    };
+    timeout(PROMPT, all).await.expect("nothing is held up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,6 +141,44 @@ async fn a_team_over_its_rate_waits_and_another_does_not() {
     let (took, ()) = tokio::join!(slow, quick);
     // 16 MiB at 10 MB/s, and what may be taken at once.
     assert!(protocol::time::Time(1_400_000) < took, "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_team_over_its_rate_holds_up_no_other_on_the_same_connection() {
+    let mut farm = Farm::start().await;
+    farm.end().await;
+    let limits = Limits {
+        team_rate: Some(10_000_000),
+        ..Limits::default()
+    };
+    farm.run_with(Options {
+        limits,
+        ..farm.options()
+    })
+    .await;
+    let connection = farm.connect("farm", Role::Worker).await;
+    let client = |name: &str| CacheClient::new(connection.clone(), team(name));
+    let (red, blue) = (client("red"), client("blue"));
+    for one in [&red, &blue] {
+        let grant = grant(one.team().as_str(), Trust::Protected);
+        one.present(farm.signer.sign(&grant)).await.unwrap();
+    }
+    let chunks: Vec<_> = (0..24).map(|seed| content(seed, 2 << 20)).collect();
+    let clock = Clock::start();
+    let slow = async {
+        write(&red, &chunks).await.unwrap();
+        clock.now()
+    };
+    let quick = async {
+        for seed in 100..110 {
+            write(&blue, &[content(seed, 100_000)]).await.unwrap();
+        }
+        clock.now()
+    };
+    let (slow, quick) = tokio::join!(slow, quick);
+    // About 24 MiB at 10 MB/s, and what may be taken at once.
+    assert!(protocol::time::Time(1_000_000) < slow, "{slow:?}");
+    assert!(quick < slow, "{quick:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -74,3 +74,19 @@ async fn what_is_reported_is_read_again_if_it_is_the_teams() {
     assert_eq!(verify("red").await.unwrap(), 1);
     assert!(!has(&fixture.store, "red", bad) && has(&fixture.store, "red", good));
 }
+
+/// A batch that failed may have been seen before the disk had it.
+#[tokio::test]
+async fn what_memory_knows_is_asked_again_of_a_database_that_was_opened_anew() {
+    let fixture = Fixture::new();
+    let (_, there) = fixture.write("red", b"there").await;
+    let lost = Digest::of(b"lost");
+    let shared = &fixture.store.shared;
+    let seen = [ChunkKey::of(&lost).unwrap()];
+    shared
+        .known
+        .bring(&team("red"), seen.iter(), shared.known.since());
+    assert!(has(&fixture.store, "red", there) && has(&fixture.store, "red", lost));
+    shared.reopen(Duration::from_secs(10)).unwrap();
+    assert!(has(&fixture.store, "red", there) && !has(&fixture.store, "red", lost));
+}

@@ -121,6 +121,12 @@ async fn eviction_counts_what_the_disk_gets_back() {
             .await;
         digests.push(digest);
     }
+    // From now on memory knows who has them.
+    assert!(
+        digests
+            .iter()
+            .all(|&digest| has(&fixture.store, "red", digest))
+    );
     fixture.store.shared.clock.advance(2 * HOLD);
     let before = fixture.store.stats(None, &[]).unwrap().bytes_stored;
     let swept = fixture.store.sweep(48 << 20).await.unwrap();
