@@ -56,10 +56,12 @@ async fn streams_of_which_nothing_has_come_yet_hold_up_no_others() {
     for _ in 0..16 {
         silent.push(connection.open().await.unwrap());
     }
-    // The server knows of them when it has something of a later one.
+    // The server knows of them when it has something of a later one, which may be the first to be looked at.
     let client = CacheClient::new(connection, team("red"));
-    let answered = timeout(PROMPT, missing(&client, b"x")).await;
-    assert!(answered.expect("nothing is held up"));
+    for _ in 0..3 {
+        let answered = timeout(PROMPT, missing(&client, b"x")).await;
+        assert!(answered.expect("nothing is held up"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
