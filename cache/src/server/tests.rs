@@ -97,6 +97,16 @@ impl Farm {
         self.address = address.await.unwrap();
     }
 
+    /// Ends the cache and starts it again with these limits.
+    async fn limit(&mut self, limits: Limits) {
+        self.end().await;
+        let options = Options {
+            limits,
+            ..self.options()
+        };
+        self.run_with(options).await;
+    }
+
     async fn end(&mut self) {
         self.stop.cancel();
         self.running.join_next().await.unwrap().unwrap().unwrap();
