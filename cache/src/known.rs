@@ -1,6 +1,7 @@
-//! Who was found to have which chunks, in memory: most of what is asked about was asked about before.
+//! Who was found to have which chunks, in memory: most of what is asked about was asked about before, or has just
+//! been written.
 //!
-//! A table of fingerprints of fixed size. One that is here is true: it was a row of the database when it came,
+//! A table of fingerprints of fixed size. One that is here is true: it was a durable row of the database when it came,
 //! and leaves before the row's deletion is over. One that is not here says nothing. Which goes when there is no
 //! place is left to chance: what is asked about again comes back.
 //!
@@ -92,10 +93,24 @@ impl Known {
         since: Since,
     ) {
         let team = self.halves(team.as_str().as_bytes());
+        self.bring_each(chunks.map(|chunk| (*chunk, team)), since);
+    }
+
+    /// Takes in what rows of owners say, best ascending, that were written or read since: each is the key of a
+    /// chunk and the name of a team.
+    pub(crate) fn bring_rows<'a>(&self, rows: impl Iterator<Item = &'a [u8]>, since: Since) {
+        let rows = rows.filter_map(|row| {
+            let (chunk, team) = row.split_first_chunk::<36>()?;
+            Some((ChunkKey::from_bytes(chunk)?, self.halves(team)))
+        });
+        self.bring_each(rows, since);
+    }
+
+    fn bring_each(&self, owned: impl Iterator<Item = (ChunkKey, [u64; 2])>, since: Since) {
         let mut parts = Held::new(self);
-        for chunk in chunks {
-            let fingerprint = self.fingerprint(team, chunk);
-            let (part, set) = place(chunk);
+        for (chunk, team) in owned {
+            let fingerprint = self.fingerprint(team, &chunk);
+            let (part, set) = place(&chunk);
             let part = parts.part(part);
             // Under the lock: a removal that comes later finds it here.
             if self.removals.load(Ordering::SeqCst) != since.0 {
@@ -241,6 +256,16 @@ mod tests {
             known.among(&team("red"), here[..2].iter().chain(&keys(500..501))),
             [true, true, false]
         );
+    }
+
+    #[test]
+    fn what_rows_say_is_known() {
+        let known = Known::new(1 << 14);
+        let here = keys(0..100);
+        let rows: Vec<Vec<u8>> = here.iter().map(|key| key.owner(&team("red"))).collect();
+        known.bring_rows(rows.iter().map(Vec::as_slice), known.since());
+        assert_eq!(count(&known, "red", &here), 100);
+        assert_eq!(count(&known, "blue", &here), 0);
     }
 
     #[test]

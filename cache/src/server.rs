@@ -444,7 +444,7 @@ async fn tend(store: Store, budget: u64, hold: Duration, stop: CancellationToken
             Err(trouble) => warn!(error = %refusal::chain(&trouble), "store not swept"),
         }
     }
-    store.end();
+    store.end().await;
 }
 
 /// Reads everything, slowly, and again a while after that, until `stop`; at once and as quickly as it goes

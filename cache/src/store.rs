@@ -1,10 +1,12 @@
 //! The store: chunks, what is known about them, entries and counts, in RocksDB.
 //!
 //! Reading happens on the threads of those who ask, which may block; writing on one thread of its own.
-//! What was acknowledged survives the end of the process and of the machine: it is in the log, and the
-//! log is on the disk. A chunk, its facts, who may know of it and the counts change in one batch.
+//! What was acknowledged survives the end of the process and of the machine: it is in the log, or in a file, and
+//! these are on the disk. A chunk, its facts, who may know of it and the counts change in one batch; large chunks of a
+//! large group are in a file before that.
 
 mod bodies;
+mod bulk;
 pub(crate) mod change;
 mod closure;
 mod condemned;
@@ -156,7 +158,7 @@ impl Store {
         }
         let place = found.moved(&options.directory, wanted.as_deref(), sizes)?;
         let rocks = Rocks::open(&place, sizes, Care::Usual).map_err(error)?;
-        let read = |rocks| Ok((read_totals(rocks)?, Ranks::read(rocks)?));
+        let read = |rocks| Ok((totals(rocks)?, Ranks::read(rocks)?));
         let (totals, ranks) = read(&rocks).map_err(|trouble| match trouble {
             Trouble::Database { source } => error(source),
             trouble => OpenStoreError::Totals {
@@ -285,11 +287,15 @@ impl Store {
     }
 
     /// Says that the store is about to close: what takes long, such as a sweep, ends early.
-    pub(crate) fn end(&self) {
+    pub(crate) async fn end(&self) {
         self.shared.ending.store(true, Ordering::Relaxed);
-        if let Ok(rocks) = self.shared.rocks() {
-            rocks.cancel_work();
-        }
+        // It may flush what is in memory only.
+        let cancelled = self.blocking(|store| {
+            store.shared.rocks()?.cancel_work();
+            Ok(())
+        });
+        // Without a database nothing goes on.
+        let _none_is_open = cancelled.await;
     }
 }
 
@@ -398,7 +404,7 @@ impl Shared {
             self.doubt.rows_are_whole();
         }
         let rocks = Rocks::open(&self.place, self.sizes, Care::Usual)?;
-        let totals = read_totals(&rocks)?;
+        let totals = totals(&rocks)?;
         self.slot.put(rocks);
         Ok(totals)
     }
@@ -420,7 +426,9 @@ fn mend_database(
     mend::mend(&mut rocks, suspect, has_room).map(drop)
 }
 
-fn read_totals(rocks: &Rocks) -> Result<Totals, Trouble> {
+/// Ends what a database that was just opened had not ended, and reads its sums.
+fn totals(rocks: &Rocks) -> Result<Totals, Trouble> {
+    bulk::settle(rocks);
     let totals = rocks.get(Column::Meta, TOTALS)?;
     let totals = totals.as_deref().map(Totals::decode).transpose()?;
     Ok(totals.unwrap_or_default())

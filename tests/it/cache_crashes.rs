@@ -4,6 +4,8 @@
 mod writing;
 
 use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex},
@@ -39,6 +41,8 @@ const WRITTEN_MILLIS_MAX: u64 = 1_200;
 /// Buffers of a store of this size become files, and files other files, many times in a run; nothing that is
 /// written here has to be evicted from it.
 const SETTINGS: &str = "[cache]\nbytes_max = 1900000000\nfree_bytes_min = 1048576\n";
+/// How many chunks the cache has written in bulk since it was started.
+const BULK_CHUNKS: &str = "grange_cache_bulk_chunks_total ";
 
 /// How the cache ends.
 enum End<'a> {
@@ -53,13 +57,20 @@ struct Site {
     runtime: Runtime,
     random: Random,
     all: Acknowledged,
+    /// Where the cache says what it has done.
+    metrics: SocketAddr,
+    /// How many chunks went past the log, as far as was seen.
+    bulk_chunks: u64,
 }
 
 impl Site {
     fn new(seed: u64, plan: FarmPlan) -> Self {
+        // Free a moment ago.
+        let metrics = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let metrics = metrics.unwrap();
         let farm = Farm::start(FarmPlan {
             workers: 0,
-            settings: SETTINGS.to_owned(),
+            settings: format!("{SETTINGS}metrics_listen = '{metrics}'\n"),
             ..plan
         });
         let runtime = Runtime::new().unwrap();
@@ -73,7 +84,19 @@ impl Site {
             runtime,
             random: Random::new(seed),
             all: Acknowledged::default(),
+            metrics,
+            bulk_chunks: 0,
         }
+    }
+
+    /// Adds what went past the log since the cache was started.
+    fn count_bulk(&mut self) {
+        let mut said = String::new();
+        let mut asked = TcpStream::connect(self.metrics).unwrap();
+        asked.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        asked.read_to_string(&mut said).unwrap();
+        let count = said.lines().find_map(|line| line.strip_prefix(BULK_CHUNKS));
+        self.bulk_chunks += count.map_or(0, |count| count.trim().parse().unwrap());
     }
 
     fn member(&self) -> Member {
@@ -95,6 +118,7 @@ impl Site {
         };
         let later = at_least + self.random.below(WRITTEN_MILLIS_MAX);
         wait::moment(Duration::from_millis(later));
+        self.count_bulk();
         let acknowledged = match end {
             End::Kill => {
                 self.farm.kill_cache();
@@ -152,6 +176,7 @@ impl Site {
         assert!(0 < all.count());
         let lost = self.lost(all);
         assert!(lost.is_empty(), "at the end: {lost:#?}");
+        assert!(0 < self.bulk_chunks, "nothing went past the log");
     }
 }
 

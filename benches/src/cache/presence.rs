@@ -1,5 +1,6 @@
 //! Presence: which of many chunks are there, asked by one client in full requests. Every check asks
-//! whether the client's team may know of the chunk.
+//! whether the client's team may know of the chunk. The server that took the chunks is asked, and one that was
+//! started since, once for the first time and then again.
 
 use anyhow::{Context as _, Result};
 
@@ -20,7 +21,7 @@ const CHUNK_BYTES: u64 = 64;
 const ASKED: usize = 4_000_000;
 /// How many per second have to be answered.
 const CEILING: f64 = 1e6;
-/// The same of what nobody has asked for since the server was started.
+/// The same of what nobody has written or asked for since the server was started.
 const FIRST_CEILING: f64 = 7e5;
 
 /// Measures it.
@@ -38,31 +39,37 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
         budget: u64::MAX,
     };
     let digests = farm.join("digests");
-    let filled = {
-        let mut cache = Process::start(&Role::Cache(plan.clone()))?;
-        run(Load::Fill {
-            farm: farm.to_owned(),
-            address: cache.hear()?,
-            size: CHUNK_BYTES,
-            bytes: STORED * CHUNK_BYTES,
-            digests: digests.clone(),
-        })?
-    };
-    let mut cache = Process::start(&Role::Cache(plan))?;
-    let address = cache.hear()?;
-    let mut rates = Vec::new();
-    for _ in 0..pairs {
+    let ask = |address| {
         let took = run(Load::Presence {
             farm: farm.to_owned(),
             address,
             digests: digests.clone(),
             count: ASKED,
+        });
+        anyhow::Ok(took?.chunks_per_second())
+    };
+    let (filled, written) = {
+        let mut cache = Process::start(&Role::Cache(plan.clone()))?;
+        let address = cache.hear()?;
+        let filled = run(Load::Fill {
+            farm: farm.to_owned(),
+            address,
+            size: CHUNK_BYTES,
+            bytes: STORED * CHUNK_BYTES,
+            digests: digests.clone(),
         })?;
-        rates.push(took.chunks_per_second());
-    }
+        (filled, ask(address)?)
+    };
+    let mut cache = Process::start(&Role::Cache(plan))?;
+    let address = cache.hear()?;
+    let rates = (0..pairs).map(|_| ask(address));
+    let rates = rates.collect::<Result<Vec<f64>>>()?;
     let (first, again) = rates
         .split_first()
         .context("there are two pairs at least")?;
+    let once = format!("one client, {STORED} chunks; once");
+    let spread = spread(&rates);
+    let more = format!("one client, {STORED} chunks, spread {spread:.2}");
     Ok(vec![
         Row {
             name: format!("write {STORED} chunks of {CHUNK_BYTES} B"),
@@ -72,21 +79,19 @@ pub(crate) fn measure(pairs: u32) -> Result<Vec<Row>> {
             ratio: None,
             note: "in bulk, durable".to_owned(),
         },
-        Row {
-            name: "presence with team checks, half there, asked for the first time".to_owned(),
-            value: *first,
-            unit: "1/s",
-            ceiling: Some(FIRST_CEILING),
-            ratio: None,
-            note: format!("one client, {STORED} chunks; once"),
-        },
-        Row {
-            name: "presence with team checks, half there, asked again".to_owned(),
-            value: median(again.to_vec()),
-            unit: "1/s",
-            ceiling: Some(CEILING),
-            ratio: None,
-            note: format!("one client, {STORED} chunks, spread {:.2}", spread(&rates)),
-        },
+        row("asked where they were written", written, CEILING, &once),
+        row("asked first after a start", *first, FIRST_CEILING, &once),
+        row("asked again", median(again.to_vec()), CEILING, &more),
     ])
+}
+
+fn row(what: &str, value: f64, ceiling: f64, note: &str) -> Row {
+    Row {
+        name: format!("presence with team checks, half there, {what}"),
+        value,
+        unit: "1/s",
+        ceiling: Some(ceiling),
+        ratio: None,
+        note: note.to_owned(),
+    }
 }

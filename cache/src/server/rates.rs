@@ -19,8 +19,8 @@ use crate::clock::Clock;
 /// For how long a rate may be exceeded after nothing was moved for as long: two windows of a reader at the
 /// far end of a country.
 const BURST: Duration = Duration::from_millis(100);
-/// What part of the room for chunks that are not durable yet one team may have, as a divisor: two of its
-/// connections fill that, and however many more it has, another team finds as much.
+/// What part of the room for chunks that are not durable yet one team may have, as a divisor: one of its
+/// connections fills that, and however many more it has, another team finds as much.
 const TEAM_WRITES_DIVISOR: u64 = 2;
 
 /// What one connection and one team may take.

@@ -40,8 +40,8 @@ pub(super) const STALL_TIME: Duration = Duration::from_secs(60);
 /// short, so more would only wait.
 const RECEIVED_AT_ONCE: usize = 4;
 /// How many bytes of chunks one connection may have in the cache that are not durable yet, unpacked ones
-/// included: what one batch of the writer takes, and the same again while that is being written.
-const WRITE_ROOM_BYTES: usize = 16 << 20;
+/// included: what one group of the writer takes, and the same again while that is being written.
+const WRITE_ROOM_BYTES: usize = 32 << 20;
 /// How many bytes of chunks of one connection are received at once: two of the largest. What does not
 /// fit waits in the window of its stream.
 const ARRIVING_ROOM_BYTES: usize = 5 << 20;

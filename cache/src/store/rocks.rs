@@ -41,11 +41,11 @@ pub(crate) enum Column {
     Used,
     /// Team `/` project `/` key -> [`Uses`](super::row::Uses).
     Uses,
-    /// [`TOTALS`] -> [`Totals`](super::row::Totals).
+    /// [`TOTALS`] -> [`Totals`](super::row::Totals), and other rows of which there is one.
     Meta,
 }
 
-/// The one row of [`Column::Meta`].
+/// The row of the sums, in [`Column::Meta`].
 pub(crate) const TOTALS: &[u8] = b"totals";
 
 impl Column {
@@ -104,6 +104,7 @@ pub(crate) enum Care {
 const BLOCK_CACHE_BYTES: usize = 128 << 20;
 const ALL_BUFFERS: &str = "rocksdb.cur-size-all-mem-tables";
 const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
+const NEW_TABLES: &str = "rocksdb.num-files-at-level0";
 const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
 
@@ -267,6 +268,24 @@ impl Rocks {
         }
     }
 
+    /// Writes a row to memory only: it is durable when its column is flushed.
+    pub(crate) fn put_unlogged(
+        &self,
+        column: Column,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db
+            .put_cf_opt(self.column(column), key, value, &options)
+    }
+
+    /// Moves a column from memory to a file, and waits until the disk has it.
+    pub(crate) fn flush_column(&self, column: Column) -> Result<(), rocksdb::Error> {
+        self.db.flush_cf(self.column(column))
+    }
+
     /// How many bytes are in memory and in the log only: the disk needs room for them once more.
     pub(crate) fn unflushed_bytes(&self) -> u64 {
         let column = self.column(Column::Chunks);
@@ -278,7 +297,7 @@ impl Rocks {
     /// Moves everything from memory to its files, so that the log that had it too can go.
     pub(crate) fn flush(&self) -> Result<(), rocksdb::Error> {
         for column in Column::ALL {
-            self.db.flush_cf(self.column(column))?;
+            self.flush_column(column)?;
         }
         Ok(())
     }
@@ -318,6 +337,15 @@ impl Rocks {
         settings: &[(&str, &str)],
     ) -> Result<(), rocksdb::Error> {
         self.db.set_options_cf(self.column(column), settings)
+    }
+
+    /// How many tables of chunks wait to be merged.
+    pub(super) fn new_tables(&self) -> u64 {
+        let column = self.column(Column::Chunks);
+        let value = self.db.property_value_cf(column, NEW_TABLES);
+        // Not knowing it, there are none.
+        let value = value.ok().flatten();
+        value.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
     /// How many blob files are in use.

@@ -29,12 +29,17 @@ const BLOB_BYTES_MIN: u64 = 512;
 const BLOCK_HASH_RATIO: f64 = 0.75;
 /// What part of a buffer is a filter of its keys: ten bits for each of the usual rows.
 const MEMTABLE_FILTER_RATIO: f64 = 0.02;
-/// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit;
-/// with 64 MiB to a file, what is read often stays open.
+/// How many new tables of chunks are merged. A chunk is looked up in each of them, in their filters mostly.
+pub(super) const TABLES_MERGED: u8 = 8;
+/// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit. With 16 MiB
+/// to a blob file and more, these have 8 GiB and more; a chunk of another takes some tens of microseconds longer.
 const OPEN_FILES_MAX: i32 = 512;
 /// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
 const MESSAGES_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_FILES_MAX: usize = 4;
+/// How large the file gets that says which files there are, in bytes, before it is written anew: each flush adds to it
+/// some hundred bytes, and a start reads it.
+const MANIFEST_BYTES_MAX: usize = 16 << 20;
 /// How RocksDB compresses what it is given, whatever it is compiled with: not at all. Bodies of chunks are
 /// packed by who sends them, or cannot be, and the rest is digests mostly, which cannot either.
 const COMPRESSION: DBCompressionType = DBCompressionType::None;
@@ -71,6 +76,7 @@ pub(super) fn database_options(sizes: Sizes, left_out: LeftOut) -> Options {
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(MESSAGES_BYTES_MAX);
     options.set_keep_log_file_num(MESSAGES_FILES_MAX);
+    options.set_max_manifest_file_size(MANIFEST_BYTES_MAX);
     options
 }
 
@@ -102,9 +108,14 @@ pub(super) fn column_options(column: Column, cache: &Cache, sizes: Sizes) -> Opt
         // Digests have no order that time has, so every compaction meets all keys; with RocksDB's own
         // garbage collection each would write a part of all chunks anew. See `reclaim`.
         options.set_enable_blob_gc(false);
-        // Only keys and pointers are here: a fraction of what the default expects.
-        options.set_target_file_size_base(4 << 20);
-        options.set_max_bytes_for_level_base(32 << 20);
+        // Only keys and pointers are here: a fraction of what the default expects. A group that is written in bulk
+        // makes a table of its own, some dozens of them a second, so they are merged with little, and not at once.
+        options.set_target_file_size_base(2 << 20);
+        options.set_max_bytes_for_level_base(8 << 20);
+        let merged = i32::from(TABLES_MERGED);
+        options.set_level_zero_file_num_compaction_trigger(merged);
+        options.set_level_zero_slowdown_writes_trigger(5 * merged);
+        options.set_level_zero_stop_writes_trigger(8 * merged);
     }
     options
 }

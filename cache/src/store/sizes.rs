@@ -9,10 +9,14 @@ pub(super) struct Sizes {
 }
 
 /// How many bytes of chunks are gathered at most before they become a blob file. Blob files are as
-/// large, so that one flush is one file, and garbage can be dropped in pieces of this size.
+/// large, so that one flush is one file, and garbage can be dropped in pieces of this size. What is written in bulk
+/// makes smaller ones.
 const PIECE_MAX: u64 = 64 << 20;
 /// The same at least: below that files are many and flushes always.
 const PIECE_MIN: u64 = 4 << 20;
+/// How many bytes of changes are gathered at most: what is written in bulk becomes a file, so it should be much; and
+/// all of it is in memory a few times over.
+const GROUP_MAX: u64 = 16 << 20;
 /// How much is written anew at a time at most, in bytes.
 const REWRITTEN_MAX: u64 = 4 << 30;
 /// What part of the budget a piece is, as a divisor.
@@ -35,6 +39,11 @@ impl Sizes {
         self.piece
     }
 
+    /// How many bytes of changes the writer gathers at most.
+    pub(super) fn group(self) -> u64 {
+        self.piece.min(GROUP_MAX)
+    }
+
     /// How many bytes of chunks are gathered before they become a file.
     pub(super) fn chunks_buffer(self) -> usize {
         memory(self.piece)
@@ -51,7 +60,7 @@ impl Sizes {
     }
 
     /// How large the write-ahead log gets before the columns that keep it are flushed, in bytes. What a
-    /// start has to read again.
+    /// start has to read again. Rows of as many bytes that were written in bulk are flushed, too.
     pub(super) const fn log(self) -> u64 {
         4 * self.piece
     }
@@ -89,5 +98,9 @@ mod tests {
         assert!(sizes.log() + sizes.reserve() < budget / 7);
         assert_eq!(Sizes::of(u64::MAX).log(), 256 << 20);
         assert_eq!(Sizes::of(0).chunks_buffer(), 4 << 20);
+        for budget in [0, budget, u64::MAX] {
+            let sizes = Sizes::of(budget);
+            assert!(sizes.group() <= sizes.blob_file(), "{budget}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! What a group of changes will do, before it is written: rows over those of the database, so that each
 //! change sees the ones before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use protocol::canonical::DecodeError;
 
 use super::{
+    bulk,
     error::Trouble,
     key::ChunkKey,
     rocks::{Column, Rocks, TOTALS},
@@ -29,6 +30,17 @@ pub(super) struct Staged<'a> {
     /// The sums after all changes.
     pub(super) totals: Totals,
     undo: Undo,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub(super) struct Committed {
+    /// The sums after it.
+    pub(super) totals: Totals,
+    /// How many bytes of chunks went past the log.
+    pub(super) bulk_bytes: u64,
+    /// The keys of rows of owners that were written, ascending.
+    pub(super) owners: Vec<Vec<u8>>,
 }
 
 /// What the change that is being staged has replaced.
@@ -157,10 +169,55 @@ impl<'a> Staged<'a> {
     }
 
     /// Writes everything, durably.
-    pub(super) fn commit(mut self) -> Result<Totals, rocksdb::Error> {
+    pub(super) fn commit(mut self) -> Result<Committed, rocksdb::Error> {
         let totals = self.totals;
-        let encoded = totals.encode();
-        self.put(Column::Meta, TOTALS.to_vec(), encoded);
+        self.put(Column::Meta, TOTALS.to_vec(), totals.encode());
+        let large = self.take_large();
+        let mut bulk_bytes = 0;
+        if !large.is_empty() {
+            match bulk::write(self.rocks, &large) {
+                // Nothing is flushed any more; what is still under way goes by the log.
+                Err(error) if error.kind() == rocksdb::ErrorKind::ShutdownInProgress => {
+                    let large = large.into_iter();
+                    self.chunks
+                        .extend(large.map(|(key, value)| (key, Some(value))));
+                }
+                written => {
+                    written?;
+                    bulk_bytes = large.iter().map(|(_, value)| value.len() as u64).sum();
+                }
+            }
+            let (column, key) = bulk::note();
+            self.delete(column, key.to_vec());
+        }
+        Ok(Committed {
+            totals,
+            bulk_bytes,
+            owners: self.log()?,
+        })
+    }
+
+    /// Takes out the chunks that are written in bulk, if there are enough of them.
+    fn take_large(&mut self) -> Vec<(ChunkKey, Bytes)> {
+        // What is deleted in the same group keeps its place in the order.
+        let deleted: HashSet<ChunkKey> = self.deleted_chunks().collect();
+        let is_large = |(key, value): &(ChunkKey, Option<Bytes>)| {
+            let value = value.as_ref();
+            value.is_some_and(|value| bulk::is_large(value.len())) && !deleted.contains(key)
+        };
+        let bytes = self.chunks.iter().filter(|chunk| is_large(chunk));
+        let bytes = bytes.filter_map(|(_, value)| Some(value.as_ref()?.len() as u64));
+        if !bulk::is_worth_it(self.rocks, bytes.sum()) {
+            return Vec::new();
+        }
+        let large = self.chunks.extract_if(.., |chunk| is_large(chunk));
+        large
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+
+    /// Writes everything as one batch, by the log. Gives the keys of rows of owners, ascending.
+    fn log(self) -> Result<Vec<Vec<u8>>, rocksdb::Error> {
         let value_bytes = |value: Option<usize>| ROW_OVERHEAD_BYTES + value.unwrap_or(0);
         let chunks = self.chunks.iter();
         let chunk_bytes = chunks.map(|(_, value)| value_bytes(value.as_ref().map(Bytes::len)));
@@ -174,14 +231,18 @@ impl<'a> Staged<'a> {
                 None => batch.delete(Column::Chunks, chunk.as_bytes()),
             }
         }
+        let mut owners = Vec::new();
         for ((column, key), value) in self.rows {
-            match value {
-                Some(value) => batch.put(column, &key, &value),
+            match &value {
+                Some(value) => batch.put(column, &key, value),
                 None => batch.delete(column, &key),
+            }
+            if column == Column::Owners && value.is_some() {
+                owners.push(key);
             }
         }
         batch.commit()?;
-        Ok(totals)
+        Ok(owners)
     }
 
     fn set(&mut self, column: Column, key: Vec<u8>, value: Option<Vec<u8>>) {

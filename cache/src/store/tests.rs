@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{compression, holds::Holds};
 
+mod bulk;
 mod damage;
 mod durability;
 mod entries;
@@ -53,16 +54,19 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn open(directory: &Path) -> (Store, WriterThread) {
-    Store::open(StoreOptions {
+fn options(directory: &Path) -> StoreOptions {
+    StoreOptions {
         directory: directory.to_owned(),
         budget: UNLIMITED,
         free_low_water: 0,
         hold: HOLD,
         log_directory: None,
         salvage: false,
-    })
-    .unwrap()
+    }
+}
+
+fn open(directory: &Path) -> (Store, WriterThread) {
+    Store::open(options(directory)).unwrap()
 }
 
 /// A store in a directory of its own.
@@ -263,4 +267,20 @@ async fn presence_is_told_by_index_whatever_the_order() {
     let mut expected: Vec<bool> = (0..200).map(|seed| seed % 3 == 0).collect();
     expected.extend([false, true]);
     assert_eq!(present, expected);
+}
+
+#[tokio::test]
+async fn who_has_what_was_just_written_is_known_without_a_look_at_the_database() {
+    let fixture = Fixture::new();
+    let (_, digest) = fixture.write("red", b"a chunk").await;
+    let chunk = ChunkKey::of(&digest).unwrap();
+    let known = |owner| {
+        let known = &fixture.store.shared.known;
+        known.among(&team(owner), [chunk].iter())
+    };
+    assert_eq!(known("red"), [true]);
+    assert_eq!(known("blue"), [false]);
+    let set_aside = fixture.store.change(Change::SetAside { chunk });
+    set_aside.await.unwrap();
+    assert_eq!(known("red"), [false]);
 }

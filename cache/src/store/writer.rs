@@ -1,10 +1,14 @@
 //! The one writer. It takes all changes that wait, writes them as one batch with one sync, and then
-//! acknowledges all of them: while the disk syncs one batch, the next one gathers.
+//! acknowledges all of them: while the disk syncs one batch, the next one gathers. If they bring much, the large
+//! chunks among them are written to a file of their own first.
 //!
 //! After an error nothing more is written until the database has been opened again, so that what is in
 //! memory is what is on the disk.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use protocol::time::Time;
 use tokio::sync::{mpsc, oneshot};
@@ -17,15 +21,12 @@ use super::{
     gate::Admitted,
     rocks::Rocks,
     row::Totals,
-    staged::Staged,
+    staged::{Committed, Staged},
 };
 
-/// How many bytes of changes go in one batch. Past that a larger batch does not make the sync cheaper,
-/// and all of it is in memory a few times over.
-const BATCH_BYTES_MAX: u64 = 8 << 20;
-/// How many changes go in one batch: with the smallest chunks this bounds how long the first of them
+/// How many changes go in one group: with the smallest chunks this bounds how long the first of them
 /// waits.
-const BATCH_CHANGES_MAX: usize = 4096;
+const GROUP_CHANGES_MAX: usize = 4096;
 /// How long the writer waits between two tries to write again after an error: long enough to be no
 /// load, short enough that nobody waits for it.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,6 +55,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     totals: Totals,
     last_heal: Option<Time>,
+    /// How many bytes of chunks went past the log since rows were flushed.
+    bulk_bytes: u64,
 }
 
 impl Writer {
@@ -63,15 +66,17 @@ impl Writer {
             shared,
             totals,
             last_heal: None,
+            bulk_bytes: 0,
         }
     }
 
     /// Writes until all senders of `queue` are gone, then closes the database.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Queued>) {
+        let bytes_max = self.shared.sizes.group();
         while let Some(first) = queue.blocking_recv() {
             let mut bytes = first.change.bytes();
             let mut group = vec![first];
-            while bytes < BATCH_BYTES_MAX && group.len() < BATCH_CHANGES_MAX {
+            while bytes < bytes_max && group.len() < GROUP_CHANGES_MAX {
                 let Ok(next) = queue.try_recv() else { break };
                 bytes += next.change.bytes();
                 group.push(next);
@@ -123,9 +128,9 @@ impl Writer {
         }
         leaving.extend(staged.deleted_chunks());
         let committed = if staged.is_empty() && !probed {
-            Ok(self.totals)
+            Ok(None)
         } else {
-            staged.commit()
+            staged.commit().map(Some)
         };
         if !leaving.is_empty() {
             self.shared.hot.remove(leaving.iter().copied());
@@ -135,9 +140,9 @@ impl Writer {
         drop(admitted);
         self.shared.measure_often(&rocks);
         let broken = match committed {
-            Ok(totals) => {
-                self.totals = totals;
-                self.shared.publish(totals);
+            Ok(None) => None,
+            Ok(Some(committed)) => {
+                self.committed(&committed);
                 None
             }
             Err(source) => Some(self.stop(source)),
@@ -149,6 +154,32 @@ impl Writer {
             };
             // Who has gone does not want to know.
             let _gone = reply.send(applied);
+        }
+        if self.shared.sizes.log() <= self.bulk_bytes {
+            self.flush_rows(&rocks);
+        }
+    }
+
+    /// Takes note of what was written.
+    fn committed(&mut self, committed: &Committed) {
+        self.totals = committed.totals;
+        self.shared.publish(self.totals);
+        self.bulk_bytes += committed.bulk_bytes;
+        // Nobody else takes anything out of it.
+        let since = self.shared.known.since();
+        let rows = committed.owners.iter().map(Vec::as_slice);
+        self.shared.known.bring_rows(rows, since);
+    }
+
+    /// Flushes the rows, so that the logs that have them can go: each bulk write begins a new one.
+    fn flush_rows(&mut self, rocks: &Rocks) {
+        self.bulk_bytes = 0;
+        if self.shared.ending.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = rocks.flush() {
+            // Whoever writes next meets it.
+            warn!(%error, "rows not flushed");
         }
     }
 

@@ -30,6 +30,8 @@ const CHUNKS_AT_ONCE: u64 = 16;
 /// How large chunks are at most, in bytes: on either side of what goes to blob files and of what the hot set
 /// takes, and now and then a large one.
 const SIZES: [u64; 5] = [300, 5_000, 5_000, 50_000, 400_000];
+/// How many chunks a request in bulk writes, and how large each is, in bytes: enough for what goes past the log.
+const BULK: (u64, u64) = (24, 600_000);
 /// How much of what was looked at before is read once more, besides asking whether it is there.
 const READ_AGAIN: usize = 64;
 
@@ -126,17 +128,28 @@ struct Writer {
 impl Writer {
     /// Writes something; `None`: it was not acknowledged.
     async fn write(&mut self) -> Option<()> {
-        match self.random.below(4) {
-            0 => self.write_reference().await,
-            1 => self.write_tree().await,
-            _ => self.write_chunks().await.map(drop),
+        match self.random.below(8) {
+            0 | 1 => self.write_reference().await,
+            2 | 3 => self.write_tree().await,
+            4 => self.write_bulk().await,
+            _ => self.write_some().await.map(drop),
         }
     }
 
-    async fn write_chunks(&mut self) -> Option<Vec<Digest>> {
-        let (send, receive) = mpsc::channel(1);
+    async fn write_some(&mut self) -> Option<Vec<Digest>> {
         let count = 1 + self.random.below(CHUNKS_AT_ONCE);
-        let contents: Vec<Vec<u8>> = (0..count).map(|_| self.content()).collect();
+        let contents = (0..count).map(|_| self.content()).collect();
+        self.write_chunks(contents).await
+    }
+
+    async fn write_bulk(&mut self) -> Option<()> {
+        let (count, size) = BULK;
+        let contents = (0..count).map(|_| self.bytes(size)).collect();
+        self.write_chunks(contents).await.map(drop)
+    }
+
+    async fn write_chunks(&mut self, contents: Vec<Vec<u8>>) -> Option<Vec<Digest>> {
+        let (send, receive) = mpsc::channel(1);
         let digests: Vec<Digest> = contents.iter().map(|bytes| Digest::of(bytes)).collect();
         let feed = async {
             for (bytes, digest) in contents.iter().zip(&digests) {
@@ -157,7 +170,7 @@ impl Writer {
     }
 
     async fn write_reference(&mut self) -> Option<()> {
-        let chunk = self.write_chunks().await?[0];
+        let chunk = self.write_some().await?[0];
         let blob = Blob {
             digest: chunk,
             chunks: vec![chunk],

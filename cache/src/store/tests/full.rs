@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, process::Command};
 
+use futures_util::future::join_all;
+
 use super::*;
+use crate::store::rocks::Column;
 
 /// A file system of its own, which is small.
 struct Mount(TempDir);
@@ -120,21 +123,7 @@ async fn a_disk_that_is_full_to_the_brim_loses_nothing_and_is_written_again_when
         assert_eq!(read(&store, "red", *digest).unwrap(), noise(*seed, CHUNK));
     }
     fs::remove_file(filler).unwrap();
-    // Some tries may still hear that the store is about to open itself again.
-    let mut written = None;
-    for _ in 0..2_000 {
-        store.shared.clock.advance(Duration::from_secs(2));
-        match write(&store, "red", b"after").await {
-            Ok((_, digest)) => {
-                written = Some(digest);
-                break;
-            }
-            Err(Trouble::Stopped | Trouble::Closed | Trouble::Full { .. }) => {}
-            Err(other) => panic!("{other:?}"),
-        }
-        tokio::task::yield_now().await;
-    }
-    let written = written.expect("the store writes again");
+    let written = write_again(&store).await;
     assert_eq!(store.stopped(), None);
     acknowledged.push((u64::MAX, written));
     drop(store);
@@ -144,6 +133,48 @@ async fn a_disk_that_is_full_to_the_brim_loses_nothing_and_is_written_again_when
     for (seed, digest) in acknowledged {
         let bytes = read(&store, "red", digest).expect("what was acknowledged is there");
         assert!(bytes == b"after" || bytes == noise(seed, CHUNK));
+    }
+    drop(store);
+    writer.join();
+}
+
+/// The same in the middle of a large group, whose chunks go past the log.
+#[tokio::test]
+async fn a_disk_that_is_full_in_the_middle_of_a_large_group_loses_nothing() {
+    let Some(mount) = Mount::new(128) else { return };
+    let (store, writer) = open(&mount, 0);
+    let first = bulk::large(1, 12);
+    let changes = first.iter().map(|bytes| store.change(bulk::bring(bytes)));
+    for applied in join_all(changes).await {
+        applied.unwrap();
+    }
+    let filler = mount.fill(6 << 20);
+    check_room(&store, false);
+    // More than the disk has, with what logs have taken in advance.
+    let second = bulk::large(2, 120);
+    let changes = second.iter().map(|bytes| store.change(bulk::bring(bytes)));
+    let taken = join_all(changes).await;
+    check_room(&store, true);
+    assert!(taken.iter().any(Result::is_err), "the disk was never full");
+    fs::remove_file(filler).unwrap();
+    write_again(&store).await;
+    let all = bulk::digests(&first)
+        .into_iter()
+        .map(|digest| (digest, true));
+    let taken = bulk::digests(&second)
+        .into_iter()
+        .zip(taken.iter().map(Result::is_ok));
+    for (digest, is_taken) in all.chain(taken) {
+        let there = read(&store, "red", digest).is_some();
+        assert!(there || !is_taken, "{digest} was acknowledged");
+        let rocks = store.shared.rocks().unwrap();
+        let key = ChunkKey::of(&digest).unwrap();
+        let row = rocks.get(Column::Chunks, key.as_bytes()).unwrap();
+        assert_eq!(
+            row.is_some(),
+            there,
+            "{digest} takes room, and nobody sees it"
+        );
     }
     drop(store);
     writer.join();
@@ -246,16 +277,30 @@ async fn what_makes_room_gets_through_a_store_that_has_stopped_on_a_full_disk() 
 
 const CHUNK: usize = 1 << 20;
 
+/// Writes a chunk to a store that had stopped, as soon as that writes again.
+async fn write_again(store: &Store) -> Digest {
+    // Some tries may still hear that it is about to open itself again.
+    for _ in 0..2_000 {
+        store.shared.clock.advance(Duration::from_secs(2));
+        match write(store, "red", b"after").await {
+            Ok((_, digest)) => return digest,
+            Err(Trouble::Stopped | Trouble::Closed | Trouble::Full { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the store does not write again");
+}
+
+fn check_room(store: &Store, is_checked: bool) {
+    let checked = &store.shared.room_is_checked;
+    checked.store(is_checked, std::sync::atomic::Ordering::SeqCst);
+}
+
 /// Writes a chunk past the check for room, so that the database has to find out by itself.
 async fn write_unchecked(store: &Store, seed: u64) -> Result<Digest, Trouble> {
-    store
-        .shared
-        .room_is_checked
-        .store(false, std::sync::atomic::Ordering::SeqCst);
+    check_room(store, false);
     let written = write(store, "red", &noise(seed, CHUNK)).await;
-    store
-        .shared
-        .room_is_checked
-        .store(true, std::sync::atomic::Ordering::SeqCst);
+    check_room(store, true);
     written.map(|(_, digest)| digest)
 }

@@ -1,5 +1,7 @@
 //! A log with a place of its own.
 
+use futures_util::future::join_all;
+
 use super::*;
 
 fn try_open(
@@ -165,4 +167,39 @@ async fn no_two_stores_share_the_place_of_a_log() {
     close(fixture);
     let alone = try_open(other.path(), None, false).unwrap();
     close(alone);
+}
+
+#[tokio::test]
+async fn large_groups_of_a_store_whose_log_is_elsewhere_survive_a_power_cut() {
+    let data = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let log = elsewhere.path().join("log");
+    let fixture = try_open(data.path(), Some(&log), false).unwrap();
+    let chunks = bulk::large(1, 30);
+    let changes = chunks
+        .iter()
+        .map(|bytes| fixture.store.change(bulk::bring(bytes)));
+    for applied in join_all(changes).await {
+        applied.unwrap();
+    }
+    assert!(logs(&log) < 14 << 20, "they are in a file");
+    // Nothing more is written, and a start finds what a power cut would leave.
+    let image = Fixture {
+        directory: data,
+        ..fixture
+    };
+    let crashed = image.crash_image();
+    let rows = elsewhere.path().join("copy");
+    fs::create_dir(&rows).unwrap();
+    for file in fs::read_dir(&log).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), rows.join(file.file_name())).unwrap();
+    }
+    close(image);
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&rows, &log).unwrap();
+    let fixture = try_open(crashed.path(), Some(&log), false).unwrap();
+    for (bytes, digest) in chunks.iter().zip(bulk::digests(&chunks)) {
+        assert_eq!(read(&fixture.store, "red", digest).as_ref(), Some(bytes));
+    }
+    close(fixture);
 }

@@ -250,7 +250,7 @@ async fn a_reclaim_ends_early_when_the_store_ends() {
     rocks.flush().unwrap();
     assert_eq!(fixture.collect().await, 8);
     let before = fixture.files();
-    fixture.store.end();
+    fixture.store.end().await;
     let shared = &fixture.store.shared;
     super::super::space::reclaim(
         (&rocks, &shared.place.database),
