@@ -165,7 +165,10 @@ impl Site {
     fn check(&mut self, what: &str, end: &End<'_>) {
         let new = self.write(0, end);
         self.restart();
-        testkit::tell(&format!("{what}: {} acknowledged", new.count()));
+        let (count, bulk) = (new.count(), self.bulk_chunks);
+        testkit::tell(&format!(
+            "{what}: {count} acknowledged, {bulk} chunks past the log so far"
+        ));
         let lost = self.lost(new);
         assert!(lost.is_empty(), "{what}: {lost:#?}");
     }

@@ -24,14 +24,16 @@ use tokio::{sync::mpsc, task::JoinSet};
 use transport::{Client, Credentials};
 
 /// How many write at the same time, each over a connection of its own.
-const WRITERS: u64 = 4;
+const WRITERS: u64 = 5;
 /// How many chunks one request writes at most.
 const CHUNKS_AT_ONCE: u64 = 16;
 /// How large chunks are at most, in bytes: on either side of what goes to blob files and of what the hot set
 /// takes, and now and then a large one.
 const SIZES: [u64; 5] = [300, 5_000, 5_000, 50_000, 400_000];
-/// How many chunks a request in bulk writes, and how large each is, in bytes: enough for what goes past the log.
-const BULK: (u64, u64) = (24, 600_000);
+/// How many of them write in bulk only, how many chunks a request has then, and how large each is, in bytes: enough
+/// for groups that go past the log.
+const BULK_WRITERS: u64 = 2;
+const BULK: (u64, u64) = (32, 400_000);
 /// How much of what was looked at before is read once more, besides asking whether it is there.
 const READ_AGAIN: usize = 64;
 
@@ -109,6 +111,7 @@ pub(super) fn start(
                 client: member.connect().await,
                 team: member.team(),
                 random: Random::new(seed * WRITERS + number),
+                is_bulk: number < BULK_WRITERS,
                 acknowledged,
             };
             // Until the cache has gone.
@@ -122,16 +125,19 @@ struct Writer {
     client: CacheClient,
     team: Team,
     random: Random,
+    is_bulk: bool,
     acknowledged: Arc<Mutex<Acknowledged>>,
 }
 
 impl Writer {
     /// Writes something; `None`: it was not acknowledged.
     async fn write(&mut self) -> Option<()> {
-        match self.random.below(8) {
-            0 | 1 => self.write_reference().await,
-            2 | 3 => self.write_tree().await,
-            4 => self.write_bulk().await,
+        if self.is_bulk {
+            return self.write_bulk().await;
+        }
+        match self.random.below(4) {
+            0 => self.write_reference().await,
+            1 => self.write_tree().await,
             _ => self.write_some().await.map(drop),
         }
     }
@@ -149,22 +155,15 @@ impl Writer {
     }
 
     async fn write_chunks(&mut self, contents: Vec<Vec<u8>>) -> Option<Vec<Digest>> {
-        let (send, receive) = mpsc::channel(1);
         let digests: Vec<Digest> = contents.iter().map(|bytes| Digest::of(bytes)).collect();
-        let feed = async {
-            for (bytes, digest) in contents.iter().zip(&digests) {
-                if send
-                    .send(compression::encode(bytes, *digest))
-                    .await
-                    .is_err()
-                {
-                    break;
-                }
-            }
-            drop(send);
-        };
-        let ((), written) = tokio::join!(feed, self.client.write_chunks(receive));
-        written.ok()?;
+        // All of them go at once.
+        let (send, receive) = mpsc::channel(contents.len());
+        for (bytes, digest) in contents.iter().zip(&digests) {
+            let chunk = compression::encode(bytes, *digest);
+            send.try_send(chunk).ok()?;
+        }
+        drop(send);
+        self.client.write_chunks(receive).await.ok()?;
         self.note(|acknowledged| acknowledged.chunks.extend(&digests));
         Some(digests)
     }
