@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -43,9 +43,15 @@ impl Home {
 
     /// A command of this user.
     pub(crate) fn grange(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(grange());
+        let mut command = self.command(&grange());
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A command of another program of this user.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.source())
             .env_remove("GRANGE_FARM")
             .env_remove("GRANGE_TOKEN")

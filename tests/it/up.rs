@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
 };
 
-use testkit::{farm::Built, project, wait};
+use testkit::{farm::Built, program::grange, project, wait};
 
 use crate::{
     home::{Home, interrupt},
@@ -384,4 +384,36 @@ fn a_worker_joins_a_farm_in_one_process_with_the_printed_token() {
     });
     interrupt(&worker);
     assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn commands_hear_signals_that_who_started_the_farm_ignores() {
+    let home = Home::new();
+    let buildspec = r#"
+version: 0.2
+phases:
+  build:
+    commands:
+      - |
+        for one in HUP INT QUIT; do sh -c "kill -$one \$\$; echo deaf to $one"; done
+        echo all were heard
+"#;
+    project::write_buildspec(&home.source(), buildspec);
+    // As `nohup` does, and shells for what they start in the background.
+    let mut ignoring = home.command(Path::new("sh"));
+    ignoring.args(["-c", "trap '' HUP INT QUIT; exec \"$@\"", "sh"]);
+    ignoring
+        .arg(grange())
+        .args(["build", "--project", "sample"]);
+    let built = Built::from(ignoring.output().unwrap());
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert!(
+        built.stdout.contains("all were heard\n"),
+        "{}",
+        built.stdout
+    );
+    for one in ["HUP", "INT", "QUIT"] {
+        let deaf = format!("deaf to {one}");
+        assert!(!built.stdout.contains(&deaf), "{}", built.stdout);
+    }
 }

@@ -29,6 +29,7 @@ mod output;
 mod own_root;
 mod probe;
 mod script;
+mod signals;
 mod skeleton;
 mod spec;
 mod state;

@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use nix::sys::{signal::SigSet, signalfd::SignalFd};
+use nix::sys::signalfd::SignalFd;
 use protocol::{job::ShellState, time::Time};
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -31,6 +31,7 @@ use super::{
     fence::Fence,
     message::{Carried, CommandExit, Expansion, Reply, Request, Trouble},
     script::is_name,
+    signals,
     spec::MARK,
     state::{Saved, StateDirectory},
     user::{self, User, become_user},
@@ -467,12 +468,12 @@ fn kill_namespace(mut reaped: impl FnMut(Pid, WaitStatus)) {
     }
 }
 
-/// Makes a forked child what commands run as: a session of its own, without the keeper's blocked
-/// signals, and killed with it.
+/// Makes a forked child what commands run as: a session of its own, with signals as usual, and killed with the
+/// keeper.
 fn become_a_command() -> io::Result<()> {
     setsid()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    SigSet::empty().thread_set_mask()?;
+    signals::reset()?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{os::unix::net::UnixStream, path::PathBuf};
 
-use nix::sys::signalfd::SfdFlags;
+use nix::sys::{signal::SigSet, signalfd::SfdFlags};
 use protocol::worker::Isolation;
 use rustix::process::waitpid;
 
