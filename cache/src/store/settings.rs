@@ -32,13 +32,13 @@ const MEMTABLE_FILTER_RATIO: f64 = 0.02;
 /// How many new tables of chunks are merged. A chunk is looked up in each of them, in their filters mostly.
 pub(super) const TABLES_MERGED: u8 = 8;
 /// How many files RocksDB keeps open. Half of what a process may have where nobody has raised the limit. With 16 MiB
-/// to a blob file and more, these have 8 GiB and more; a chunk of another takes some tens of microseconds longer.
+/// to a blob file and more, these have 8 GiB and more; for a chunk of another one, that is opened first.
 const OPEN_FILES_MAX: i32 = 512;
 /// How large RocksDB's own messages get, in bytes, and how many files of them are kept.
 const MESSAGES_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_FILES_MAX: usize = 4;
-/// How large the file gets that says which files there are, in bytes, before it is written anew: each flush adds to it
-/// some hundred bytes, and a start reads it.
+/// How large the file gets that says which files there are, in bytes, before it is written anew: each flush adds to it,
+/// and a start reads it.
 const MANIFEST_BYTES_MAX: usize = 16 << 20;
 /// How RocksDB compresses what it is given, whatever it is compiled with: not at all. Bodies of chunks are
 /// packed by who sends them, or cannot be, and the rest is digests mostly, which cannot either.
