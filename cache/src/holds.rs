@@ -29,7 +29,7 @@ pub(crate) struct Holds {
 }
 
 /// What a table starts with that was left for the next start: what it is, and its version.
-const TAG: &[u8; 8] = b"ghld\x01\0\0\0";
+const TAG: &[u8; 8] = b"ghld\x02\0\0\0";
 
 impl Holds {
     /// No holds yet; each will last `time`. Everything is held until `time` after the clock's start.
@@ -43,9 +43,15 @@ impl Holds {
 
     /// The table for the next start: what is left of each hold at `now`, which is `wall` by the time of day.
     pub(crate) fn leave(&self, now: Time, wall: WallTime) -> Vec<u8> {
+        let all_left = match now < self.all_until {
+            // What of a second is left counts as a whole one.
+            true => seconds(self.all_until).saturating_sub(seconds(now)) + 1,
+            false => 0,
+        };
         let now = seconds(now);
         let mut bytes = TAG.to_vec();
         bytes.extend_from_slice(&wall.0.to_le_bytes());
+        bytes.extend_from_slice(&all_left.to_le_bytes());
         for (slot, until) in (0_u32..).zip(&self.until) {
             let left = until.load(Ordering::SeqCst).saturating_sub(now);
             if left != 0 {
@@ -63,14 +69,16 @@ impl Holds {
     pub(crate) fn resume(bytes: &[u8], wall: WallTime, time: Duration) -> Option<Self> {
         let (table, hash) = bytes.split_last_chunk::<32>()?;
         let (tag, rest) = table.split_first_chunk()?;
-        let (left_at, slots) = rest.split_first_chunk()?;
+        let (left_at, rest) = rest.split_first_chunk()?;
+        let (all_left, slots) = rest.split_first_chunk()?;
         if tag != TAG || Digest::of(table).hash() != hash {
             return None;
         }
         let passed = wall.0.checked_sub(u64::from_le_bytes(*left_at))? / 1000;
         let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+        let all_left = u32::from_le_bytes(*all_left).saturating_sub(passed);
         let holds = Self {
-            all_until: Time::ZERO,
+            all_until: Time::ZERO + Duration::from_secs(u64::from(all_left)),
             ..Self::new(time)
         };
         let (slots, _) = slots.as_chunks::<8>();
@@ -138,6 +146,17 @@ mod tests {
         let mut damaged = left;
         damaged[20] ^= 1;
         assert!(Holds::resume(&damaged, WallTime(60_000), MINUTE).is_none());
+    }
+
+    #[test]
+    fn what_a_start_holds_because_nobody_knows_better_is_held_after_the_next_one_too() {
+        let holds = Holds::new(MINUTE);
+        let left = holds.leave(at(20), WallTime(50_000));
+        let after = Holds::resume(&left, WallTime(60_000), MINUTE).unwrap();
+        assert!(after.is_held(&[1; 32], at(29)) && !after.is_held(&[1; 32], at(32)));
+        let left = holds.leave(at(60), WallTime(50_000));
+        let after = Holds::resume(&left, WallTime(50_000), MINUTE).unwrap();
+        assert!(!after.is_held(&[1; 32], at(0)));
     }
 
     #[test]
