@@ -71,13 +71,14 @@ pub fn reserve(limit: u64, wanted: u64) -> u64 {
     wanted.min(limit / RESERVE_DIVISOR)
 }
 
+/// What part of the limit stays free for what comes next, as a divisor.
+pub(crate) const SLACK_DIVISOR: u64 = 16;
+
 impl Targets {
     /// For files that may take `limit` bytes, of which `reserve` is kept for what they grow by on their
     /// own. Each of the first `tries` to make room that did not do aims at a sixteenth less alive, so that
     /// more of the rest is garbage, and less has to be written anew to get it back.
     pub fn of(limit: u64, reserve: u64, tries: u32) -> Self {
-        /// What stays free for what comes next, as a divisor.
-        const SLACK_DIVISOR: u64 = 16;
         let slack = limit / SLACK_DIVISOR;
         let files = limit.saturating_sub(reserve).saturating_sub(slack);
         let mut live = files / 4 * 3;

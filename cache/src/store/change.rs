@@ -77,8 +77,18 @@ pub(crate) struct PutEntry {
     pub(crate) made_millis: u64,
 }
 
+impl PutEntry {
+    /// How many digests the row of the entry has: it may name a chunk more than once.
+    fn named(&self) -> u64 {
+        let trees = self.entry.trees.iter().chain(&self.entry.outlines);
+        let parts = trees.flat_map(|tree| [&tree.tree, &tree.attributes, &tree.layout]);
+        let blobs = self.entry.blobs.iter().chain(parts);
+        blobs.map(|blob| 1 + blob.chunks.len() as u64).sum()
+    }
+}
+
 /// An entry to evict.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Victim {
     pub(crate) key: Vec<u8>,
     /// How it stood when it was chosen: it stays if that has changed.
@@ -104,6 +114,8 @@ pub(crate) enum Applied {
     },
     /// What was evicted.
     Evicted {
+        /// How many of the victims were looked at: the first of them.
+        seen: usize,
         entries: u64,
         chunks: u64,
         /// What the chunks took, in bytes.
@@ -119,17 +131,26 @@ pub(crate) enum Applied {
 /// How many entries go in one batch. Each may change the counts of a million chunks, but most have
 /// some hundreds.
 pub(crate) const DELETED_AT_ONCE_MAX: u64 = 16;
+/// How many rows are staged before no further entry goes in the same change: with some hundred bytes each, and what is
+/// kept to take them back, a few dozen megabytes. The largest entry alone may have more.
+pub(super) const STAGED_AT_ONCE_MAX: usize = 100_000;
 
 impl Change {
     /// The bytes it brings, about.
     pub(super) fn bytes(&self) -> u64 {
         /// What a row takes on its way through batch, log and table, about.
         const ROW_BYTES: u64 = 100;
+        /// What naming a chunk takes in the row of an entry, about.
+        const DIGEST_BYTES: u64 = 36;
         match self {
             Self::PutChunk { value, .. } => value.len() as u64 + 2 * ROW_BYTES,
             Self::Own { chunks, .. } | Self::Collect { chunks } => chunks.len() as u64 * ROW_BYTES,
             Self::ForgetUses { keys, .. } => keys.len() as u64 * ROW_BYTES,
-            Self::PutEntry(put) => put.closure.len() as u64 * 2 * ROW_BYTES,
+            Self::PutEntry(put) => {
+                put.closure.len() as u64 * 2 * ROW_BYTES + put.named() * DIGEST_BYTES
+            }
+            // What they stage is in memory, a few of the largest entries at most in one group.
+            Self::DeleteEntries { .. } | Self::Evict { .. } => STAGED_AT_ONCE_MAX as u64 * 8,
             _ => ROW_BYTES,
         }
     }
@@ -230,6 +251,8 @@ impl Staged<'_> {
         if let Some(there) = there
             && self.stays(&there.entry, &put)?
         {
+            // Who puts it wants it to be there.
+            self.touch(put.key, put.entry.written, ranks)?;
             return Ok(Applied::Put(PutOutcome::Kept));
         }
         let before = self.read(Column::Used, &put.key, Usage::decode)?;
@@ -300,6 +323,10 @@ impl Staged<'_> {
         }
         let mut count = 0;
         for key in keys {
+            if STAGED_AT_ONCE_MAX <= self.changed() {
+                more = true;
+                break;
+            }
             count += u64::from(self.delete_entry(&key)?);
         }
         Ok(Applied::Deleted { count, more })

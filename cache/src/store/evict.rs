@@ -1,7 +1,7 @@
 //! Evicting entries, as a change: each goes with the chunks that only it named.
 
 use super::{
-    change::{Applied, Surroundings, Victim},
+    change::{Applied, STAGED_AT_ONCE_MAX, Surroundings, Victim},
     error::Trouble,
     key::ChunkKey,
     ranks::AGES,
@@ -12,18 +12,20 @@ use super::{
 
 impl Staged<'_> {
     /// Evicts `victims` one after another until `enough` bytes are free, but those that were used since
-    /// they were chosen, and those of which most is held: they are in use, and give nothing back.
+    /// they were chosen, and those of which most is held: they are in use, and give nothing back. After some
+    /// large ones the rest is left for the next change.
     pub(super) fn evict(
         &mut self,
         victims: Vec<Victim>,
         enough: u64,
         around: &Surroundings<'_>,
     ) -> Result<Applied, Trouble> {
-        let (mut entries, mut all_chunks, mut all_stored) = (0, 0, 0);
+        let (mut seen, mut entries, mut all_chunks, mut all_stored) = (0, 0, 0, 0);
         for Victim { key, standing } in victims {
-            if enough <= all_stored {
+            if enough <= all_stored || STAGED_AT_ONCE_MAX <= self.changed() {
                 break;
             }
+            seen += 1;
             let usage = self.read(Column::Used, &key, Usage::decode)?;
             if usage.is_none_or(|usage| usage.standing != standing) {
                 continue;
@@ -41,6 +43,7 @@ impl Staged<'_> {
             entries += 1;
         }
         Ok(Applied::Evicted {
+            seen,
             entries,
             chunks: all_chunks,
             stored: all_stored,

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 
 use super::Trouble;
 
-/// What part of the budget one change takes at most, as a divisor: one that seems larger than all of a
-/// small budget would wait for ever.
-const CHANGE_DIVISOR: u64 = 8;
+/// What part of the budget one change takes at most, as a divisor: one that seems larger than what making room leaves
+/// free would wait for ever.
+const CHANGE_DIVISOR: u64 = crate::eviction::SLACK_DIVISOR;
 
 /// What part of the budget is left, as a divisor, when it is said that somebody wants room.
 const EARLY_DIVISOR: u64 = 32;
@@ -213,10 +213,10 @@ mod tests {
 
     #[test]
     fn no_more_gets_through_than_there_is_room_for_until_room_is_made() {
-        let gate = Arc::new(Gate::new(1_000));
+        let gate = Arc::new(Gate::new(2_000));
         let mut early = pin!(gate.admit(50));
         assert!(poll(early.as_mut()).is_pending(), "not measured yet");
-        measure(&gate, 700);
+        measure(&gate, 1_700);
         let Poll::Ready(Ok(first)) = poll(early.as_mut()) else {
             panic!("there is room");
         };
@@ -229,34 +229,34 @@ mod tests {
         assert!(poll(wanted.as_mut()).is_ready());
 
         drop(first);
-        measure(&gate, 800);
+        measure(&gate, 1_800);
         assert!(
             poll(third.as_mut()).is_pending(),
             "the second is on its way"
         );
         drop(second);
-        measure(&gate, 890);
+        measure(&gate, 1_890);
         assert!(poll(third.as_mut()).is_ready());
     }
 
     #[test]
     fn what_is_written_during_a_measurement_counts() {
-        let gate = Arc::new(Gate::new(1_000));
+        let gate = Arc::new(Gate::new(2_000));
         measure(&gate, 0);
         let Poll::Ready(Ok(admitted)) = poll(pin!(gate.admit(60)).as_mut()) else {
             panic!("there is room");
         };
         let measuring = gate.measuring();
         drop(admitted);
-        gate.measured(measuring, 800);
+        gate.measured(measuring, 1_800);
         assert!(poll(pin!(gate.admit(50)).as_mut()).is_pending());
         assert!(poll(pin!(gate.admit(30)).as_mut()).is_ready());
     }
 
     #[test]
     fn when_nothing_more_can_go_who_waits_is_refused_until_it_can() {
-        let gate = Arc::new(Gate::new(1_000));
-        measure(&gate, 990);
+        let gate = Arc::new(Gate::new(2_000));
+        measure(&gate, 1_990);
         let mut waits = pin!(gate.admit(50));
         assert!(poll(waits.as_mut()).is_pending());
         gate.exhausted(Stays {
@@ -267,7 +267,7 @@ mod tests {
             panic!("it is refused");
         };
         let message = trouble.to_string();
-        for part in ["1000", "600 bytes are held", "300 more belong to entries"] {
+        for part in ["2000", "600 bytes are held", "300 more belong to entries"] {
             assert!(message.contains(part), "{message}");
         }
         assert!(
@@ -282,9 +282,9 @@ mod tests {
     }
 
     #[test]
-    fn a_change_larger_than_a_small_budget_gets_through() {
-        let gate = Arc::new(Gate::new(1_000));
-        measure(&gate, 800);
-        assert!(poll(pin!(gate.admit(5_000)).as_mut()).is_ready());
+    fn a_change_larger_than_a_small_budget_gets_through_when_room_has_been_made() {
+        let gate = Arc::new(Gate::new(16_000));
+        measure(&gate, crate::eviction::Targets::of(16_000, 0, 0).files);
+        assert!(poll(pin!(gate.admit(50_000)).as_mut()).is_ready());
     }
 }

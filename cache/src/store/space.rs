@@ -77,7 +77,10 @@ pub(crate) fn reclaim(
     stop: &AtomicBool,
 ) -> Result<(), Trouble> {
     if enough / ROWS_DIVISOR < rocks.rows_bytes()? {
-        for column in [Column::Facts, Column::Owners] {
+        let rows = Column::ALL
+            .into_iter()
+            .filter(|&column| column != Column::Chunks);
+        for column in rows {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());
             }

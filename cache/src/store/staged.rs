@@ -46,8 +46,8 @@ pub(super) struct Committed {
 /// What the change that is being staged has replaced.
 #[derive(Debug, Default)]
 struct Undo {
-    /// What stood there before, if anything was staged.
-    rows: Vec<(Place, Option<Value>)>,
+    /// What was staged there before, if anything.
+    rows: BTreeMap<Place, Option<Value>>,
     chunks: usize,
     totals: Totals,
 }
@@ -67,7 +67,7 @@ impl<'a> Staged<'a> {
     /// Starts a change.
     pub(super) fn begin(&mut self) {
         self.undo = Undo {
-            rows: Vec::new(),
+            rows: BTreeMap::new(),
             chunks: self.chunks.len(),
             totals: self.totals,
         };
@@ -76,7 +76,7 @@ impl<'a> Staged<'a> {
     /// Takes back all that was staged since [`begin`](Self::begin).
     pub(super) fn roll_back(&mut self) {
         let undo = std::mem::take(&mut self.undo);
-        for (key, before) in undo.rows.into_iter().rev() {
+        for (key, before) in undo.rows {
             match before {
                 Some(row) => self.rows.insert(key, row),
                 None => self.rows.remove(&key),
@@ -88,6 +88,11 @@ impl<'a> Staged<'a> {
 
     pub(super) const fn rocks(&self) -> &'a Rocks {
         self.rocks
+    }
+
+    /// How many rows the change that is being staged has changed.
+    pub(super) fn changed(&self) -> usize {
+        self.undo.rows.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -248,7 +253,8 @@ impl<'a> Staged<'a> {
     fn set(&mut self, column: Column, key: Vec<u8>, value: Option<Vec<u8>>) {
         let key = (column, key);
         let before = self.rows.insert(key.clone(), value);
-        self.undo.rows.push((key, before));
+        // What came first in this change is what is taken back to.
+        self.undo.rows.entry(key).or_insert(before);
     }
 }
 
