@@ -19,6 +19,7 @@ mod left;
 mod mend;
 mod place;
 mod processor;
+mod quick;
 mod ranks;
 mod read;
 mod rebuild;
@@ -59,6 +60,7 @@ pub(crate) use self::{
     bodies::ReadAnswer,
     error::{ClosureError, Trouble},
     whole::WholeEntry,
+    writer::Room,
 };
 use self::{
     change::{Applied, Change},
@@ -67,6 +69,7 @@ use self::{
     gate::Gate,
     mend::Suspect,
     place::Place,
+    quick::Quick,
     ranks::Ranks,
     rocks::{Care, Column, Rocks, TOTALS},
     row::Totals,
@@ -114,6 +117,15 @@ pub(crate) struct Store {
 pub(crate) struct WriterThread(JoinHandle<()>);
 
 impl WriterThread {
+    fn start(writer: Writer, changes: mpsc::Receiver<Queued>) -> Result<Self, OpenStoreError> {
+        let thread = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(changes));
+        thread
+            .map(Self)
+            .map_err(|source| OpenStoreError::Thread { source })
+    }
+
     /// Waits for the end of the thread. Blocks.
     pub(crate) fn join(self) {
         if self.0.join().is_err() {
@@ -178,6 +190,7 @@ impl Store {
             directory: options.directory,
             hot: Hot::default(),
             known: Known::default(),
+            quick: Quick::default(),
             condemned: Condemned::default(),
             doubt: Doubt::default(),
             totals: Mutex::new(totals),
@@ -194,11 +207,8 @@ impl Store {
         }
         let (queue, changes) = mpsc::channel(QUEUE_MAX);
         let writer = Writer::new(Arc::clone(&shared), totals);
-        let thread = std::thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(changes))
-            .map_err(|source| OpenStoreError::Thread { source })?;
-        Ok((Self { shared, queue }, WriterThread(thread)))
+        let thread = WriterThread::start(writer, changes)?;
+        Ok((Self { shared, queue }, thread))
     }
 
     /// Makes a change; it is durable when this returns.
@@ -211,6 +221,11 @@ impl Store {
     ///
     /// The change may be made or not.
     pub(crate) async fn change(&self, change: Change) -> Result<Applied, Trouble> {
+        self.change_in(Room::new(), change).await
+    }
+
+    /// As [`change`](Self::change); the bytes that it brings take `room`.
+    pub(crate) async fn change_in(&self, room: Room, change: Change) -> Result<Applied, Trouble> {
         let admitted = match change.brings_content() {
             true => Some(self.shared.gate.admit(change.bytes()).await?),
             false => None,
@@ -220,6 +235,7 @@ impl Store {
             change,
             reply,
             admitted,
+            room,
         };
         // Without the writer nothing is acknowledged any more.
         self.queue.send(queued).await.map_err(|_| Trouble::Closed)?;
@@ -234,6 +250,7 @@ impl Store {
             change,
             reply,
             admitted: None,
+            room: Room::new(),
         });
     }
 
@@ -313,6 +330,7 @@ struct Shared {
     holds: Holds,
     hot: Hot,
     known: Known,
+    quick: Quick,
     condemned: Condemned,
     doubt: Doubt,
     totals: Mutex<Totals>,

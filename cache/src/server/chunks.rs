@@ -43,6 +43,13 @@ const WINDOW_BYTES: u64 = 1 << 20;
 /// How many chunks are looked up at once.
 const WINDOW_CHUNKS: usize = 256;
 
+/// Up to so many chunks, with so many bytes, are looked up where they are asked for: that takes some dozens of
+/// microseconds if they are in memory. More is looked up while others are served.
+const BRIEF_CHUNKS_MAX: usize = 16;
+const BRIEF_BYTES_MAX: u64 = 64 << 10;
+/// The same of chunks of which only is asked whether they are there.
+const BRIEF_DIGESTS_MAX: usize = 64;
+
 /// Which of `chunks` the team does not have here.
 pub(super) async fn find_missing(
     team: Team,
@@ -54,10 +61,13 @@ pub(super) async fn find_missing(
     let _named = session.reserve_digests(chunks.len()).await;
     let _room = context.reserve_digests(chunks.len()).await;
     let asked = chunks.len() as u64;
-    let present = context
-        .store
-        .blocking(move |store| store.present(&team, &chunks));
-    let present = present.await.map_err(|trouble| of_trouble(&trouble))?;
+    let is_brief = chunks.len() <= BRIEF_DIGESTS_MAX;
+    let work = move |store: Store| store.present(&team, &chunks);
+    let present = match is_brief {
+        true => context.store.brief(work).await,
+        false => context.store.blocking(work).await,
+    };
+    let present = present.map_err(|trouble| of_trouble(&trouble))?;
     let missing: Vec<u32> = (0..)
         .zip(&present)
         .filter(|(_, there)| !**there)
@@ -133,10 +143,12 @@ pub(super) async fn read(
                 share.reads.reserve(bytes).await,
             );
             let looking_up = context.reserve_digests(count).await;
-            let answers = context
-                .store
-                .blocking(move |store| look_up(&store, &team, &asked, first))
-                .await;
+            let work = move |store: Store| look_up(&store, &team, &asked, first);
+            let is_brief = count <= BRIEF_CHUNKS_MAX && bytes <= BRIEF_BYTES_MAX;
+            let answers = match is_brief {
+                true => context.store.brief(work).await,
+                false => context.store.blocking(work).await,
+            };
             drop(looking_up);
             let window_failed = answers.is_err();
             let answers = answers.map(|window| Outgoing {

@@ -261,23 +261,28 @@ impl Store {
     async fn evict(&self, excess: u64, swept: &mut Swept) -> Result<(), Trouble> {
         let mut queues = self.blocking(|store| store.candidates()).await?;
         let mut freed = 0;
+        let at_once = usize::try_from(DELETED_AT_ONCE_MAX).expect("it is small");
+        let mut victims: Vec<Victim> = Vec::new();
         while freed < excess {
             let next = std::iter::from_fn(|| queues.pop());
-            let at_once = usize::try_from(DELETED_AT_ONCE_MAX).expect("it is small");
-            let victims = next.take(at_once);
-            let victims = victims.map(|(key, standing)| Victim { key, standing });
-            let victims: Vec<Victim> = victims.collect();
+            let next = next.take(at_once - victims.len());
+            victims.extend(next.map(|(key, standing)| Victim { key, standing }));
             if victims.is_empty() {
                 break;
             }
-            let enough = excess - freed;
-            let evicted = self.change(Change::Evict { victims, enough }).await?;
+            let change = Change::Evict {
+                victims: victims.clone(),
+                enough: excess - freed,
+            };
             if let Applied::Evicted {
+                seen,
                 entries,
                 chunks,
                 stored,
-            } = evicted
+            } = self.change(change).await?
             {
+                // The others are the next.
+                victims.drain(..seen);
                 freed += stored;
                 swept.evicted += entries;
                 swept.chunks += chunks;
@@ -363,8 +368,13 @@ impl Store {
             let store = store.clone();
             tokio::task::spawn_blocking(move || work(store)).await
         };
-        match done.unwrap_or(Err(Trouble::Closed)) {
-            Err(Trouble::Database { source }) if store.shared.look_at(&source) => {
+        store.seen(done.unwrap_or(Err(Trouble::Closed)))
+    }
+
+    /// What came of a look at the database, unless that is damaged: then it is to be mended first.
+    pub(super) fn seen<T>(&self, done: Result<T, Trouble>) -> Result<T, Trouble> {
+        match done {
+            Err(Trouble::Database { source }) if self.shared.look_at(&source) => {
                 Err(Trouble::Stopped)
             }
             done => done,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use protocol::time::Time;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::{
@@ -47,7 +47,13 @@ pub(super) struct Queued {
     pub(super) reply: oneshot::Sender<Result<Applied, Trouble>>,
     /// What the gate has let through for it; `None`: nothing had to be.
     pub(super) admitted: Option<Admitted>,
+    /// The room that its bytes take in memory.
+    pub(super) room: Room,
 }
+
+/// The room that the bytes of a change take in memory, of whoever brings it: given back when they are written, or will
+/// not be. Not sooner, though nobody may wait for it any more.
+pub(crate) type Room = Vec<OwnedSemaphorePermit>;
 
 /// The state of the writer's thread.
 #[derive(Debug)]
@@ -108,14 +114,15 @@ impl Writer {
         let mut probed = false;
         let mut leaving = Vec::new();
         // Given back when all of it is in the files, or will not be.
-        let mut admitted = Vec::with_capacity(group.len());
+        let mut taken = Vec::with_capacity(group.len());
         for Queued {
             change,
             reply,
-            admitted: part,
+            admitted,
+            room: in_memory,
         } in group
         {
-            admitted.push(part);
+            taken.push((admitted, in_memory));
             probed |= matches!(change, Change::Probe);
             if let Change::SetAside { chunk } = &change {
                 leaving.push(*chunk);
@@ -137,7 +144,7 @@ impl Writer {
             self.shared.known.remove(leaving.into_iter());
         }
         self.shared.condemned.acquit();
-        drop(admitted);
+        drop(taken);
         self.shared.measure_often(&rocks);
         let broken = match committed {
             Ok(None) => None,

@@ -14,7 +14,7 @@ use protocol::{
     },
     name::Team,
 };
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 use transport::ReceiveHalf;
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     compression,
     store::{
-        Store,
+        Room, Store,
         change::{Applied, Change},
         key::ChunkKey,
         row,
@@ -86,7 +86,7 @@ struct Arrived {
     /// As it is kept: one byte of encoding, and the body.
     value: Bytes,
     /// Of the connection, of the team, and of all.
-    _room: [OwnedSemaphorePermit; 3],
+    room: Room,
 }
 
 /// Takes the next chunk, as soon as there is room for it; `None`: the client has finished.
@@ -106,7 +106,7 @@ async fn arrive(
     let value = next_value(receive, &header).await?;
     let bytes = bytes + unpacked_bytes(&header);
     // The narrowest first: who waits has nothing of a wider one, and who has all of them waits for the disk only.
-    let room = [
+    let room = vec![
         reserve(&session.write_room, bytes).await,
         share.writes.reserve(bytes).await,
         reserve(&context.write_room, bytes).await,
@@ -115,7 +115,7 @@ async fn arrive(
     Ok(Some(Arrived {
         header,
         value,
-        _room: room,
+        room,
     }))
 }
 
@@ -212,14 +212,16 @@ async fn keep(store: &Store, team: &Team, arrived: Arrived) -> Result<Applied, R
     let Arrived {
         header,
         value,
-        _room,
+        room,
     } = arrived;
     let body = value.slice(1..);
-    let verified = if header.digest.size() <= VERIFIED_AT_ONCE_BYTES_MAX {
-        compression::decode(&header, body)
+    let (verified, room) = if header.digest.size() <= VERIFIED_AT_ONCE_BYTES_MAX {
+        (compression::decode(&header, body), room)
     } else {
-        let verified = tokio::task::spawn_blocking(move || compression::decode(&header, body));
-        verified.await.map_err(|error| internal(&error))?
+        // The room goes along: the thread goes on when nobody waits for it any more.
+        let verify = move || (compression::decode(&header, body), room);
+        let verified = tokio::task::spawn_blocking(verify).await;
+        verified.map_err(|error| internal(&error))?
     };
     let bytes = verified.map_err(|error| {
         counter!("grange_cache_writes_refused_total", "why" => "content").increment(1);
@@ -232,7 +234,7 @@ async fn keep(store: &Store, team: &Team, arrived: Arrived) -> Result<Applied, R
         value,
     };
     store
-        .change(change)
+        .change_in(room, change)
         .await
         .map_err(|trouble| of_trouble(&trouble))
 }

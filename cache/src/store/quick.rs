@@ -1,0 +1,103 @@
+//! Where short reads are done: on the thread that wants them, as long as reads are quick. To go to another thread and
+//! back takes longer than a look into memory, and with many small reads it takes most of the time.
+//!
+//! What is in memory nobody knows before, since most of it is the system's. So the reads themselves tell: after one
+//! that was slow because it waited for the disk, all are done where they may block, for a time in which that one
+//! is a small part. A thread that has other work waits for the disk that little, and no longer.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use protocol::time::Time;
+
+use super::{Store, Trouble};
+
+/// From here on a read that has waited was slow: longer than locks take, and less than one look at most disks.
+const SLOW: Duration = Duration::from_micros(100);
+/// How many times as long as a slow read took nothing is read on the thread that wants it: it waits for disks a
+/// hundredth of its time at most.
+const PAUSE_FACTOR: u32 = 100;
+
+/// Whether reads are quick.
+#[derive(Debug, Default)]
+pub(super) struct Quick {
+    /// Until when they are taken for slow, in microseconds on the store's clock.
+    slow_until: AtomicU64,
+}
+
+impl Quick {
+    fn is_likely(&self, now: Time) -> bool {
+        self.slow_until.load(Ordering::Relaxed) <= micros(now)
+    }
+
+    /// A read that ended at `now` has taken so long; whether its thread has `waited` for something meanwhile, and not
+    /// only for the processor.
+    fn took(&self, took: Duration, has_waited: bool, now: Time) {
+        if has_waited && SLOW <= took {
+            let until = micros(now + took.saturating_mul(PAUSE_FACTOR));
+            self.slow_until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+}
+
+fn micros(time: Time) -> u64 {
+    u64::try_from(time.since(Time::ZERO).as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Store {
+    /// Runs what looks for little, and takes some dozens of microseconds if that is in memory: here, or where it may
+    /// block.
+    pub(crate) async fn brief<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Self) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (quick, clock) = (&self.shared.quick, &self.shared.clock);
+        let start = clock.now();
+        if !quick.is_likely(start) {
+            metrics::counter!("grange_cache_brief_reads_moved_total").increment(1);
+            return self.blocking(work).await;
+        }
+        let waits = waits();
+        let done = self.seen(work(self.clone()));
+        let end = clock.now();
+        quick.took(end.since(start), waits != self::waits(), end);
+        done
+    }
+}
+
+/// How often this thread has waited, for a disk or a lock: for the processor does not count.
+fn waits() -> i64 {
+    // Without it no read is slow.
+    let usage = getrusage(UsageWho::RUSAGE_THREAD);
+    usage.map_or(0, |usage| usage.voluntary_context_switches())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn after_a_read_that_waited_long_a_hundred_times_as_long_passes_before_one_is_done_here_again()
+    {
+        let quick = Quick::default();
+        assert!(quick.is_likely(at(0)));
+        quick.took(Duration::from_micros(90), true, at(1));
+        quick.took(Duration::from_secs(1), false, at(1));
+        assert!(quick.is_likely(at(1)));
+        quick.took(Duration::from_millis(8), true, at(10));
+        assert!(!quick.is_likely(at(11)) && !quick.is_likely(at(809)));
+        // One that was quicker does not shorten it.
+        quick.took(Duration::from_millis(1), true, at(11));
+        assert!(!quick.is_likely(at(809)));
+        assert!(quick.is_likely(at(810)));
+        quick.took(Duration::MAX, true, at(900));
+        assert!(!quick.is_likely(at(1_000_000)));
+    }
+}
