@@ -161,7 +161,7 @@ pub enum CaptureError {
     /// There are more entries than a tree may have.
     #[error("directory has more than {TREE_ENTRIES_MAX} entries")]
     TooMany,
-    /// The directory changed while it was listed.
+    /// The directory changed while it was listed, or is larger than a tree may be.
     #[error("failed to put what was found into a tree")]
     Tree {
         /// What does not fit together.

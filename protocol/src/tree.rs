@@ -12,6 +12,18 @@ use crate::{
 
 /// How many entries a tree may have. The largest real dependency trees hold some 130,000.
 pub const TREE_ENTRIES_MAX: u64 = 4_000_000;
+/// How long the paths of a tree may be together, in bytes. Canonical bytes have what paths share only once, so a few
+/// megabytes of them could unfold to many gigabytes. As many entries as a tree may have, with paths of 100 bytes each,
+/// take three quarters of this.
+pub const TREE_PATH_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// What every tree stays within.
+const LIMITS: Limits = Limits {
+    entries: TREE_ENTRIES_MAX,
+    path_bytes: TREE_PATH_BYTES_MAX,
+};
+const ENTRIES: &str = "number of entries";
+const PATH_BYTES: &str = "length of all paths";
 
 const TAG: [u8; 4] = *b"gtre";
 const VERSION: u8 = 1;
@@ -86,6 +98,41 @@ pub enum TreeError {
         /// What it lies in.
         parent: TreePath,
     },
+    /// A number or a length is over its limit.
+    #[error("{what} of the tree is {found}, at most {limit} are allowed")]
+    TooMany {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        found: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+}
+
+/// How large a tree may be.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    entries: u64,
+    /// Of all paths together.
+    path_bytes: u64,
+}
+
+impl Limits {
+    fn check(self, entries: &[Entry]) -> Result<(), TreeError> {
+        let lengths = entries
+            .iter()
+            .map(|entry| entry.path.as_bytes().len() as u64);
+        for (what, found, limit) in [
+            (ENTRIES, entries.len() as u64, self.entries),
+            (PATH_BYTES, lengths.sum(), self.path_bytes),
+        ] {
+            if limit < found {
+                return Err(TreeError::TooMany { what, found, limit });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Tree {
@@ -93,8 +140,14 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// If two have the same path or one lies below what is not a directory.
-    pub fn new(mut entries: Vec<Entry>) -> Result<Self, TreeError> {
+    /// If two have the same path or one lies below what is not a directory; or if there are more than
+    /// [`TREE_ENTRIES_MAX`], or their paths are over [`TREE_PATH_BYTES_MAX`] together.
+    pub fn new(entries: Vec<Entry>) -> Result<Self, TreeError> {
+        Self::within(LIMITS, entries)
+    }
+
+    fn within(limits: Limits, mut entries: Vec<Entry>) -> Result<Self, TreeError> {
+        limits.check(&entries)?;
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         let tree = Self { entries };
         tree.check()?;
@@ -144,11 +197,16 @@ impl Tree {
     ///
     /// If the bytes are anything but what [`encode`](Self::encode) gives for some tree.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_within(LIMITS, bytes)
+    }
+
+    fn decode_within(limits: Limits, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes, TAG, VERSION)?;
-        let count = reader.count("number of entries", TREE_ENTRIES_MAX)?;
+        let count = reader.count(ENTRIES, limits.entries)?;
         // An entry takes at least three bytes, so the count cannot reserve more than the input implies.
         let mut entries = Vec::with_capacity(count.min(bytes.len() / 3));
         let mut last = Vec::new();
+        let mut path_bytes = 0;
         for _ in 0..count {
             let shared = reader.count("shared length", last.len() as u64)?;
             let rest = reader.bytes("path", PATH_BYTES_MAX as u64)?;
@@ -160,6 +218,14 @@ impl Tree {
             }
             last.truncate(shared);
             last.extend_from_slice(rest);
+            path_bytes += last.len() as u64;
+            if limits.path_bytes < path_bytes {
+                return Err(DecodeError::TooMany {
+                    what: PATH_BYTES,
+                    found: path_bytes,
+                    limit: limits.path_bytes,
+                });
+            }
             let path = TreePath::new(last.clone()).map_err(|_| reader.refuse("path"))?;
             let kind = decode_kind(&mut reader)?;
             entries.push(Entry { path, kind });
@@ -266,134 +332,4 @@ fn decode_kind(reader: &mut Reader<'_>) -> Result<EntryKind, DecodeError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(path: &str, kind: EntryKind) -> Entry {
-        Entry {
-            path: TreePath::new(path).unwrap(),
-            kind,
-        }
-    }
-
-    fn file(path: &str, bytes: &[u8]) -> Entry {
-        entry(
-            path,
-            EntryKind::File {
-                digest: Digest::of(bytes),
-                executable: false,
-            },
-        )
-    }
-
-    fn sample() -> Tree {
-        Tree::new(vec![
-            file("src/main.rs", b"fn main() {}\n"),
-            entry("src", EntryKind::Directory { opaque: false }),
-            entry(
-                "link",
-                EntryKind::Symlink {
-                    target: b"src".to_vec(),
-                },
-            ),
-            entry("gone", EntryKind::Whiteout),
-            entry("new", EntryKind::Directory { opaque: true }),
-            entry("pipe", EntryKind::Fifo),
-            entry(
-                "null",
-                EntryKind::Device {
-                    block: false,
-                    major: 1,
-                    minor: 3,
-                },
-            ),
-        ])
-        .unwrap()
-    }
-
-    #[test]
-    fn the_bytes_of_a_tree_never_change() {
-        // Every key of every cache depends on these bytes: a change takes a new version.
-        assert_eq!(Digest::of(&sample().encode()).to_string(), GOLDEN);
-    }
-    const GOLDEN: &str = "6439b6301090cf1a1eb3a1ed3b20141effc1673aa9dec758c23ada3e8ff1ab2d/95";
-
-    #[test]
-    fn names_and_targets_of_any_bytes_are_written_so() {
-        let entry = |path: &[u8], kind| Entry {
-            path: TreePath::new(path).unwrap(),
-            kind,
-        };
-        let target = b"\xfe".to_vec();
-        let program = EntryKind::File {
-            digest: Digest::from_parts([7; 32], 300),
-            executable: true,
-        };
-        let disk = EntryKind::Device {
-            block: true,
-            major: 8,
-            minor: 259,
-        };
-        let tree = Tree::new(vec![
-            entry(b"disk", disk),
-            entry(b"caf\xe9-x", program),
-            entry(b"caf\xe9", EntryKind::Directory { opaque: false }),
-            entry(b"caf\xe9/\n\xff", EntryKind::Symlink { target }),
-        ])
-        .unwrap();
-        let expected: [&[u8]; 7] = [
-            b"gtre\x01\x04",
-            b"\x00\x04caf\xe9\x00",
-            b"\x04\x03/\n\xff\x04\x01\xfe",
-            b"\x04\x02-x\x03",
-            &[7; 32],
-            b"\xac\x02",
-            b"\x00\x04disk\x08\x08\x83\x02",
-        ];
-        assert_eq!(tree.encode(), expected.concat());
-        assert_eq!(Tree::decode(&tree.encode()), Ok(tree));
-    }
-
-    #[test]
-    fn a_tree_survives_its_bytes() {
-        let tree = sample();
-        assert_eq!(Tree::decode(&tree.encode()), Ok(tree));
-        assert_eq!(Tree::decode(&Tree::default().encode()), Ok(Tree::default()));
-    }
-
-    #[test]
-    fn the_order_of_listing_makes_no_difference() {
-        let mut entries = sample().entries;
-        entries.reverse();
-        assert_eq!(Tree::new(entries), Ok(sample()));
-    }
-
-    #[test]
-    fn what_is_no_tree_is_refused() {
-        assert!(matches!(
-            Tree::new(vec![file("a", b""), file("a", b"x")]),
-            Err(TreeError::Twice { .. })
-        ));
-        assert!(matches!(
-            Tree::new(vec![file("a", b""), file("a/b/c", b"x")]),
-            Err(TreeError::NotBelowDirectory { .. })
-        ));
-    }
-
-    #[test]
-    fn damaged_bytes_are_refused_and_never_panic() {
-        let bytes = sample().encode();
-        for end in 0..bytes.len() {
-            assert!(Tree::decode(&bytes[..end]).is_err());
-        }
-        for at in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut damaged = bytes.clone();
-                damaged[at] ^= 1 << bit;
-                if let Ok(tree) = Tree::decode(&damaged) {
-                    assert_eq!(tree.encode(), damaged, "two spellings of one tree");
-                }
-            }
-        }
-    }
-}
+mod tests;

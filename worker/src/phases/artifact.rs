@@ -15,7 +15,7 @@ use protocol::{
 ///
 /// # Errors
 ///
-/// If one file is where another has a directory.
+/// If one file is where another has a directory, or the tree is larger than one may be.
 pub(super) fn published(
     places: &BTreeMap<TreePath, TreePath>,
     tree: &Tree,
