@@ -11,8 +11,14 @@ use crate::{
 
 const TAG: [u8; 4] = *b"gatt";
 const VERSION: u8 = 1;
-/// How many extended attributes an entry may have.
-const XATTRS_MAX: u64 = 256;
+/// How long the names of an entry's extended attributes are together, each with a NUL behind it, in bytes; what Linux
+/// lists.
+const XATTR_NAMES_BYTES_MAX: u64 = 64 * 1024;
+/// How many extended attributes an entry may have: as many as can be listed, for no name that is kept is shorter than
+/// `user.x`.
+const XATTRS_MAX: u64 = XATTR_NAMES_BYTES_MAX / 7;
+/// How long the name of an extended attribute may be, in bytes; what Linux allows.
+const XATTR_NAME_BYTES_MAX: u64 = 255;
 /// How long a value of an extended attribute may be, in bytes; what Linux allows.
 const XATTR_BYTES_MAX: u64 = 64 * 1024;
 /// How many holes a file may have.
@@ -94,7 +100,7 @@ impl Attributes {
         let mut entries = Vec::with_capacity(count.min(bytes.len() / 2));
         let mut next = 0_u64;
         for _ in 0..count {
-            let index = next + reader.number("index")?.min(TREE_ENTRIES_MAX);
+            let index = next + reader.count("index", TREE_ENTRIES_MAX)? as u64;
             let known = u32::try_from(index).map_err(|_| reader.refuse("index"))?;
             entries.push((known, decode_entry(&mut reader, known)?));
             next = index + 1;
@@ -192,7 +198,9 @@ fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Vec<ExtendedAttribute>, Deco
     let count = reader.count("number of extended attributes", XATTRS_MAX)?;
     let mut xattrs: Vec<ExtendedAttribute> = Vec::new();
     for _ in 0..count {
-        let name = reader.bytes("name of extended attribute", 255)?.to_vec();
+        let name = reader
+            .bytes("name of extended attribute", XATTR_NAME_BYTES_MAX)?
+            .to_vec();
         let value = reader
             .bytes("extended attribute", XATTR_BYTES_MAX)?
             .to_vec();
@@ -271,6 +279,81 @@ mod tests {
         );
         assert_eq!(sample().get(7).unwrap().hard_link_to, Some(0));
         assert_eq!(sample().get(1), None);
+    }
+
+    /// The shortest names that are kept, until no more of them can be listed.
+    fn shortest_names() -> Vec<Vec<u8>> {
+        let one = (1..=255_u8).map(|last| vec![last]);
+        let two = (1..=255_u8).flat_map(|first| (1..=255).map(move |last| vec![first, last]));
+        let mut room = usize::try_from(XATTR_NAMES_BYTES_MAX).unwrap();
+        let mut names = Vec::new();
+        for rest in one.chain(two) {
+            let name = [b"user.".as_slice(), &rest].concat();
+            let Some(left) = room.checked_sub(name.len() + 1) else {
+                break;
+            };
+            room = left;
+            names.push(name);
+        }
+        names.sort();
+        names
+    }
+
+    fn with_xattrs(xattrs: Vec<ExtendedAttribute>) -> Attributes {
+        let of = EntryAttributes {
+            xattrs,
+            ..Default::default()
+        };
+        Attributes::new(vec![(0, of)])
+    }
+
+    #[test]
+    fn as_many_extended_attributes_as_can_be_listed_survive_their_bytes() {
+        let names = shortest_names();
+        assert!(8_000 < names.len());
+        let attributes = with_xattrs(names.into_iter().map(|name| (name, Vec::new())).collect());
+        let tree = Digest::of(b"tree");
+        let bytes = attributes.encode(&tree);
+        assert_eq!(Attributes::decode(&bytes), Ok((tree, attributes)));
+    }
+
+    #[test]
+    fn extended_attributes_are_bounded_in_number_and_length() {
+        let refused = |xattrs| {
+            let bytes = with_xattrs(xattrs).encode(&Digest::of(b"tree"));
+            match Attributes::decode(&bytes) {
+                Err(DecodeError::TooMany { what, found, limit }) => Some((what, found, limit)),
+                _ => None,
+            }
+        };
+        let one = |name: usize, value: usize| vec![(vec![b'x'; name], vec![b'x'; value])];
+        assert_eq!(refused(one(255, 65_536)), None);
+        let value = ("extended attribute", 65_537, 65_536);
+        assert_eq!(refused(one(255, 65_537)), Some(value));
+        let name = ("name of extended attribute", 256, 255);
+        assert_eq!(refused(one(256, 0)), Some(name));
+        let number = ("number of extended attributes", 9_363, 9_362);
+        let many = (0..9_363_u32).map(|name| (name.to_be_bytes().to_vec(), Vec::new()));
+        assert_eq!(refused(many.collect()), Some(number));
+    }
+
+    #[test]
+    fn an_index_over_the_limit_is_refused_and_not_taken_for_the_limit() {
+        let of = EntryAttributes {
+            mode: Some(0o644),
+            ..Default::default()
+        };
+        let at = |index| {
+            let attributes = Attributes::new(vec![(index, of.clone())]);
+            Attributes::decode(&attributes.encode(&Digest::of(b"tree"))).map(|_| ())
+        };
+        assert_eq!(at(4_000_000), Ok(()));
+        let (what, limit) = ("index", TREE_ENTRIES_MAX);
+        let found = 4_000_001;
+        assert_eq!(
+            at(4_000_001),
+            Err(DecodeError::TooMany { what, found, limit })
+        );
     }
 
     #[test]
