@@ -22,7 +22,7 @@ use crate::{
 const READ_CHUNKS_MAX: usize = 8;
 
 /// How long the bytes of a tree, of attributes or of a layout may be: a few million entries. It bounds
-/// what a reference can make its reader allocate.
+/// what a reference can make its reader allocate; what is longer is not uploaded either.
 pub const TREE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// Why a run of bytes could not be fetched.

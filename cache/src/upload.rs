@@ -32,6 +32,7 @@ use crate::{
     client::{CacheClient, CacheError},
     compression::{EncodedChunk, encode},
     cutting::Chunk,
+    download::TREE_BYTES_MAX,
     index::{IndexedFiles, Units, unit_name},
     ongoing::{self, owned},
     packing::{self, Unit, distinct_files, pack},
@@ -64,6 +65,17 @@ pub enum UploadError {
         /// Which.
         path: TreePath,
     },
+    /// What is known of the directory takes more bytes than anybody fetches: it has too many entries, or too much
+    /// is known of them. Nothing refers to what was sent before.
+    #[error("directory takes {bytes} bytes of {what}, at most {limit} are allowed")]
+    TooLarge {
+        /// Its tree, attributes or layout.
+        what: &'static str,
+        /// How many bytes that has.
+        bytes: u64,
+        /// How many it may have.
+        limit: u64,
+    },
     /// The cache.
     #[error(transparent)]
     Cache(Box<CacheError>),
@@ -82,8 +94,9 @@ impl From<CacheError> for UploadError {
 ///
 /// # Errors
 ///
-/// If a file changed since it was captured, or the cache cannot be reached or refuses. What was sent
-/// before stays there for a while; trying again sends only the rest.
+/// If a file changed since it was captured; if tree, attributes or layout have more than [`TREE_BYTES_MAX`], so
+/// that nobody could fetch them; or if the cache cannot be reached or refuses. What was sent before stays there for
+/// a while; trying again sends only the rest.
 ///
 /// # Cancel safety
 ///
@@ -128,16 +141,17 @@ pub(crate) async fn upload_known(
         bytes: tree.bytes(),
         ..Transfer::default()
     };
+    let tree_bytes = within(TREE_BYTES_MAX, ("tree", tree.encode()))?;
+    let digest = Digest::of(&tree_bytes);
+    let attributes_bytes = within(TREE_BYTES_MAX, ("attributes", attributes.encode(&digest)))?;
     let (layout, units, sent) =
         upload_files(client, (&tree, sources), (known, units), progress).await?;
     transfer.chunks = layout.chunks.len() as u64;
-
-    let tree_bytes = tree.encode();
-    let digest = Digest::of(&tree_bytes);
+    let layout_bytes = within(TREE_BYTES_MAX, ("layout", layout.encode(&digest)))?;
     let ((tree, tree_sent), (attributes, attributes_sent), (layout_blob, layout_sent)) = tokio::try_join!(
         send_blob(client, (tree_bytes, cut_outline), progress),
-        send_blob(client, (attributes.encode(&digest), cut_outline), progress),
-        send_blob(client, (layout.encode(&digest), cut_outline), progress),
+        send_blob(client, (attributes_bytes, cut_outline), progress),
+        send_blob(client, (layout_bytes, cut_outline), progress),
     )?;
     for sent in [sent, tree_sent, attributes_sent, layout_sent] {
         transfer.chunks_moved += sent.chunks;
@@ -169,18 +183,33 @@ pub async fn upload_blob(client: &CacheClient, bytes: Vec<u8>) -> Result<Blob, U
 ///
 /// # Errors
 ///
-/// If the cache cannot be reached or refuses.
+/// If they have more than [`TREE_BYTES_MAX`], so that nobody could fetch them; or if the cache cannot be reached or
+/// refuses.
 pub async fn upload_attributes(
     client: &CacheClient,
     tree: &TreeRef,
     attributes: &Attributes,
 ) -> Result<TreeRef, UploadError> {
     let bytes = attributes.encode(&tree.tree.digest);
+    let bytes = within(TREE_BYTES_MAX, ("attributes", bytes))?;
     let (attributes, _) = send_blob(client, (bytes, cut_outline), &Progress::default()).await?;
     Ok(TreeRef {
         attributes,
         ..tree.clone()
     })
+}
+
+/// The bytes of `what`, if they are few enough to be fetched.
+fn within(limit: u64, (what, bytes): (&'static str, Vec<u8>)) -> Result<Vec<u8>, UploadError> {
+    let length = bytes.len() as u64;
+    if limit < length {
+        return Err(UploadError::TooLarge {
+            what,
+            bytes: length,
+            limit,
+        });
+    }
+    Ok(bytes)
 }
 
 /// What was sent.

@@ -181,7 +181,7 @@ fn is_of_the_build(fault: &Fault) -> bool {
         }
         if let Some(error) = error.downcast_ref::<UploadError>() {
             return match error {
-                UploadError::Changed { .. } => true,
+                UploadError::Changed { .. } | UploadError::TooLarge { .. } => true,
                 UploadError::Read { source, .. } => {
                     source.kind() == io::ErrorKind::PermissionDenied
                 }
@@ -494,6 +494,12 @@ mod tests {
         let changed = UploadError::Changed { path: path() };
         let again = Fault::new("store", Fault::new("store", changed));
         assert!(is_of_the_build(&again), "however deep it is");
+        let too_large = UploadError::TooLarge {
+            what: "attributes",
+            bytes: 2,
+            limit: 1,
+        };
+        assert!(is_of_the_build(&Fault::new("store", too_large)));
         assert!(!is_of_the_build(&Fault::new("write the log", "no room")));
     }
 }

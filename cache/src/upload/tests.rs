@@ -39,6 +39,16 @@ async fn a_file_that_changed_since_it_was_captured_is_refused_by_name() {
     }
 }
 
+#[test]
+fn what_nobody_would_fetch_is_refused_by_name() {
+    assert_eq!(within(3, ("tree", vec![7; 3])).unwrap(), [7; 3]);
+    let refused = within(3, ("attributes", vec![7; 4])).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "directory takes 4 bytes of attributes, at most 3 are allowed"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_others_than_the_walk_saw_are_sent_as_they_were_read() {
     let cache = cache().await;

@@ -10,6 +10,7 @@ use cache::{
     progress::{Progress, Transfer},
     put::{Put, PutError, put},
     source::list_source,
+    upload::UploadError,
 };
 use protocol::{
     blob::TreeRef,
@@ -202,7 +203,9 @@ async fn upload_once(
     let putting = put(&client, subject, Some(index), &progress);
     let put = bar::show("uploading", &progress, putting).await;
     let Put { tree, transfer, .. } = put.map_err(|error| match error {
-        PutError::Capture(_) => CommandError::usage(error),
+        PutError::Capture(_) | PutError::Upload(UploadError::TooLarge { .. }) => {
+            CommandError::usage(error)
+        }
         PutError::Upload(_) => CommandError::farm(error),
     })?;
     Ok((tree, version, transfer))
