@@ -118,7 +118,7 @@ impl Store {
             },
             Err(error) => self.why(error)?,
         };
-        tracing::error!(digest = %chunk.digest(), why, "chunk is damaged and is set aside");
+        tracing::error!(digest = %chunk.digest(), why, "chunk is damaged and is set aside, unless it is brought again first");
         self.try_change(Change::SetAside { chunk: *chunk });
         Ok(ReadAnswer::Missing)
     }

@@ -57,7 +57,7 @@ pub(crate) enum Change {
     },
     /// Delete those of `chunks` that no entry names and nobody holds.
     Collect { chunks: Vec<ChunkKey> },
-    /// Give up a chunk whose bytes are damaged. Who has it may bring it again.
+    /// Give up a chunk whose bytes are damaged, if they still are. Who has it may bring it again.
     SetAside { chunk: ChunkKey },
     /// See whether writing works.
     Probe,
@@ -107,6 +107,8 @@ pub(crate) enum Applied {
     Put(PutOutcome),
     /// A chunk of the closure is not there for the entry's team: nothing was changed.
     Missing(Digest),
+    /// The chunk is not damaged, or not any more: nothing was changed.
+    Whole,
     /// How many entries went, and whether there may be more.
     Deleted {
         count: u64,
@@ -439,6 +441,10 @@ impl Staged<'_> {
         let Some(fact) = self.fact(&chunk)?.filter(Fact::is_present) else {
             return Ok(Applied::Done);
         };
+        // Whoever saw the damage may have seen it before the chunk was brought again.
+        if self.is_whole(&chunk)? {
+            return Ok(Applied::Whole);
+        }
         metrics::counter!("grange_cache_chunks_set_aside_total").increment(1);
         self.delete_chunk(chunk, fact)?;
         if fact.references == 0 {

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use protocol::{digest::Digest, message::cache::ChunkHeader, name::Team};
 
 use super::{
     Store, Trouble,
-    change::Change,
+    change::{Applied, Change},
     key::ChunkKey,
     rocks::{self, Column, Rocks},
     row::{self, Fact},
@@ -24,7 +25,7 @@ pub(crate) struct Scrubbed {
     pub(crate) chunks: u64,
     /// What they take in the store, in bytes.
     pub(crate) bytes: u64,
-    /// How many of them were damaged.
+    /// How many of them were damaged and were set aside.
     pub(crate) damaged: u64,
     /// Behind which to go on; `None`: all were read.
     pub(crate) last: Option<ChunkKey>,
@@ -93,16 +94,22 @@ impl Store {
         self.set_aside(damaged.await?).await
     }
 
-    async fn set_aside(&self, damaged: Vec<ChunkKey>) -> Result<u64, Trouble> {
-        let count = damaged.len() as u64;
+    /// Sets aside what was damaged, unless it has been brought again since; gives how many that were.
+    pub(super) async fn set_aside(&self, damaged: Vec<ChunkKey>) -> Result<u64, Trouble> {
+        let mut count = 0;
         for chunk in damaged {
-            tracing::error!(digest = %chunk.digest(), "chunk is damaged and is set aside");
-            self.change(Change::SetAside { chunk }).await?;
+            let digest = chunk.digest();
+            if self.change(Change::SetAside { chunk }).await? == Applied::Whole {
+                tracing::info!(%digest, "chunk was damaged, and is whole again");
+            } else {
+                tracing::error!(%digest, "chunk was damaged and is set aside");
+                count += 1;
+            }
         }
         Ok(count)
     }
 
-    fn next_damaged(
+    pub(super) fn next_damaged(
         &self,
         after: Option<ChunkKey>,
         bytes: u64,
@@ -149,16 +156,21 @@ impl Store {
             }
             Err(error) => return Err(error.into()),
         };
-        let Some(encoding) = value.first().and_then(|&byte| row::encoding_of(byte)) else {
-            return Ok(true);
-        };
-        let body = value.slice(1..);
-        let header = ChunkHeader {
-            index: 0,
-            digest: chunk.digest(),
-            encoding,
-            body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
-        };
-        Ok(compression::decode(&header, body).is_err())
+        Ok(!is_whole(chunk, &value))
     }
+}
+
+/// Whether what the row of a chunk has is what its digest says.
+pub(super) fn is_whole(chunk: &ChunkKey, value: &Bytes) -> bool {
+    let Some(encoding) = value.first().and_then(|&byte| row::encoding_of(byte)) else {
+        return false;
+    };
+    let body = value.slice(1..);
+    let header = ChunkHeader {
+        index: 0,
+        digest: chunk.digest(),
+        encoding,
+        body_bytes: u32::try_from(body.len()).unwrap_or(u32::MAX),
+    };
+    compression::decode(&header, body).is_ok()
 }

@@ -10,8 +10,9 @@ use super::{
     bulk,
     error::Trouble,
     key::ChunkKey,
-    rocks::{Column, Rocks, TOTALS},
+    rocks::{self, Column, Rocks, TOTALS},
     row::{Fact, Totals},
+    scrub,
 };
 
 /// Where a row stands.
@@ -132,6 +133,21 @@ impl<'a> Staged<'a> {
 
     pub(super) fn put_fact(&mut self, chunk: &ChunkKey, fact: Fact) {
         self.put(Column::Facts, chunk.as_bytes().to_vec(), fact.encode());
+    }
+
+    /// Whether a chunk is what its digest says, after the changes before this one. Reads it, with a look at
+    /// checksums.
+    pub(super) fn is_whole(&self, chunk: &ChunkKey) -> Result<bool, Trouble> {
+        let mut staged = self.chunks.iter().rev();
+        let value = match staged.find(|(staged, _)| staged == chunk) {
+            Some((_, value)) => value.clone(),
+            None => match self.rocks.get(Column::Chunks, chunk.as_bytes()) {
+                Ok(value) => value.map(|value| Bytes::copy_from_slice(&value)),
+                Err(error) if rocks::is_damage(&error) => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        Ok(value.is_some_and(|value| scrub::is_whole(chunk, &value)))
     }
 
     /// Puts a chunk that was not present.

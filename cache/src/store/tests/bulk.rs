@@ -23,7 +23,7 @@ pub(super) fn digests(chunks: &[Vec<u8>]) -> Vec<Digest> {
     chunks.iter().map(|bytes| Digest::of(bytes)).collect()
 }
 
-fn chunk_key(bytes: &[u8]) -> ChunkKey {
+pub(super) fn chunk_key(bytes: &[u8]) -> ChunkKey {
     ChunkKey::of(&Digest::of(bytes)).unwrap()
 }
 
@@ -41,6 +41,17 @@ pub(super) fn bring(bytes: &[u8]) -> Change {
     }
 }
 
+/// A change that brings other bytes than the chunk has, as a disk that lies does.
+pub(super) fn bring_damaged(bytes: &[u8]) -> Change {
+    let mut value = value(bytes).to_vec();
+    value[1] ^= 1;
+    Change::PutChunk {
+        team: team("red"),
+        chunk: chunk_key(bytes),
+        value: value.into(),
+    }
+}
+
 /// Brings new chunks, all at once.
 async fn bring_all(store: &Store, chunks: &[Vec<u8>]) {
     let changes = chunks.iter().map(|bytes| store.change(bring(bytes)));
@@ -50,7 +61,7 @@ async fn bring_all(store: &Store, chunks: &[Vec<u8>]) {
 }
 
 /// Writes changes as one group, past the writer.
-fn write_group(shared: &Shared, changes: Vec<Change>) -> Committed {
+pub(super) fn write_group(shared: &Shared, changes: Vec<Change>) -> Committed {
     let rocks = shared.rocks().unwrap();
     let around = Surroundings {
         clock: &shared.clock,
@@ -185,8 +196,9 @@ fn a_chunk_that_is_given_up_and_brought_again_in_one_large_group_is_there() {
     let fixture = Fixture::new();
     let shared = &fixture.store.shared;
     let chunks = large(1, 10);
-    let all = || chunks.iter().map(|bytes| bring(bytes));
-    let committed = write_group(shared, all().collect());
+    let mut first: Vec<Change> = chunks.iter().map(|bytes| bring(bytes)).collect();
+    first[0] = bring_damaged(&chunks[0]);
+    let committed = write_group(shared, first);
     assert_eq!(committed.bulk_bytes, 10 * (MIB + 1));
     let chunk = chunk_key(&chunks[0]);
     let mut again = vec![Change::SetAside { chunk }, bring(&chunks[0])];
@@ -212,6 +224,7 @@ fn a_chunk_that_is_brought_and_given_up_in_one_large_group_is_not_there() {
     let fixture = Fixture::new();
     let chunks = large(1, 10);
     let mut changes: Vec<Change> = chunks.iter().map(|bytes| bring(bytes)).collect();
+    changes[0] = bring_damaged(&chunks[0]);
     let chunk = chunk_key(&chunks[0]);
     changes.push(Change::SetAside { chunk });
     write_group(&fixture.store.shared, changes);

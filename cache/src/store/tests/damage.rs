@@ -4,7 +4,7 @@ use super::*;
 use crate::store::scrub::Scrubbed;
 
 /// Makes the store hold other bytes than a chunk has, as a disk that lies does.
-async fn write_damaged(store: &Store, bytes: &[u8]) -> Digest {
+pub(super) async fn write_damaged(store: &Store, bytes: &[u8]) -> Digest {
     let digest = Digest::of(bytes);
     let mut value = [&[0], bytes].concat();
     value[1] ^= 1;
@@ -73,6 +73,55 @@ async fn what_is_reported_is_read_again_if_it_is_the_teams() {
     assert!(has(&fixture.store, "red", bad));
     assert_eq!(verify("red").await.unwrap(), 1);
     assert!(!has(&fixture.store, "red", bad) && has(&fixture.store, "red", good));
+}
+
+/// A scrub sets aside one after another what it found some time ago.
+#[tokio::test]
+async fn a_chunk_that_was_brought_again_is_not_set_aside_for_what_was_seen_before() {
+    let fixture = Fixture::new();
+    let bytes = noise(1, 10_000);
+    let digest = write_damaged(&fixture.store, &bytes).await;
+    let chunk = ChunkKey::of(&digest).unwrap();
+    let (_, damaged) = fixture.store.next_damaged(None, UNLIMITED).unwrap();
+    assert_eq!(damaged, [chunk]);
+    let set_aside = || fixture.store.change(Change::SetAside { chunk });
+    // A reader is first.
+    assert_eq!(set_aside().await.unwrap(), Applied::Done);
+    assert!(!has(&fixture.store, "red", digest));
+    let (new, _) = fixture.write("red", &bytes).await;
+    assert!(new);
+
+    assert_eq!(fixture.store.set_aside(damaged).await.unwrap(), 0);
+    assert_eq!(set_aside().await.unwrap(), Applied::Whole);
+    assert!(has(&fixture.store, "red", digest));
+    assert_eq!(read(&fixture.store, "red", digest), Some(bytes));
+    assert_eq!(fixture.store.stats(None, &[]).unwrap().chunks, 1);
+}
+
+#[test]
+fn whether_a_chunk_is_damaged_is_seen_as_the_changes_before_leave_it() {
+    let fixture = Fixture::new();
+    let shared = &fixture.store.shared;
+    let bytes = noise(1, 10_000);
+    let chunk = bulk::chunk_key(&bytes);
+    let set_aside = || Change::SetAside { chunk };
+    let (bad, good) = (|| bulk::bring_damaged(&bytes), || bulk::bring(&bytes));
+    let there = || has(&fixture.store, "red", chunk.digest());
+    bulk::write_group(shared, vec![bad()]);
+    assert!(there());
+    bulk::write_group(shared, vec![set_aside(), good(), set_aside()]);
+    assert_eq!(
+        read(&fixture.store, "red", chunk.digest()),
+        Some(bytes.clone())
+    );
+    bulk::write_group(shared, vec![set_aside()]);
+    assert!(there());
+
+    let other = noise(2, 10_000);
+    let chunk = bulk::chunk_key(&other);
+    let brought = vec![bulk::bring_damaged(&other), Change::SetAside { chunk }];
+    bulk::write_group(shared, brought);
+    assert!(!has(&fixture.store, "red", chunk.digest()));
 }
 
 /// A batch that failed may have been seen before the disk had it.
