@@ -163,10 +163,8 @@ impl Store {
                 Care::Mending
             };
             let place = (&found, sizes, options.free_low_water);
-            mend_database(place, care, &Suspect::All).map_err(|trouble| OpenStoreError::Mend {
-                directory: database.clone(),
-                source: Box::new(trouble),
-            })?;
+            mend_database(place, care, &Suspect::All)
+                .map_err(|trouble| OpenStoreError::of_mending(&database, trouble))?;
         }
         let place = found.moved(&options.directory, wanted.as_deref(), sizes)?;
         let rocks = Rocks::open(&place, sizes, Care::Usual).map_err(error)?;
@@ -405,8 +403,25 @@ impl Shared {
             tracing::error!(error = %error, "the database is damaged; the store opens it again to mend it");
         }
         self.doubt.doubt_rows(error.to_string());
-        self.set_stopped(Some(error.to_string()));
+        // What has stopped it before says more: that it waits for room, say.
+        if !self.is_stopped() {
+            self.set_stopped(Some(error.to_string()));
+        }
         true
+    }
+
+    /// Where the disk has no room to mend the database, what can be read of it is read until there is some.
+    fn read_unmended(&self, trouble: &Trouble) {
+        let Trouble::Full { needed, .. } = trouble else {
+            return;
+        };
+        tracing::error!(error = %trouble, "the store takes nothing until the disk has room to mend it");
+        self.doubt.rows_want_room(*needed);
+        self.set_stopped(Some(trouble.to_string()));
+        match Rocks::open(&self.place, self.sizes, Care::Mending) {
+            Ok(rocks) => self.slot.put(rocks),
+            Err(error) => tracing::error!(%error, "the store gives nothing until then, either"),
+        }
     }
 
     /// Closes the database and opens it again; gives its sums.
@@ -418,7 +433,8 @@ impl Shared {
         // What was seen of a batch that failed may not be there now, and what is mended has lost some.
         self.known.clear();
         if let Some(said) = self.doubt.of_rows() {
-            self.mend(&Suspect::Said(said))?;
+            self.mend(&Suspect::Said(said))
+                .inspect_err(|trouble| self.read_unmended(trouble))?;
             self.doubt.rows_are_whole();
         }
         let rocks = Rocks::open(&self.place, self.sizes, Care::Usual)?;
@@ -439,9 +455,9 @@ fn mend_database(
     care: Care,
     suspect: &Suspect,
 ) -> Result<(), Trouble> {
-    let has_room = || space::free(&place.database).is_ok_and(|free| low_water < free);
+    let check_room = |bytes| space::check_free(&place.database, low_water.saturating_add(bytes));
     let mut rocks = Rocks::open(place, sizes, care)?;
-    mend::mend(&mut rocks, suspect, has_room).map(drop)
+    mend::mend(&mut rocks, suspect, check_room)
 }
 
 /// Ends what a database that was just opened had not ended, and reads its sums.

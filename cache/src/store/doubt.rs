@@ -2,7 +2,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -14,6 +14,8 @@ use super::lock;
 pub(super) struct Doubt {
     /// What the database said of its tables.
     rows: Mutex<Option<String>>,
+    /// How many bytes the disk must have left for the tables to be mended; zero: nothing is known to be short.
+    room: AtomicU64,
     /// Whether a damaged chunk was met by what does not set it aside.
     chunks: AtomicBool,
     /// Wakes who reads all chunks.
@@ -37,6 +39,17 @@ impl Doubt {
     /// The tables were mended.
     pub(super) fn rows_are_whole(&self) {
         *lock(&self.rows) = None;
+        self.room.store(0, Ordering::SeqCst);
+    }
+
+    /// The tables were not mended: the disk must have so many bytes left for that.
+    pub(super) fn rows_want_room(&self, needed: u64) {
+        self.room.store(needed, Ordering::SeqCst);
+    }
+
+    /// How many bytes the disk must have left for the tables to be mended, as far as that was tried.
+    pub(super) fn room_to_mend(&self) -> u64 {
+        self.room.load(Ordering::SeqCst)
     }
 
     /// Doubts the chunks: until all were read, nothing is done that fails on a damaged one.

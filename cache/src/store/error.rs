@@ -54,14 +54,28 @@ pub enum OpenStoreError {
         /// What the database says.
         source: Damage,
     },
-    /// The database is damaged, and could not be made whole: the disk is full, or the database cannot be
-    /// read at all.
+    /// The database is damaged, and could not be made whole: it cannot be read at all, say.
     #[error("failed to mend the database in `{}`", directory.display())]
     Mend {
         /// Which directory.
         directory: PathBuf,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database is damaged, and what is damaged has to be copied, for which its disk has no room. What can be
+    /// read stays as it is.
+    #[error(
+        "the database in `{}` is damaged, and its disk has {free} bytes left of {needed} that it takes to mend it: \
+         make room, or move the cache's directory to a larger disk; nothing more is lost meanwhile",
+        directory.display()
+    )]
+    MendRoom {
+        /// Which directory.
+        directory: PathBuf,
+        /// How many bytes the disk has left.
+        free: u64,
+        /// How many it must have left.
+        needed: u64,
     },
     /// The log is not where it was left, so that what was written last would be missing: mount its disk, or
     /// salvage the store without it.
@@ -103,6 +117,22 @@ pub enum OpenStoreError {
 pub struct Damage(#[from] rocksdb::Error);
 
 impl OpenStoreError {
+    /// Why the database in `directory` is not mended.
+    pub(super) fn of_mending(directory: &Path, trouble: Trouble) -> Self {
+        let directory = directory.to_owned();
+        match trouble {
+            Trouble::Full { free, needed, .. } => Self::MendRoom {
+                directory,
+                free,
+                needed,
+            },
+            trouble => Self::Mend {
+                directory,
+                source: Box::new(trouble),
+            },
+        }
+    }
+
     /// Whether the files are damaged, so that salvaging them would help.
     pub fn is_damage(&self) -> bool {
         match self {

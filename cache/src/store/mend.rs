@@ -28,32 +28,29 @@ pub(super) enum Suspect {
     All,
 }
 
-/// Makes the database whole, and gives its sums.
+/// Makes the database whole. `check_room` says whether the disk has room for so many bytes more; where it has not
+/// for what is to be made anew, that stays as it is, and the note that mending has not ended does, too.
 pub(super) fn mend(
     rocks: &mut Rocks,
     suspect: &Suspect,
-    has_room: impl Fn() -> bool,
-) -> Result<Totals, Trouble> {
-    rebuild::mark(&rocks.directory, "")
-        .map_err(|source| Trouble::disk(&rocks.directory, source))?;
-    let named = match suspect {
-        Suspect::Said(said) => table_in(said).and_then(|file| rocks.column_of(file)),
-        Suspect::All => None,
-    };
-    let mut rebuilt = Vec::new();
-    for column in Column::ALL {
-        // Reading all chunks takes long, so that is done if they are meant.
-        let is_read = column != Column::Chunks || *suspect == Suspect::All;
-        if named == Some(column) || is_read && !rocks.is_whole(column)? {
-            rebuilt.push(column);
-        }
+    check_room: impl Fn(u64) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
+    let directory = rocks.directory.clone();
+    let disk = |source| Trouble::disk(&directory, source);
+    // What was made anew then, and what is to agree with it, nobody knows any more.
+    let is_half_mended = rebuild::is_half_mended(&directory);
+    rebuild::mark(&directory, "").map_err(disk)?;
+    let reads_all = is_half_mended || *suspect == Suspect::All;
+    let damaged = damaged(rocks, suspect, reads_all)?;
+    if damaged.is_empty() && !reads_all {
+        tracing::warn!(
+            ?suspect,
+            "nothing of the store was found damaged, so nothing is made anew"
+        );
+        return rebuild::unmark(&directory).map_err(disk);
     }
-    if rebuilt.is_empty() && *suspect != Suspect::All {
-        // All others are whole.
-        rebuilt.push(Column::Chunks);
-    }
-    for &column in &rebuilt {
-        let Rebuilt { rows, gaps } = rocks.rebuild(column, &has_room)?;
+    for &column in &damaged {
+        let Rebuilt { rows, gaps } = rocks.rebuild(column, &check_room)?;
         tracing::warn!(
             ?column,
             rows,
@@ -62,13 +59,35 @@ pub(super) fn mend(
         );
         metrics::counter!("grange_cache_columns_rebuilt_total").increment(1);
     }
-    let totals = reconcile(rocks, rebuilt.contains(&Column::Chunks))?;
-    if rebuilt.contains(&Column::Owners) || *suspect == Suspect::All {
+    reconcile(rocks, is_half_mended || damaged.contains(&Column::Chunks))?;
+    if reads_all || damaged.contains(&Column::Owners) {
         note_owners(rocks)?;
     }
     rocks.flush()?;
-    rebuild::unmark(&rocks.directory).map_err(|source| Trouble::disk(&rocks.directory, source))?;
-    Ok(totals)
+    rebuild::unmark(&directory).map_err(disk)
+}
+
+/// Which columns are damaged.
+fn damaged(rocks: &Rocks, suspect: &Suspect, reads_all: bool) -> Result<Vec<Column>, Trouble> {
+    let table = match suspect {
+        Suspect::Said(said) => table_in(said),
+        Suspect::All => None,
+    };
+    let named = table.and_then(|table| rocks.column_of(table));
+    let mut damaged = Vec::new();
+    for column in Column::ALL {
+        // Reading all chunks takes long, so that is done if they are meant.
+        let is_read = reads_all || column != Column::Chunks;
+        if named == Some(column) || is_read && !rocks.is_whole(column)? {
+            damaged.push(column);
+        }
+    }
+    // A table that is not in use any more, because its column was made anew, says nothing of the others.
+    let may_be_chunks = damaged.is_empty() && table.is_none() && !reads_all;
+    if may_be_chunks && !rocks.is_whole(Column::Chunks)? {
+        damaged.push(Column::Chunks);
+    }
+    Ok(damaged)
 }
 
 /// The name of the table that is named in `said`, like `000012.sst`.
@@ -87,7 +106,7 @@ struct Known {
 }
 
 /// Makes the rows agree with each other; `reads_chunks`: looks at every chunk whether it is there.
-fn reconcile(rocks: &Rocks, reads_chunks: bool) -> Result<Totals, Trouble> {
+fn reconcile(rocks: &Rocks, reads_chunks: bool) -> Result<(), Trouble> {
     let mut changes = Changes::new(rocks);
     let mut known = BTreeMap::new();
     entries(rocks, &mut changes, &mut known)?;
@@ -136,8 +155,7 @@ fn reconcile(rocks: &Rocks, reads_chunks: bool) -> Result<Totals, Trouble> {
     if ages.is_some_and(|ages| row::decode_ages(&ages).is_err()) {
         changes.delete(Column::Meta, AGES)?;
     }
-    changes.commit()?;
-    Ok(totals)
+    changes.commit()
 }
 
 /// Deletes entries of which a part is lost, and what is left of those; counts what the others keep.

@@ -2,7 +2,8 @@
 //!
 //! RocksDB cannot leave a damaged table out: whatever compacts it fails, and then nothing is written any
 //! more. So all rows that can be read are copied to a second column, which takes the place of the first. A
-//! marker file names the one of them that goes, so that an end in the middle of this loses nothing.
+//! marker file names the one of them that goes, so that an end in the middle of this loses nothing. Nor does a
+//! disk without room for the copy: then that goes, and the first column stays.
 
 use std::{fs, io, path::Path};
 
@@ -103,21 +104,44 @@ impl Rocks {
         rows.status()
     }
 
-    /// Whether all rows of a column can be read.
+    /// Whether all tables of a column can be read. Bytes of chunks in blob files are read with the keys, and do
+    /// not count: a chunk is set aside by itself.
     pub(super) fn is_whole(&self, column: Column) -> Result<bool, rocksdb::Error> {
-        match self.read_all(column) {
-            Err(error) if rocks::is_damage(&error) => Ok(false),
-            read => read.map(|()| true),
+        let mut last = Vec::new();
+        let mut rows = self.all_rows(column);
+        rows.seek_to_first();
+        for _gap in 0..GAPS_MAX {
+            while let Some(key) = rows.key() {
+                last.clear();
+                last.extend_from_slice(key);
+                rows.next();
+            }
+            match rows.status() {
+                Ok(()) => return Ok(true),
+                Err(error) if rocks::is_damage_of_blob(&error) => {}
+                Err(error) if rocks::is_damage(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            let mut is_blob = true;
+            let meets = |error: &rocksdb::Error| is_blob &= rocks::is_damage_of_blob(error);
+            match self.leap(column, &last, meets) {
+                Some(behind) if is_blob => rows = behind,
+                _ => return Ok(is_blob),
+            }
         }
+        Ok(false)
     }
 
-    /// Makes a column anew. `has_room` says whether the disk has room for more; rows for which it has none
-    /// are lost.
+    /// Makes a column anew. `check_room` says whether the disk has room for so many bytes more.
+    ///
+    /// On an error the column stays as it is: on [`Trouble::Full`] too, which says how much room all of it takes.
     pub(super) fn rebuild(
         &mut self,
         column: Column,
-        has_room: impl Fn() -> bool,
+        check_room: impl Fn(u64) -> Result<(), Trouble>,
     ) -> Result<Rebuilt, Trouble> {
+        let bytes = self.copied_bytes(column)?;
+        check_room(bytes)?;
         let from = self.names[column as usize];
         let [first, second] = column.names();
         let to = if from == first { second } else { first };
@@ -126,10 +150,16 @@ impl Rocks {
             |doomed| mark(&directory, doomed).map_err(|source| Trouble::disk(&directory, source));
         mark(to)?;
         let options = self.column_options(column);
-        self.db.create_cf(to, &options)?;
-        let rebuilt = self.copy(column, to, has_room)?;
-        let copy = self.db.cf_handle(to).expect("it was just made");
-        self.db.flush_cf(copy)?;
+        let made = self.db.create_cf(to, &options).map_err(Trouble::from);
+        let rebuilt = match made.and_then(|()| self.copy(column, to, || check_room(0))) {
+            Ok(rebuilt) => rebuilt,
+            Err(trouble) => {
+                // If it stays, it goes when the database is opened next: the marker names it.
+                let _stays = self.db.drop_cf(to);
+                check_room(bytes)?;
+                return Err(trouble);
+            }
+        };
         mark(from)?;
         self.names[column as usize] = to;
         self.db.drop_cf(from)?;
@@ -137,12 +167,22 @@ impl Rocks {
         Ok(rebuilt)
     }
 
+    /// How many bytes the copy of a column takes at most, about.
+    fn copied_bytes(&self, column: Column) -> Result<u64, rocksdb::Error> {
+        /// What is not in what the database says of its files, as a divisor: indexes and filters of tables that
+        /// are cut differently.
+        const MARGIN_DIVISOR: u64 = 16;
+        let bytes = self.live_bytes(column)?;
+        Ok(bytes + bytes / MARGIN_DIVISOR)
+    }
+
+    /// Copies what can be read of a column to another one, durably.
     fn copy(
         &self,
         column: Column,
         to: &str,
-        has_room: impl Fn() -> bool,
-    ) -> Result<Rebuilt, rocksdb::Error> {
+        check_room: impl Fn() -> Result<(), Trouble>,
+    ) -> Result<Rebuilt, Trouble> {
         let to = self.db.cf_handle(to).expect("it was just made");
         let mut options = WriteOptions::default();
         // It is flushed before it counts.
@@ -160,38 +200,42 @@ impl Rocks {
                 rebuilt.rows += 1;
                 if COPIED_AT_ONCE <= batch.size_in_bytes() {
                     self.db.write_opt(std::mem::take(&mut batch), &options)?;
-                    if !has_room() {
-                        rebuilt.gaps += 1;
-                        return Ok(rebuilt);
-                    }
+                    check_room()?;
                 }
                 rows.next();
             }
             match rows.status() {
                 Ok(()) => break,
                 Err(error) if rocks::is_damage(&error) => rebuilt.gaps += 1,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
-            match self.leap(column, &last) {
+            match self.leap(column, &last, |_| {}) {
                 Some(behind) if rebuilt.gaps < GAPS_MAX => rows = behind,
                 _ => break,
             }
         }
         self.db.write_opt(batch, &options)?;
+        self.db.flush_cf(to)?;
         Ok(rebuilt)
     }
 
     /// The rows from the next place on where they can be read behind `last`, behind which they cannot; `None`:
-    /// there is none.
-    fn leap(&self, column: Column, last: &[u8]) -> Option<Rows<'_>> {
-        let seek = |place: &Number| {
+    /// there is none. `meets` is told of what is in the way.
+    fn leap(
+        &self,
+        column: Column,
+        last: &[u8],
+        mut meets: impl FnMut(&rocksdb::Error),
+    ) -> Option<Rows<'_>> {
+        let mut seek = |place: &Number| {
             let zeros = place.iter().rev().take_while(|&&byte| byte == 0).count();
             // One that has failed may do so again wherever it goes.
             let mut rows = self.all_rows(column);
             rows.seek(&place[..KEY_BYTES - zeros]);
-            (rows.valid() || rows.status().is_ok()).then_some(rows)
+            rows.status().inspect_err(&mut meets).ok().map(|()| rows)
         };
-        seek(&end_of_gap(last, |place| seek(place).is_some())?)
+        let end = end_of_gap(last, |place| seek(place).is_some())?;
+        seek(&end)
     }
 
     fn all_rows(&self, column: Column) -> Rows<'_> {

@@ -107,6 +107,7 @@ const LIVE_SST_SIZE: &str = "rocksdb.live-sst-files-size";
 const NEW_TABLES: &str = "rocksdb.num-files-at-level0";
 const BLOB_FILES: &str = "rocksdb.num-blob-files";
 const LIVE_BLOB_SIZE: &str = "rocksdb.live-blob-file-size";
+const BLOB_GARBAGE: &str = "rocksdb.live-blob-file-garbage-size";
 
 /// A key and its value.
 pub(crate) type Row = (Box<[u8]>, Box<[u8]>);
@@ -372,6 +373,16 @@ impl Rocks {
             }
         }
         Ok(bytes)
+    }
+
+    /// What is alive in the files of a column takes at most, in bytes.
+    pub(super) fn live_bytes(&self, column: Column) -> Result<u64, rocksdb::Error> {
+        let column = self.column(column);
+        let property = |name: &str| self.db.property_int_value_cf(column, name);
+        let tables = property(LIVE_SST_SIZE)?.unwrap_or(0);
+        let blobs = property(LIVE_BLOB_SIZE)?.unwrap_or(0);
+        let garbage = property(BLOB_GARBAGE)?.unwrap_or(0);
+        Ok(tables + blobs.saturating_sub(garbage))
     }
 
     pub(super) fn column(&self, column: Column) -> &ColumnFamily {

@@ -69,16 +69,13 @@ impl Shared {
         {
             return Ok(());
         }
-        let free = self.free()?;
         let unflushed = self.rocks().map_or(0, |rocks| rocks.unflushed_bytes());
         let needed = self.free_low_water + unflushed + 2 * bytes;
-        if free < needed {
-            return Err(Trouble::Full {
-                directory: self.place.database.clone(),
-                free,
-                needed,
-            });
-        }
-        Ok(())
+        space::check_free(&self.place.database, needed)
+    }
+
+    /// Whether the disk has the room for want of which the database was not mended, if it was not.
+    pub(super) fn check_room_to_mend(&self) -> Result<(), Trouble> {
+        space::check_free(&self.place.database, self.doubt.room_to_mend())
     }
 }

@@ -41,6 +41,19 @@ pub(super) fn free(directory: &Path) -> Result<u64, Trouble> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Whether the disk of `directory` has `needed` bytes left.
+pub(super) fn check_free(directory: &Path, needed: u64) -> Result<(), Trouble> {
+    let free = free(directory)?;
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Trouble::Full {
+        directory: directory.to_owned(),
+        free,
+        needed,
+    })
+}
+
 /// What the files under `directory` take.
 pub(crate) fn disk_usage(directory: &Path) -> io::Result<DiskUsage> {
     let mut usage = DiskUsage::default();

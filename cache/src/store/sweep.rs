@@ -85,7 +85,8 @@ impl Store {
         let mut swept = Swept::default();
         self.forget_uses(Clock::wall()).await?;
         self.collect(&mut swept).await?;
-        if !self.is_in_doubt() {
+        // A damaged chunk or table would end what gets the disk back, and stop all writes.
+        if !self.is_in_doubt() && self.shared.doubt.of_rows().is_none() {
             self.make_room(budget, &mut swept).await?;
         }
         Ok(swept)

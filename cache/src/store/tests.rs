@@ -30,6 +30,7 @@ mod entries;
 mod flips;
 mod full;
 mod garbage;
+mod mend;
 mod place;
 mod room;
 

@@ -256,6 +256,7 @@ impl Writer {
         if !self.shared.is_stopped() {
             return Ok(());
         }
+        self.shared.check_room_to_mend()?;
         let check_room = || match self.shared.check_room(0) {
             Err(_) if makes_room => Ok(()),
             checked => checked,

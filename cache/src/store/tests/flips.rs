@@ -15,7 +15,7 @@ const CHUNKS_OF_ENTRY: usize = 10;
 
 /// Who meets the damage first.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Finder {
+pub(super) enum Finder {
     Read,
     Scrub,
     Compaction,
@@ -25,7 +25,7 @@ fn bytes_of(seed: u64) -> Vec<u8> {
     noise(1_000 + seed, 3_000)
 }
 
-fn all() -> Vec<Vec<u8>> {
+pub(super) fn all() -> Vec<Vec<u8>> {
     (0..CHUNKS).map(bytes_of).collect()
 }
 
@@ -36,7 +36,7 @@ fn entry_of(number: usize, chunks: &[Vec<u8>]) -> (String, Entry) {
 }
 
 /// A store whose rows and chunks are all in files; compacted, or as they were flushed.
-async fn filled(is_compacted: bool) -> Fixture {
+pub(super) async fn filled(is_compacted: bool) -> Fixture {
     let fixture = Fixture::new();
     for bytes in all() {
         fixture.write("red", &bytes).await;
@@ -54,7 +54,7 @@ async fn filled(is_compacted: bool) -> Fixture {
 }
 
 /// The same store once more.
-fn copied(fixture: &Fixture) -> Fixture {
+pub(super) fn copied(fixture: &Fixture) -> Fixture {
     let directory = fixture.crash_image();
     let (store, writer) = open(directory.path());
     Fixture {
@@ -64,7 +64,7 @@ fn copied(fixture: &Fixture) -> Fixture {
     }
 }
 
-fn compact(store: &Store) {
+pub(super) fn compact(store: &Store) {
     let rocks = store.shared.rocks().unwrap();
     let mut options = CompactOptions::default();
     options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
@@ -73,7 +73,7 @@ fn compact(store: &Store) {
     }
 }
 
-fn with_ending(fixture: &Fixture, ending: &str) -> Vec<PathBuf> {
+pub(super) fn with_ending(fixture: &Fixture, ending: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(fixture.directory.path().join("store")).unwrap();
     let mut files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|found| found == ending));
@@ -82,7 +82,7 @@ fn with_ending(fixture: &Fixture, ending: &str) -> Vec<PathBuf> {
 }
 
 /// The table of a column.
-fn table_of(fixture: &Fixture, column: Column) -> PathBuf {
+pub(super) fn table_of(fixture: &Fixture, column: Column) -> PathBuf {
     let rocks = fixture.store.shared.rocks().unwrap();
     let mut tables = with_ending(fixture, "sst");
     tables.retain(|path| {
@@ -93,7 +93,7 @@ fn table_of(fixture: &Fixture, column: Column) -> PathBuf {
     tables.remove(0)
 }
 
-fn flip(path: &Path, place: impl Fn(usize) -> usize) {
+pub(super) fn flip(path: &Path, place: impl Fn(usize) -> usize) {
     let mut content = fs::read(path).unwrap();
     let at = place(content.len());
     content[at] ^= 8;
@@ -101,7 +101,7 @@ fn flip(path: &Path, place: impl Fn(usize) -> usize) {
 }
 
 /// Closes the store, flips a bit, and opens it again.
-fn flipped(fixture: Fixture, path: &Path, place: impl Fn(usize) -> usize) -> Fixture {
+pub(super) fn flipped(fixture: Fixture, path: &Path, place: impl Fn(usize) -> usize) -> Fixture {
     let Fixture {
         store,
         writer,
@@ -139,7 +139,7 @@ fn salvaged(image: TempDir) -> Fixture {
 }
 
 /// Has the damage met, whatever comes of that.
-async fn meet(store: &Store, finder: Finder) {
+pub(super) async fn meet(store: &Store, finder: Finder) {
     match finder {
         Finder::Read => {
             for number in 0..all().len() / CHUNKS_OF_ENTRY {
@@ -166,7 +166,7 @@ async fn meet(store: &Store, finder: Finder) {
 }
 
 /// Waits until the store writes.
-async fn write_again(store: &Store) {
+pub(super) async fn write_again(store: &Store) {
     let mut refused = 0;
     while let Err(trouble) = store.change(Change::Probe).await {
         refused += 1;
@@ -176,7 +176,7 @@ async fn write_again(store: &Store) {
 }
 
 /// Everything that is said to be there is, and what is not is taken again; gives how many chunks those were.
-async fn check(store: &Store) -> usize {
+pub(super) async fn check(store: &Store) -> usize {
     let contents = all();
     let digests: Vec<Digest> = contents.iter().map(|bytes| Digest::of(bytes)).collect();
     let present = store.present(&team("red"), &digests).unwrap();
