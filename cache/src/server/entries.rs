@@ -2,8 +2,8 @@
 
 use protocol::{
     message::{
-        Refusal, RefusalCode,
-        cache::{CacheReply, Entry, EntryKey, KEY_BYTES_MAX, PutOutcome, UseKey, UseRecord},
+        Refusal,
+        cache::{CacheReply, Entry, EntryKey, PutOutcome, UseKey, UseRecord, keys},
     },
     name::Namespace,
 };
@@ -240,20 +240,9 @@ fn unexpected() -> Refusal {
 }
 
 fn check_key(path: &str) -> Result<(), Refusal> {
-    let words = path.split('/').all(|word| word != "." && word != "..");
-    if path.is_empty() || !words {
-        let message = format!("`{path}` is no key: words with `/` between them");
-        return Err(Refusal::new(RefusalCode::InvalidArgument, message));
-    }
-    check_length(path)
+    keys::check(path).map_err(|error| invalid(error.to_string()))
 }
 
 fn check_length(key: &str) -> Result<(), Refusal> {
-    if key.len() <= KEY_BYTES_MAX {
-        return Ok(());
-    }
-    Err(invalid(format!(
-        "the key has {} bytes, at most {KEY_BYTES_MAX} are allowed",
-        key.len()
-    )))
+    keys::check_length(key).map_err(|error| invalid(error.to_string()))
 }

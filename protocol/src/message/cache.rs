@@ -156,7 +156,7 @@ pub enum CacheReply {
 pub enum PutOutcome {
     /// It stands under its key.
     Stored,
-    /// An equal or older entry stands there, and stays.
+    /// What stands there stays: it is trusted further, it is equal, or nothing was to be replaced.
     Kept,
 }
 
@@ -176,9 +176,53 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub mod keys {
     use serde::{Deserialize, Serialize};
 
+    use super::KEY_BYTES_MAX;
     use crate::{
         build::BuildId, cache_spec::CacheSpec, digest::hex, job::JobId, name::ProjectName,
     };
+
+    /// Why nothing can stand under a text.
+    #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+    pub enum KeyError {
+        /// It is empty, or a word of it means another place in paths.
+        #[error("`{key}` is no key: words with `/` between them, none of which is `.` or `..`")]
+        Words {
+            /// The text.
+            key: String,
+        },
+        /// It is too long.
+        #[error("the key has {bytes} bytes, at most {KEY_BYTES_MAX} are allowed")]
+        Length {
+            /// How many it has.
+            bytes: usize,
+        },
+    }
+
+    /// Checks that an entry can stand under `key`.
+    ///
+    /// # Errors
+    ///
+    /// If it is empty or too long, or has a word `.` or `..`.
+    pub fn check(key: &str) -> Result<(), KeyError> {
+        if key.is_empty() || key.split('/').any(|word| word == "." || word == "..") {
+            let key = key.to_owned();
+            return Err(KeyError::Words { key });
+        }
+        check_length(key)
+    }
+
+    /// Checks that a key, or what keys start with, is not too long.
+    ///
+    /// # Errors
+    ///
+    /// If it is.
+    pub fn check_length(key: &str) -> Result<(), KeyError> {
+        let bytes = key.len();
+        if KEY_BYTES_MAX < bytes {
+            return Err(KeyError::Length { bytes });
+        }
+        Ok(())
+    }
 
     /// The source tree of a build.
     pub fn source(build: BuildId) -> String {
@@ -453,6 +497,23 @@ mod tests {
         assert!(key.starts_with(keys::SAVED));
         assert_eq!(keys::saved_name(&key), Some("mine/main"));
         assert!(!keys::saved("mine/mainly").starts_with(&key));
+    }
+
+    #[test]
+    fn a_key_is_words_that_mean_no_other_place_and_is_not_too_long() {
+        for key in ["a", "saved/mine/=", "dependency/app/v/", "..a/b.."] {
+            assert_eq!(keys::check(key), Ok(()), "{key}");
+        }
+        for key in ["", ".", "..", "a/../b", "./a", "a/."] {
+            let words = keys::KeyError::Words {
+                key: key.to_owned(),
+            };
+            assert_eq!(keys::check(key), Err(words));
+        }
+        assert_eq!(keys::check(&"k".repeat(KEY_BYTES_MAX)), Ok(()));
+        let bytes = KEY_BYTES_MAX + 1;
+        let length = keys::KeyError::Length { bytes };
+        assert_eq!(keys::check(&"k".repeat(bytes)), Err(length));
     }
 
     #[test]
