@@ -51,6 +51,23 @@ pub enum VerifyError {
     Cache(#[from] CacheError),
 }
 
+impl VerifyError {
+    /// Whether something of the tree is missing, or is not what it should be. Else nobody knows how the tree is:
+    /// the cache was not reached, or could not look.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Files { .. } | Self::Corrupt { .. } => true,
+            Self::Fetch(FetchError::Cache(error)) | Self::Cache(error) => error.is_missing(),
+            Self::Fetch(
+                FetchError::TooLarge { .. }
+                | FetchError::Mismatch { .. }
+                | FetchError::Decode { .. }
+                | FetchError::OtherTree { .. },
+            ) => true,
+        }
+    }
+}
+
 /// What was verified.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Verified {
@@ -185,11 +202,16 @@ impl Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::attributes::Attributes;
+    use protocol::{
+        attributes::Attributes,
+        message::{Refusal, RefusalCode},
+    };
+    use transport::StreamError;
 
     use super::*;
     use crate::{
         capture::{Dialect, capture},
+        compression::DecodeChunkError,
         fixture::{Cache, cache, grow_tree},
         selection::Selection,
         upload::{upload_blob, upload_tree},
@@ -230,6 +252,42 @@ mod tests {
         };
         let refused = verify(&cache, &swapped).await.unwrap_err();
         assert!(matches!(refused, VerifyError::Corrupt { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_keeps_the_cache_from_answering_is_no_damage() {
+        let digest = Digest::of(b"chunk");
+        let what = "read chunks";
+        let refused = |code| CacheError::Refused {
+            what,
+            source: Refusal::new(code, "no"),
+        };
+        let source = StreamError::Reset;
+        for (error, expected) in [
+            (CacheError::MissingChunk { digest }, true),
+            (
+                CacheError::Corrupt {
+                    digest,
+                    source: DecodeChunkError::NoBody { digest },
+                },
+                true,
+            ),
+            (CacheError::Stream { what, source }, false),
+            (CacheError::Answer { what }, false),
+            (refused(RefusalCode::Internal), false),
+            (refused(RefusalCode::Unavailable), false),
+            (refused(RefusalCode::PermissionDenied), false),
+        ] {
+            let said = error.to_string();
+            let error = VerifyError::from(FetchError::from(error));
+            assert_eq!(error.is_damage(), expected, "{said}");
+            let VerifyError::Fetch(FetchError::Cache(error)) = error else {
+                panic!("{said}");
+            };
+            assert_eq!(VerifyError::from(error).is_damage(), expected, "{said}");
+        }
+        let of_others = FetchError::Mismatch { digest };
+        assert!(VerifyError::from(of_others).is_damage());
     }
 
     #[tokio::test(flavor = "multi_thread")]
