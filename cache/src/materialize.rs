@@ -26,9 +26,9 @@ pub use self::{
     plan::{Contents, PlanError},
 };
 use self::{
-    place::{Partial, merge},
+    place::{Partial, merge, permissions_of},
     plan::Plan,
-    unpack::{Settings, Unpacking},
+    unpack::{Settings, USUAL_DIRECTORY, Unpacking},
 };
 use crate::{
     beneath::Root,
@@ -55,8 +55,20 @@ pub struct Materialize {
     /// The time of all entries whose attributes have none, in nanoseconds since 1970. `None`: when they
     /// are written.
     pub default_modified: Option<i64>,
+    /// Who may look into the directory that the tree becomes.
+    pub root: RootMode,
     /// Where to count.
     pub progress: Progress,
+}
+
+/// The mode of the directory that a tree becomes, of which the tree says nothing. One into which a tree is put keeps
+/// its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RootMode {
+    /// Everybody may look into it, whatever the process's mask says: a sandbox may run as somebody else.
+    Usual,
+    /// As that of any directory that the process makes; but if an empty one gives way, that one's.
+    Masked,
 }
 
 /// Whose everything is that is put back.
@@ -225,14 +237,21 @@ pub async fn materialize_contents(
         return Err(exists());
     }
     let to = target.to_owned();
+    let root = options.root;
     let place = move |unpacking: &Unpacking, partial: &Partial| {
         unpacking.finish_directories(unpacking.root(), |_| true)?;
-        partial.rename(&to).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists
-            | io::ErrorKind::DirectoryNotEmpty
-            | io::ErrorKind::NotADirectory => MaterializeError::Exists { target: to },
-            _ => MaterializeError::Rename { target: to, source },
-        })
+        let permissions = match root {
+            RootMode::Usual => USUAL_DIRECTORY,
+            RootMode::Masked => permissions_of(&to).unwrap_or(unpacking.fresh.permissions),
+        };
+        partial
+            .rename(&to, permissions)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists
+                | io::ErrorKind::DirectoryNotEmpty
+                | io::ErrorKind::NotADirectory => MaterializeError::Exists { target: to },
+                _ => MaterializeError::Rename { target: to, source },
+            })
     };
     unpack(source, contents, beside(target), options, place).await
 }

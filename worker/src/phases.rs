@@ -34,7 +34,7 @@ use cache::{
     capture::{CaptureError, Dialect},
     client::CacheClient,
     download::fetch_tree,
-    materialize::{Contents, Materialize, MaterializeError, Owner, materialize_contents},
+    materialize::{Contents, Materialize, MaterializeError, Owner, RootMode, materialize_contents},
     progress::{Progress, Transfer},
     upload::UploadError,
 };
@@ -444,6 +444,7 @@ fn unpacked(dialect: Dialect, owner: Owner) -> Materialize {
         dialect,
         owner,
         default_modified: None,
+        root: RootMode::Usual,
         progress: Progress::default(),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use cache::{
     capture::{Dialect, Subject},
     client::CacheClient,
-    materialize::{Materialize, Owner, materialize},
+    materialize::{Materialize, Owner, RootMode, materialize},
     progress::Progress,
     put::put,
 };
@@ -267,6 +267,7 @@ async fn restore(client: &CacheClient, tree: &TreeRef, into: &Path) -> Result<()
         dialect: Dialect::Plain,
         owner: Owner::Own,
         default_modified: None,
+        root: RootMode::Usual,
         progress: Progress::default(),
     };
     materialize(client, tree, into, options).await?;

@@ -95,9 +95,9 @@ impl Partial {
         Ok(self.directory.try_clone()?.into())
     }
 
-    /// Gives it its final name. An empty directory of that name gives way.
-    pub(crate) fn rename(&self, target: &Path) -> io::Result<()> {
-        fchmod(&self.directory, Mode::from_raw_mode(0o755))?;
+    /// Gives it its final mode and name. An empty directory of that name gives way.
+    pub(crate) fn rename(&self, target: &Path, permissions: u32) -> io::Result<()> {
+        fchmod(&self.directory, Mode::from_raw_mode(permissions))?;
         fs::rename(&self.path, target)
     }
 
@@ -210,6 +210,13 @@ const SMB2_SUPER_MAGIC: i64 = 0xfe53_4d42;
 const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
 const V9FS_MAGIC: i64 = 0x0102_1997;
 const CEPH_SUPER_MAGIC: i64 = 0x00c3_6400;
+
+/// What owner, group and others may do with the directory at `path`; `None`: there is none.
+pub(super) fn permissions_of(path: &Path) -> Option<u32> {
+    let found = lstat(path).ok()?;
+    let is_directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+    is_directory.then_some(found.st_mode & RIGHTS.as_raw_mode())
+}
 
 /// Removes a directory with all that it holds, also what is in directories that nobody may write to
 /// (as Go's module cache has). Blocks.

@@ -23,6 +23,7 @@ fn plain() -> Materialize {
         dialect: Dialect::Plain,
         owner: Owner::Keep,
         default_modified: None,
+        root: RootMode::Usual,
         progress: Progress::default(),
     }
 }
@@ -258,6 +259,23 @@ async fn unknown_attributes_are_defaults_and_unlisted_directories_are_made() {
     assert_eq!(look("a/b/run"), (0o755, 1, 7));
     assert_eq!(look("a/b/read"), (0o644, 1, 7));
     assert_eq!(look("c"), (0o755, -1, 999_999_999), "no rights are lent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_directory_that_gives_way_leaves_its_mode_to_one_that_is_masked() {
+    let cache = cache().await;
+    let dir = tempfile::tempdir().unwrap();
+    for (root, expected) in [(RootMode::Usual, 0o755), (RootMode::Masked, 0o710)] {
+        let target = dir.path().join(format!("{root:?}"));
+        fs::create_dir(&target).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o710)).unwrap();
+        let options = Materialize { root, ..plain() };
+        materialize_contents(&cache.client, Contents::default(), &target, options)
+            .await
+            .unwrap();
+        let mode = fs::metadata(&target).unwrap().mode() & 0o777;
+        assert_eq!(mode, expected, "{root:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

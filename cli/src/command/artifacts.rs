@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, anyhow};
 use cache::{
     capture::Dialect,
-    materialize::{Materialize, Owner, materialize_into},
+    materialize::{Materialize, Owner, RootMode, materialize_into},
     progress::Progress,
 };
 use protocol::{
@@ -143,6 +143,7 @@ pub(crate) async fn fetch(
             dialect: Dialect::Plain,
             owner: Owner::Own,
             default_modified: None,
+            root: RootMode::Usual,
             progress: progress.clone(),
         };
         let fetching = materialize_into(&client, &artifact.tree, &target, options);

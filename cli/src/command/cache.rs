@@ -11,7 +11,7 @@ use cache::{
     capture::Subject,
     client::CacheClient,
     index::LocalIndex,
-    materialize::{Materialize, MaterializeError, Owner, beside, materialize},
+    materialize::{Materialize, MaterializeError, Owner, RootMode, beside, materialize},
     progress::Progress,
     put::put,
 };
@@ -205,6 +205,7 @@ async fn get_directory(args: &GetArgs, context: &Context) -> Result<(), CommandE
             dialect: Dialect::Plain,
             owner: if args.owners { Owner::Keep } else { Owner::Own },
             default_modified: None,
+            root: RootMode::Masked,
             progress: progress.clone(),
         };
         let getting = materialize(&cache.client, &tree, &args.directory, options);
