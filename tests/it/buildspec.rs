@@ -167,6 +167,10 @@ fn a_plan_has_four_formats() {
     let object: Value = serde_json::from_str(&plan("json")).unwrap();
     assert_eq!(object["units"].as_array().unwrap().len(), 3);
     assert_eq!(object["jobs"].as_array().unwrap().len(), 18);
+    let json = run(MATRIX, &["plan", "buildspec.yml", "--json"]);
+    assert_eq!((json.code, json.stdout), (0, plan("json")));
+    let both = ["plan", "buildspec.yml", "--json", "--format", "dot"];
+    assert_eq!(run(MATRIX, &both).code, 2);
 }
 
 #[test]

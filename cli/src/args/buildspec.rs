@@ -34,13 +34,27 @@ pub(crate) struct PlanArgs {
     pub(crate) file: PathBuf,
     /// How to show the jobs.
     #[arg(long, default_value = "text", value_name = "FORMAT")]
-    pub(crate) format: PlanFormat,
+    format: PlanFormat,
+    /// Print one JSON object, as `--format json` does.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
     /// The source tree, in which the buildspecs are that batch tasks name.
     #[arg(long, default_value = ".", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) source: PathBuf,
     /// Plan a single build, although there is a `batch` section.
     #[arg(long)]
     pub(crate) no_batch: bool,
+}
+
+impl PlanArgs {
+    /// How to show the jobs.
+    pub(crate) const fn format(&self) -> PlanFormat {
+        if self.json {
+            PlanFormat::Json
+        } else {
+            self.format
+        }
+    }
 }
 
 /// How to show jobs.

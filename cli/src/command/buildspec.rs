@@ -124,7 +124,7 @@ fn plan(args: &PlanArgs) -> Result<(), CommandError> {
     match buildspec::plan(&spec, &request) {
         Ok(graph) => {
             let same = same_work(&graph);
-            render::plan(&graph, &same, args.format)
+            render::plan(&graph, &same, args.format())
         }
         Err(error) => {
             render::remarks(&path, &text, &error.diagnostics());
