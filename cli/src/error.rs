@@ -4,6 +4,7 @@
 use std::{error::Error, fmt, io, net::SocketAddr, process::ExitCode};
 
 use anyhow::anyhow;
+use cache::{materialize::MaterializeError, put::PutError, upload::UploadError};
 use coordinator::{DirectoryError, OpenError};
 use protocol::message::{Refusal, RefusalCode};
 use transport::{ConnectError, StreamError};
@@ -14,6 +15,14 @@ use transport::{ConnectError, StreamError};
 pub(crate) struct NoCache {
     /// The coordinator.
     pub(crate) address: SocketAddr,
+}
+
+/// The cache has nothing of that name, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[error("the cache has no `{what}` that is whole")]
+pub(crate) struct NotInCache {
+    /// What somebody means by a key, or by a digest or a beginning of one.
+    pub(crate) what: String,
 }
 
 /// Exit codes; `docs/operating.md` lists them.
@@ -121,6 +130,11 @@ impl CommandError {
         self.error.chain().any(|cause| cause.is::<NoCache>())
     }
 
+    /// Whether the cache has not what was asked for, or not all of it.
+    pub(crate) fn is_not_in_cache(&self) -> bool {
+        self.error.chain().any(|cause| cause.is::<NotInCache>())
+    }
+
     /// Whether a connection to the farm was lost, or not to be had, so that the same may go well over another.
     pub(crate) fn is_lost_connection(&self) -> bool {
         self.error.chain().any(|cause| {
@@ -149,11 +163,67 @@ impl CommandError {
         }
     }
 
+    /// The cache did not do it. If it has refused, whose doing that is follows from the kind of refusal.
+    pub(crate) fn of_cache(error: impl Into<anyhow::Error>) -> Self {
+        let error = error.into();
+        let is_askers = error.chain().any(|cause| {
+            let refusal = cause.downcast_ref::<Refusal>();
+            // What has to be there first was there a moment ago: who asks again has it brought again.
+            refusal.is_some_and(|no| {
+                is_askers_doing(no.code) && no.code != RefusalCode::FailedPrecondition
+            })
+        });
+        if is_askers {
+            Self::usage(error)
+        } else {
+            Self::farm(error)
+        }
+    }
+
+    /// A directory could not be put into the cache. That it cannot be read, or changes meanwhile, is the asker's
+    /// doing.
+    pub(crate) fn of_put(error: PutError) -> Self {
+        match error {
+            PutError::Capture(_)
+            | PutError::Upload(
+                UploadError::Read { .. }
+                | UploadError::Changed { .. }
+                | UploadError::TooLarge { .. },
+            ) => Self::usage(error),
+            PutError::Upload(UploadError::Cache(_)) => Self::of_cache(error),
+        }
+    }
+
+    /// A directory could not be got out of the cache. That it cannot be made where it is to be is the asker's doing.
+    pub(crate) fn of_get(error: MaterializeError) -> Self {
+        let is_askers = match &error {
+            MaterializeError::Exists { .. } => true,
+            MaterializeError::Aside { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotADirectory
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+            ),
+            _ => false,
+        };
+        if is_askers {
+            Self::usage(error)
+        } else {
+            Self::of_cache(error)
+        }
+    }
+
     /// The same, with advice.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// What went wrong and why, in one line and without advice.
+    pub(crate) fn in_one_line(&self) -> String {
+        format!("{:#}", self.error)
     }
 
     /// The exit code.
@@ -179,7 +249,76 @@ impl Error for CommandError {}
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use cache::{capture::CaptureError, client::CacheError};
+    use protocol::path::TreePath;
+
     use super::*;
+
+    fn refused(code: RefusalCode) -> CacheError {
+        let source = Refusal::new(code, "no");
+        CacheError::Refused {
+            what: "do it",
+            source,
+        }
+    }
+
+    #[test]
+    fn what_the_cache_refuses_is_the_askers_doing_unless_it_may_pass() {
+        for (code, expected) in [
+            (RefusalCode::InvalidArgument, exit::USAGE),
+            (RefusalCode::NotFound, exit::USAGE),
+            (RefusalCode::PermissionDenied, exit::USAGE),
+            (RefusalCode::FailedPrecondition, exit::FARM),
+            (RefusalCode::ResourceExhausted, exit::FARM),
+            (RefusalCode::Unavailable, exit::FARM),
+            (RefusalCode::Internal, exit::FARM),
+        ] {
+            assert_eq!(CommandError::of_cache(refused(code)).code, expected);
+            // However deep it is.
+            let put = PutError::from(UploadError::from(refused(code)));
+            assert_eq!(CommandError::of_put(put).code, expected, "{code:?}");
+            let get = MaterializeError::from(refused(code));
+            assert_eq!(CommandError::of_get(get).code, expected, "{code:?}");
+        }
+        let what = "do it";
+        let source = StreamError::Reset;
+        let broken = CommandError::of_cache(CacheError::Stream { what, source });
+        assert!(broken.is_farm() && broken.is_lost_connection());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_or_made_is_the_askers_doing() {
+        let path = || TreePath::new("file").unwrap();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let source = denied();
+        let unreadable = CaptureError::Read {
+            path: path(),
+            source,
+        };
+        for error in [
+            PutError::from(unreadable),
+            PutError::from(CaptureError::Changed { path: path() }),
+            PutError::from(UploadError::Changed { path: path() }),
+        ] {
+            assert_eq!(CommandError::of_put(error).code, exit::USAGE);
+        }
+        let directory = PathBuf::from("/there");
+        let target = directory.clone();
+        let aside = |source| MaterializeError::Aside {
+            directory: directory.clone(),
+            source,
+        };
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for (error, expected) in [
+            (MaterializeError::Exists { target }, exit::USAGE),
+            (aside(denied()), exit::USAGE),
+            (aside(full()), exit::FARM),
+        ] {
+            assert_eq!(CommandError::of_get(error).code, expected);
+        }
+    }
 
     #[test]
     fn a_reader_who_has_seen_enough_is_no_failure_to_speak_of() {
@@ -207,5 +346,7 @@ mod tests {
             "error: failed to read `buildspec.yml`\n  caused by: no such file\n\
              hint: name it with `--buildspec`"
         );
+        let line = "failed to read `buildspec.yml`: no such file";
+        assert_eq!(error.in_one_line(), line);
     }
 }

@@ -1,11 +1,13 @@
 //! Directories that are put into the cache and got out of it by hand.
 
 mod killed;
+mod refused;
 
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
     path::Path,
+    process::{Command, Stdio},
 };
 
 use rustix::{
@@ -14,7 +16,7 @@ use rustix::{
 };
 use serde_json::{Value, json};
 use testkit::{
-    farm::{Farm, FarmPlan},
+    farm::{Built, Farm, FarmPlan},
     wait,
 };
 
@@ -179,6 +181,49 @@ fn owners_and_what_they_lend_come_back_if_that_is_asked_for() {
         };
         assert_eq!(own, (0, group, mode, None, noted), "{name}");
     }
+}
+
+/// Runs a command with another mask.
+fn masked(mask: &str, command: &Command) -> Built {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("umask {mask}; exec \"$0\" \"$@\"")])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    if let Some(directory) = command.get_current_dir() {
+        shell.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    Built::from(shell.output().unwrap())
+}
+
+#[test]
+fn a_directory_that_comes_back_is_as_open_as_any_that_is_made_or_as_the_one_that_gives_way() {
+    let farm = farm();
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("file"), "one").unwrap();
+    farm.json(&["cache", "put", text(&root), "--key", "k"]);
+    let get = |mask: &str, target: &Path| {
+        let got = masked(mask, &farm.client(&["cache", "get", "k", text(target)]));
+        assert_eq!(got.code, 0, "{}", got.stderr);
+        assert!(target.join("file").exists());
+        fs::metadata(target).unwrap().permissions().mode() & 0o777
+    };
+    for (mask, expected) in [("077", 0o700), ("022", 0o755), ("002", 0o775)] {
+        assert_eq!(get(mask, &scratch.path().join(mask)), expected, "{mask}");
+    }
+    let private = scratch.path().join("private");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(get("022", &private), 0o700);
 }
 
 #[test]

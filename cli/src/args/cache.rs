@@ -44,7 +44,7 @@ pub(crate) struct PutArgs {
     /// The directory.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
-    /// A name to get it by, besides its digest; what had it before loses it.
+    /// A name to get it by, besides its digest; what had it before loses it, unless that is trusted further.
     #[arg(long, value_name = "K")]
     pub(crate) key: Option<String>,
     /// Read every file, also those that have not changed since they were put the last time.

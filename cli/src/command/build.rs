@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use cache::{
     index::LocalIndex,
     progress::{Progress, Transfer},
-    put::{Put, PutError, put},
+    put::{Put, put},
     source::list_source,
     upload::UploadError,
 };
@@ -202,11 +202,6 @@ async fn upload_once(
     let index = LocalIndex::new(&context.places.indices(), &subject);
     let putting = put(&client, subject, Some(index), &progress);
     let put = bar::show("uploading", &progress, putting).await;
-    let Put { tree, transfer, .. } = put.map_err(|error| match error {
-        PutError::Capture(_) | PutError::Upload(UploadError::TooLarge { .. }) => {
-            CommandError::usage(error)
-        }
-        PutError::Upload(_) => CommandError::farm(error),
-    })?;
+    let Put { tree, transfer, .. } = put.map_err(CommandError::of_put)?;
     Ok((tree, version, transfer))
 }

@@ -11,7 +11,7 @@ use cache::{
     capture::Subject,
     client::CacheClient,
     index::LocalIndex,
-    materialize::{Materialize, MaterializeError, Owner, RootMode, beside, materialize},
+    materialize::{Materialize, Owner, RootMode, beside, materialize},
     progress::Progress,
     put::put,
 };
@@ -19,7 +19,7 @@ use protocol::{
     access::Trust,
     blob::TreeRef,
     digest::{Digest, hex},
-    message::cache::{Entry, EntryKey, keys},
+    message::cache::{Entry, EntryKey, PutOutcome, keys},
     name::{Namespace, Team},
     time::WallTime,
 };
@@ -28,7 +28,7 @@ pub(crate) use self::explain::{Changes, Explanation, Lookup, Near};
 use crate::{
     args::{CacheCommand, FarmArgs, GetArgs, PutArgs},
     command::{Context, leftovers, project, serve},
-    error::CommandError,
+    error::{CommandError, NotInCache},
     farm::Farm,
     reach::Purpose,
     render::{self, bar},
@@ -87,7 +87,30 @@ impl Cache {
 
     async fn entry(&self, path: String) -> Result<Option<Entry>, CommandError> {
         let found = self.client.get_entry(self.key(path)).await;
-        found.map_err(CommandError::farm)
+        found.map_err(CommandError::of_cache)
+    }
+
+    /// Has a directory stand under `name`; says whether another one that is trusted further stays there.
+    async fn save(&self, name: &str, tree: &TreeRef) -> Result<Saved, CommandError> {
+        let path = keys::saved(name);
+        let entry = Entry {
+            blobs: vec![],
+            trees: vec![tree.clone()],
+            outlines: vec![],
+            // The cache knows better.
+            trust: Trust::Untrusted,
+            team: self.team.clone(),
+            written: WallTime(0),
+        };
+        let put = self.client.put_entry(self.key(path.clone()), entry, true);
+        if put.await.map_err(CommandError::of_cache)? == PutOutcome::Stored {
+            return Ok(Saved::There);
+        }
+        // An equal one stays as well.
+        let there = self.entry(path).await?;
+        let mut trees = there.iter().flat_map(|entry| &entry.trees);
+        let is_same = trees.any(|there| there.tree.digest == tree.tree.digest);
+        Ok(if is_same { Saved::There } else { Saved::Kept })
     }
 
     /// The entry that somebody means by `what`, with its key: a directory that was put, by its key, its
@@ -100,18 +123,22 @@ impl Cache {
         };
         for path in [keys::saved(&name), name.clone()] {
             if !name.is_empty()
+                && keys::check(&path).is_ok()
                 && let Some(entry) = self.entry(path.clone()).await?
             {
                 return Ok((path, entry));
             }
         }
-        let missing = || CommandError::usage(anyhow!("the cache has no `{what}` that is whole"));
+        let missing = || {
+            let what = what.to_owned();
+            CommandError::usage(NotInCache { what })
+        };
         if name.is_empty() || !name.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(missing().hint("`grange cache ls` lists what was put"));
         }
         let beginning = format!("{}{name}", keys::SAVED);
         let listed = self.client.list_entries(&self.namespace, &beginning).await;
-        let mut listed = listed.map_err(CommandError::farm)?;
+        let mut listed = listed.map_err(CommandError::of_cache)?;
         listed.retain(|(key, _)| keys::saved_name(key).is_some_and(is_digest));
         match listed.as_slice() {
             [] => Err(missing().hint("`grange cache ls` lists what was put")),
@@ -136,6 +163,15 @@ impl Cache {
     }
 }
 
+/// Under what a directory stands that was put.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Saved {
+    /// Under the name that it was given.
+    There,
+    /// Not there: what is there is trusted further, and stays.
+    Kept,
+}
+
 /// Whether a name is the hash of a digest.
 fn is_digest(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|c| c.is_ascii_hexdigit())
@@ -155,13 +191,21 @@ async fn with_cache<T>(
         .await
 }
 
+/// Checks that a directory can be put under `name`, before anything is sent.
+fn check_name(name: &str) -> Result<(), CommandError> {
+    if name.is_empty() || is_digest(name) || name.split('/').any(|word| word == "=") {
+        let error = anyhow!("`{name}` cannot be a key: it is empty, a digest, or has a word `=`");
+        return Err(CommandError::usage(error));
+    }
+    keys::check(&keys::saved(name))
+        .with_context(|| format!("`{name}` cannot be a key"))
+        .map_err(CommandError::usage)
+}
+
 /// `grange cache put`.
 async fn put_directory(args: &PutArgs, context: &Context) -> Result<(), CommandError> {
-    if let Some(key) = &args.key
-        && (key.is_empty() || is_digest(key) || key.split('/').any(|word| word == "="))
-    {
-        let error = anyhow!("`{key}` cannot be a key: it is empty, a digest, or has a word `=`");
-        return Err(CommandError::usage(error));
+    if let Some(key) = &args.key {
+        check_name(key)?;
     }
     let root = fs::canonicalize(&args.directory)
         .with_context(|| format!("failed to find `{}`", args.directory.display()))
@@ -173,26 +217,29 @@ async fn put_directory(args: &PutArgs, context: &Context) -> Result<(), CommandE
         let progress = Progress::default();
         let putting = put(&cache.client, subject, index, &progress);
         let put = bar::show("putting", &progress, putting).await;
-        let put = put.map_err(CommandError::farm)?;
+        let put = put.map_err(CommandError::of_put)?;
         let digest = hex(put.tree.tree.digest.hash());
-        for name in [Some(&digest), args.key.as_ref()].into_iter().flatten() {
-            let key = cache.key(keys::saved(name));
-            let entry = Entry {
-                blobs: vec![],
-                trees: vec![put.tree.clone()],
-                outlines: vec![],
-                // The cache knows better.
-                trust: Trust::Untrusted,
-                team: cache.team.clone(),
-                written: WallTime(0),
-            };
-            let done = cache.client.put_entry(key, entry, true).await;
-            done.map_err(CommandError::farm)?;
+        // Where another is kept, it is one of the same digest.
+        cache.save(&digest, &put.tree).await?;
+        if let Some(key) = &args.key
+            && cache.save(key, &put.tree).await? == Saved::Kept
+        {
+            return Err(kept(args, (key, &digest)));
         }
         let wire = cache.client.datagram_bytes();
         render::cache::was_put(&put, (args.key.as_deref(), wire), args.read.json)
     })
     .await
+}
+
+/// What there is to say of a directory that was put, but not under its key.
+fn kept(args: &PutArgs, (key, digest): (&str, &str)) -> CommandError {
+    let error = anyhow!(
+        "`{}` cannot have the key `{key}`: what has it is trusted further, and stays; \
+         the directory is in the cache under its digest, {digest}",
+        args.directory.display()
+    );
+    CommandError::usage(error).hint("put it under another key")
 }
 
 /// `grange cache get`.
@@ -210,12 +257,32 @@ async fn get_directory(args: &GetArgs, context: &Context) -> Result<(), CommandE
         };
         let getting = materialize(&cache.client, &tree, &args.directory, options);
         let moved = bar::show("getting", &progress, getting).await;
-        let moved = moved.map_err(|error| match error {
-            MaterializeError::Exists { .. } => CommandError::usage(error),
-            error => CommandError::farm(error),
-        })?;
+        let moved = moved.map_err(CommandError::of_get)?;
         let wire = cache.client.datagram_bytes();
         render::cache::was_got(&tree, (&moved, wire), args.read.json)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::message::cache::KEY_BYTES_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_directory_can_have_is_refused_before_anything_is_sent() {
+        let longest = KEY_BYTES_MAX - keys::saved("").len();
+        for name in ["mine", "mine/main", "a=b/..c", &"k".repeat(longest)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        let digest = hex(Digest::of(b"").hash());
+        let long = "k".repeat(longest + 1);
+        for name in ["", "a/../b", ".", "a/=/b", &digest, &long] {
+            assert!(
+                check_name(name).is_err_and(|error| !error.is_farm()),
+                "{name}"
+            );
+        }
+    }
 }

@@ -215,9 +215,9 @@ pub(crate) fn verified(
             bytes(verified.bytes)
         )),
         Err(error) if json => json_line(&json!({
-            "key": what, "whole": false, "error": error.to_string(),
+            "key": what, "whole": false, "error": error.in_one_line(),
         })),
-        Err(error) => line(&format!("damaged  {what}: {error}")),
+        Err(error) => line(&format!("damaged  {what}: {}", error.in_one_line())),
     }
 }
 

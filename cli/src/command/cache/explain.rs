@@ -116,7 +116,7 @@ async fn explain(
             near.changes = source.changes(cache, near).await?;
         }
     }
-    let stats = cache.client.stats().await.map_err(CommandError::farm)?;
+    let stats = cache.client.stats().await.map_err(CommandError::of_cache)?;
     let mut uses = stats.uses;
     uses.retain(|uses| uses.key == key && project.as_ref().is_none_or(|of| uses.project == *of));
     Ok(Explanation {
@@ -144,7 +144,7 @@ async fn listed(
     for start in starts {
         let prefix = format!("dependency/{start}");
         let listed = cache.client.list_entries(&cache.namespace, &prefix).await;
-        let listed = listed.map_err(CommandError::farm)?.into_iter();
+        let listed = listed.map_err(CommandError::of_cache)?.into_iter();
         let near = listed.filter_map(|(path, summary)| near(&path, summary, key));
         // A name may begin another.
         all.extend(near.filter(|near| names.is_none() || name_of(&near.project) == start));

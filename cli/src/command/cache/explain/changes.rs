@@ -76,7 +76,7 @@ impl Source {
             return Ok(None);
         };
         let outline = fetch_outline(&cache.client, &outline).await;
-        let (outline, _) = outline.map_err(CommandError::farm)?;
+        let (outline, _) = outline.map_err(CommandError::of_cache)?;
         Ok(Some(self.since(&outline, &near.key)))
     }
 
