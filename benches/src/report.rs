@@ -14,7 +14,8 @@ pub(crate) struct Row {
     pub(crate) value: f64,
     /// Of what.
     pub(crate) unit: &'static str,
-    /// What it is to stay below (or, for rates, reach); `None`: told for scale.
+    /// What it is to stay below (or reach: rates, and what is the least or smallest of several); `None`: told for
+    /// scale.
     pub(crate) ceiling: Option<f64>,
     /// The value as a multiple of its floor, the median of the pairs; `None`: it has none.
     pub(crate) ratio: Option<f64>,
