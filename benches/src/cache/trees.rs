@@ -118,9 +118,11 @@ impl Tree {
         let (mut puts, mut walks) = (vec![], vec![]);
         let mut moved = 0.0;
         for _ in 0..=pairs {
+            settle()?;
             let (took, entries) = time(|| stat_walk(root));
             ensure!(0 < entries?, "nothing was walked");
             walks.push(millis(took));
+            settle()?;
             let (took, put) = time(|| put(farm, root));
             let put = put?;
             puts.push(millis(took));
@@ -150,48 +152,39 @@ impl Tree {
         pairs: u32,
     ) -> Result<Vec<Row>> {
         let nginx = Nginx::start(&self.before)?;
-        let (mut gets, mut writes, mut copies, mut archives) = (vec![], vec![], vec![], vec![]);
-        for _ in 0..=pairs {
-            let at = scratch.join("restored");
-            fs::create_dir(&at)?;
-            settle()?;
-            let (took, got) = time(|| get(farm, digest, &at.join("got")));
-            got?;
-            gets.push(millis(took));
-            let (took, written) = time(|| held.write(&at.join("written")));
-            written?;
-            writes.push(millis(took));
-            let (took, copied) = time(|| copy(&self.before, &at.join("copied")));
-            copied?;
-            copies.push(millis(took));
-            if let Some(nginx) = &nginx {
-                let (took, unpacked) = time(|| nginx.unpack(&at.join("unpacked")));
-                unpacked?;
-                archives.push(millis(took));
-            }
-            fs::remove_dir_all(&at)?;
-        }
+        let ways: [(&str, Way<'_>); 4] = [
+            ("got", &|at| get(farm, digest, at).map(drop)),
+            ("written", &|at| held.write(at)),
+            ("copied", &|at| copy(&self.before, at)),
+            ("unpacked", &|at| {
+                nginx.as_ref().map_or(Ok(()), |nginx| nginx.unpack(at))
+            }),
+        ];
+        let ways = &ways[..3 + usize::from(nginx.is_some())];
+        let took = in_turn(ways, scratch, pairs)?;
+        let (gets, floors) = took.split_first().context("there are four ways")?;
         let row = |beside: &str, ceiling, floor: &[f64]| Row {
             name: format!("{}: cold restore, beside {beside}", self.name),
             value: median(gets[1..].to_vec()),
             unit: "ms",
             ceiling,
-            ratio: Some(ratio(&gets, floor)),
+            ratio: Some(ratio(gets, floor)),
             note: format!(
                 "x {beside} ({:.0} ms, spread {:.2}); own spread {:.2}",
                 median(floor[1..].to_vec()),
                 spread(floor),
-                spread(&gets)
+                spread(gets)
             ),
         };
-        let mut rows = vec![
-            row("two threads from memory", Some(WRITER_RATIO), &writes),
-            row("cp -r", Some(1.0), &copies),
+        let beside = [
+            ("two threads from memory", Some(WRITER_RATIO)),
+            ("cp -r", Some(1.0)),
+            ("curl | tar --zstd -x", None),
         ];
-        if nginx.is_some() {
-            rows.push(row("curl | tar --zstd -x", None, &archives));
-        }
-        Ok(rows)
+        let rows = beside.into_iter().zip(floors);
+        Ok(rows
+            .map(|((beside, ceiling), floor)| row(beside, ceiling, floor))
+            .collect())
     }
 
     /// What travels when the tree has changed.
@@ -215,13 +208,37 @@ impl Tree {
     }
 }
 
+/// What brings the files of a tree to a directory that is not there yet.
+type Way<'a> = &'a dyn Fn(&Path) -> Result<()>;
+
+/// Goes each way so many times, after once that warms up, into a directory of its name; gives milliseconds for each
+/// way. Another goes first each time, and all of them find a disk at rest: nobody waits for what another wrote.
+fn in_turn(ways: &[(&str, Way<'_>)], scratch: &Path, pairs: u32) -> Result<Vec<Vec<f64>>> {
+    let mut all = vec![vec![]; ways.len()];
+    for pair in 0..=pairs as usize {
+        let at = scratch.join("restored");
+        fs::create_dir(&at)?;
+        for turn in 0..ways.len() {
+            let way = (pair + turn) % ways.len();
+            let (name, bring) = ways[way];
+            let into = at.join(name);
+            settle()?;
+            let (took, brought) = time(|| bring(&into));
+            brought?;
+            all[way].push(millis(took));
+        }
+        fs::remove_dir_all(&at)?;
+    }
+    Ok(all)
+}
+
 /// The median of the pairs' ratios, without the first, which warms up.
 fn ratio(values: &[f64], floors: &[f64]) -> f64 {
     let pairs = values.iter().zip(floors).skip(1);
     median(pairs.map(|(value, floor)| value / floor).collect())
 }
 
-/// Lets the disk come to rest, so that what was deleted is nobody's load.
+/// Lets the disk come to rest, so that what was written or deleted before is nobody's load.
 fn settle() -> Result<()> {
     let status = Command::new("sync").status()?;
     ensure!(status.success(), "the disk does not come to rest");
