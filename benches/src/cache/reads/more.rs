@@ -72,15 +72,14 @@ async fn pop(chunks: &Mutex<Vec<EncodedChunk>>, count: usize) -> Vec<EncodedChun
     chunks.split_off(from)
 }
 
-/// Asks for chunks that are there and, between them, as many that are not.
+/// Asks for chunks that are there and, between them, as many that are not. Others that are not there, which are
+/// asked for before, get connection and processor going; of what is timed, nothing has been asked for.
 pub(super) async fn presence(client: &CacheClient, there: &[Digest], count: usize) -> Result<Took> {
-    let mut noise = Noise::new(7);
-    let mut asked = Vec::with_capacity(count);
-    for digest in there.iter().cycle().take(count / 2) {
-        let hash = noise.bytes(32).try_into().expect("32 bytes were made");
-        asked.extend([*digest, Digest::from_parts(hash, digest.size())]);
-    }
-    client.find_missing(&asked[..count / 8]).await?;
+    let pairs = there.iter().cycle().zip(others(7, there, count / 2));
+    let asked: Vec<Digest> = pairs.flat_map(|(&one, other)| [one, other]).collect();
+    let warm = others(8, there, count / 8);
+    let missing = client.find_missing(&warm).await?;
+    ensure!(missing.len() == warm.len(), "nobody wrote any of these");
     let watch = Stopwatch::start();
     let missing = client.find_missing(&asked).await?;
     let took = Took::of(watch.elapsed(), asked.len() as u64, 0);
@@ -93,6 +92,17 @@ pub(super) async fn presence(client: &CacheClient, there: &[Digest], count: usiz
         "the answer is wrong"
     );
     Ok(took)
+}
+
+/// So many digests as large as those that are there, of chunks that are not; other ones for each seed.
+fn others(seed: u64, there: &[Digest], count: usize) -> Vec<Digest> {
+    let mut noise = Noise::new(seed);
+    let sizes = there.iter().cycle().map(Digest::size).take(count);
+    let other = |size| {
+        let hash = noise.bytes(32).try_into().expect("32 bytes were made");
+        Digest::from_parts(hash, size)
+    };
+    sizes.map(other).collect()
 }
 
 /// Asks for chunks on many connections; every second one never reads.
