@@ -43,6 +43,11 @@ pub(crate) enum Role {
     Cache(CachePlan),
     /// Serves a cache whose holds are short; says its address.
     ShortHolds { plan: CachePlan, hold_millis: u64 },
+    /// The same as `Cache`, which takes and gives so many bytes of chunks a second and no more.
+    SlowCache {
+        plan: CachePlan,
+        bytes_per_second: u64,
+    },
     /// The same as `Cache`, with a congestion controller.
     FarCache {
         plan: CachePlan,
@@ -119,6 +124,19 @@ pub(crate) fn play(role: &str) -> Result<()> {
             };
             runtime()?.block_on(serve_cache(plan, manner))
         }
+        Role::SlowCache {
+            plan,
+            bytes_per_second,
+        } => {
+            let manner = Manner {
+                limits: server::Limits {
+                    team_rate: Some(bytes_per_second),
+                    ..server::Limits::default()
+                },
+                ..Manner::default()
+            };
+            runtime()?.block_on(serve_cache(plan, manner))
+        }
         Role::Entries(load) => runtime()?.block_on(eviction::play(load)),
         Role::Pump { farm } => runtime()?.block_on(reads::serve_pump(&farm, Congestion::default())),
         Role::Load(load) => say(&runtime()?.block_on(reads::load(load))?),
@@ -135,6 +153,7 @@ struct Manner {
     /// Where it listens.
     at: IpAddr,
     hold: Duration,
+    limits: server::Limits,
     congestion: Congestion,
     datagrams: Datagrams,
 }
@@ -144,6 +163,7 @@ impl Default for Manner {
         Self {
             at: Ipv4Addr::LOCALHOST.into(),
             hold: HOLD,
+            limits: server::Limits::default(),
             congestion: Congestion::default(),
             datagrams: Datagrams::default(),
         }
@@ -160,7 +180,7 @@ async fn serve_cache(plan: CachePlan, manner: Manner) -> Result<()> {
         hold: manner.hold,
         metrics_listen: None,
         salvage: false,
-        limits: server::Limits::default(),
+        limits: manner.limits,
         congestion: manner.congestion,
         datagrams: manner.datagrams,
         cold: None,

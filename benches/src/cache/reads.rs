@@ -19,6 +19,7 @@ use transport::Datagrams;
 use self::peers::Peers;
 pub(crate) use self::{
     client::{Load, load},
+    more::Press,
     pump::{receive, serve_pump},
 };
 use super::process::{self, CachePlan, Process, Role};

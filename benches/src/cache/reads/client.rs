@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
 use transport::{Connection, Datagrams};
 
-use super::{Took, more, pump};
+use super::{
+    Took,
+    more::{self, Press},
+    pump,
+};
 use crate::{
     cache::process::{dial, team},
     clock::Stopwatch,
@@ -90,6 +94,8 @@ pub(crate) enum Load {
         /// How many bytes those that read get, together.
         bytes: u64,
     },
+    /// Writes more than is taken; tells what was sent.
+    Press(Press),
     /// Reads from a pump.
     Pump {
         farm: PathBuf,
@@ -164,6 +170,7 @@ pub(crate) async fn load(load: Load) -> Result<Took> {
             let many = (connections, in_flight);
             more::hold((&farm, address), &digests, many, bytes).await
         }
+        Load::Press(press) => more::press(&press).await,
         Load::Pump {
             farm,
             address,

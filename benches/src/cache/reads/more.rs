@@ -1,13 +1,21 @@
-//! Clients that write one by one, that ask what is there, and that ask for more than they read.
+//! Clients that write one by one, that ask what is there, that ask for more than they read, and that write more
+//! than is taken.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use cache::{client::CacheClient, compression::EncodedChunk};
 use protocol::{digest::Digest, message::cache::CacheRequest};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Mutex, mpsc},
     task::JoinSet,
+    time::timeout,
 };
 use transport::Datagrams;
 
@@ -149,4 +157,56 @@ pub(super) async fn hold(
         chunks,
         chunks * digests[0].size(),
     ))
+}
+
+/// Who writes more than is taken: the same chunks on each of many connections, each with a request of its own and
+/// all of them at once.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Press {
+    pub(crate) farm: PathBuf,
+    pub(crate) address: SocketAddr,
+    /// How large each chunk is, in bytes.
+    pub(crate) size: u64,
+    pub(crate) connections: usize,
+    /// How many chunks each connection writes.
+    pub(crate) in_flight: usize,
+    /// How long, if not all are written before.
+    pub(crate) millis: u64,
+}
+
+/// Does it; the chunks and bytes are what was sent.
+pub(super) async fn press(plan: &Press) -> Result<Took> {
+    let length = usize::try_from(plan.size)?;
+    let mut noise = Noise::new(9);
+    let made = (0..plan.in_flight).map(|_| raw(noise.bytes(length).into()));
+    let made: Vec<EncodedChunk> = made.collect();
+    let mut dialled = Vec::new();
+    for _ in 0..plan.connections {
+        dialled.push(dial(&plan.farm, plan.address, Datagrams::default()).await?);
+    }
+    let watch = Stopwatch::start();
+    let mut writers = JoinSet::new();
+    for connection in &dialled {
+        for chunk in &made {
+            let client = CacheClient::new(connection.clone(), team());
+            let (send, receive) = mpsc::channel(1);
+            send.send(chunk.clone()).await?;
+            writers.spawn(async move { client.write_chunks(receive).await });
+        }
+    }
+    let written = async {
+        while let Some(written) = writers.join_next().await {
+            written??;
+        }
+        anyhow::Ok(())
+    };
+    // Writers that still wait when the time is over are what this is for.
+    if let Ok(written) = timeout(Duration::from_millis(plan.millis), written).await {
+        written?;
+    }
+    let sent = dialled
+        .iter()
+        .map(|connection| connection.datagram_bytes().0);
+    let sent = sent.sum::<u64>();
+    Ok(Took::of(watch.elapsed(), sent / plan.size, sent))
 }
