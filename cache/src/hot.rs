@@ -131,9 +131,16 @@ impl Hot {
         part.shrink(self.part_bytes);
     }
 
-    /// Takes out chunks that the store does not have any more, or that are in doubt.
+    /// Takes out chunks that the store does not have any more. What is being read meanwhile is not taken in, since
+    /// they may be among that.
     pub(crate) fn remove(&self, chunks: impl Iterator<Item = ChunkKey>) {
         self.removals.fetch_add(1, Ordering::SeqCst);
+        self.forget(chunks);
+    }
+
+    /// Takes out chunks that are in doubt. What is being read meanwhile is taken in: if the store is found to be
+    /// wrong, they are removed.
+    pub(crate) fn forget(&self, chunks: impl Iterator<Item = ChunkKey>) {
         let mut leaving: [Vec<ChunkKey>; PARTS] = Default::default();
         for chunk in chunks {
             leaving[part_of(&chunk)].push(chunk);
@@ -280,6 +287,19 @@ mod tests {
         hot.bring(&team("red"), &key(1), &[7; 1000], before);
         assert_eq!(hot.get(&team("red"), &key(1)), None);
         hot.bring(&team("red"), &key(1), &[7; 1000], hot.since());
+        assert!(hot.get(&team("red"), &key(1)).is_some());
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_gone_and_a_reading_from_before_brings_it_back() {
+        let hot = Hot::default();
+        read(&hot, &key(1));
+        read(&hot, &key(1));
+        let before = hot.since();
+        hot.forget([key(1)].into_iter());
+        assert_eq!(hot.get(&team("red"), &key(1)), None);
+        assert_eq!(hot.bytes(), 0);
+        hot.bring(&team("red"), &key(1), &[7; 1000], before);
         assert!(hot.get(&team("red"), &key(1)).is_some());
     }
 }

@@ -91,9 +91,13 @@ pub(super) async fn report_damage(
             chunks.len()
         )));
     }
-    let bytes = chunks.iter().map(transfer_bytes).max().unwrap_or(0);
-    let _room = reserve(&session.read_room, bytes).await;
-    context.store.doubt(&chunks);
+    let share = context.teams.share(&team);
+    let all = chunks.iter().map(transfer_bytes).sum::<u64>();
+    session.pace.wait(context.teams.clock(), all).await;
+    share.pace.wait(context.teams.clock(), all).await;
+    // One is read after another.
+    let largest = chunks.iter().map(transfer_bytes).max().unwrap_or(0);
+    let _room = reserve(&session.read_room, largest).await;
     let set_aside = context.store.verify(team, chunks).await;
     let set_aside = set_aside.map_err(|trouble| of_trouble(&trouble))?;
     counter!("grange_cache_damage_reports_total").increment(1);

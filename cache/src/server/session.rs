@@ -272,7 +272,9 @@ async fn dispatch(
         CacheRequest::FindMissing { team, chunks } => {
             chunks::find_missing(team, chunks, (session, context)).await?
         }
+        // It may wait for the team's rate, and is small.
         CacheRequest::ReportDamage { team, chunks } => {
+            drop(receiving);
             chunks::report_damage(team, chunks, (session, context)).await?
         }
         CacheRequest::ReadChunks { team, chunks } => {

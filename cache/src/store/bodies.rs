@@ -88,12 +88,6 @@ impl Store {
         self.answer(&rocks, (team, &chunk), value)
     }
 
-    /// Lets chunks go from memory that are in doubt.
-    pub(crate) fn doubt(&self, chunks: &[Digest]) {
-        let keys = chunks.iter().filter_map(ChunkKey::of);
-        self.shared.hot.remove(keys);
-    }
-
     /// What is said of a chunk that the team has, with what was found of it. One that is damaged is set
     /// aside.
     fn answer(

@@ -77,15 +77,17 @@ impl Store {
     }
 
     /// Reads those of `chunks` that the team has, and sets aside those that are damaged; gives how many
-    /// that were.
+    /// that were. These only leave memory: what others have is no matter of the team's.
     pub(crate) async fn verify(&self, team: Team, chunks: Vec<Digest>) -> Result<u64, Trouble> {
         let damaged = self.blocking(move |store| {
             let rocks = store.shared.rocks()?;
             let mut damaged = Vec::new();
             for chunk in chunks.iter().filter_map(ChunkKey::of) {
-                if rocks.get(Column::Owners, &chunk.owner(&team))?.is_some()
-                    && store.is_damaged(&rocks, &chunk)?
-                {
+                if rocks.get(Column::Owners, &chunk.owner(&team))?.is_none() {
+                    continue;
+                }
+                store.shared.hot.forget(std::iter::once(chunk));
+                if store.is_damaged(&rocks, &chunk)? {
                     damaged.push(chunk);
                 }
             }

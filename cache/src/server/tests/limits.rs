@@ -174,6 +174,36 @@ async fn a_team_over_its_rate_holds_up_no_other_on_the_same_connection() {
     assert!(2 * quick.0 < slow.0, "{quick:?}, {slow:?}");
 }
 
+#[tokio::test]
+async fn what_is_read_for_a_report_of_damage_counts_towards_both_rates() {
+    let rate = Some(32 << 20);
+    let of_connection = Limits {
+        connection_rate: rate,
+        ..Limits::default()
+    };
+    let of_team = Limits {
+        team_rate: rate,
+        ..Limits::default()
+    };
+    let mut farm = Farm::start().await;
+    for limits in [of_connection, of_team] {
+        farm.limit(limits).await;
+        let connection = farm.connect("red", Role::Developer).await;
+        let clock = Clock::start();
+        let chunks = (0..16).map(|seed| Digest::from_parts([seed; 32], 2 << 20));
+        let request = CacheRequest::ReportDamage {
+            team: team("red"),
+            chunks: chunks.collect(),
+        };
+        let mut stream = connection.open().await.unwrap();
+        let answer: Result<CacheReply, Refusal> = stream.request(&request).await.unwrap();
+        assert!(matches!(answer, Ok(CacheReply::SetAside(0))), "{answer:?}");
+        // 32 MiB in a second, but for what may be taken at once.
+        let took = clock.now();
+        assert!(protocol::time::Time(800_000) < took, "{took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_over_its_rate_waits_and_another_of_its_team_does_not() {
     let mut farm = Farm::start().await;

@@ -124,6 +124,34 @@ fn whether_a_chunk_is_damaged_is_seen_as_the_changes_before_leave_it() {
     assert!(!has(&fixture.store, "red", chunk.digest()));
 }
 
+#[tokio::test]
+async fn a_report_of_what_is_not_the_teams_leaves_the_hot_set_as_it_is() {
+    let fixture = Fixture::new();
+    let (_, hot) = fixture.write("red", b"hot").await;
+    let (_, other) = fixture.write("red", b"other").await;
+    let chunks = [hot, other].map(|digest| ChunkKey::of(&digest).unwrap());
+    let set = &fixture.store.shared.hot;
+    let are_there = || chunks.map(|chunk| set.get(&team("red"), &chunk).is_some());
+    // What is read twice is taken in.
+    for digest in [hot, hot, other] {
+        fixture.store.read(&team("red"), &[digest]).unwrap();
+    }
+    let reading = set.since();
+    let report = |owner: &str| {
+        let chunks = vec![hot, other, Digest::of(b"absent")];
+        fixture.store.verify(team(owner), chunks)
+    };
+    assert_eq!(report("blue").await.unwrap(), 0);
+    set.bring(&team("red"), &chunks[1], b"\0other", reading);
+    assert_eq!(
+        are_there(),
+        [true, true],
+        "nor does it keep anything out that is being read"
+    );
+    assert_eq!(report("red").await.unwrap(), 0);
+    assert_eq!(are_there(), [false, false]);
+}
+
 /// A batch that failed may have been seen before the disk had it.
 #[tokio::test]
 async fn what_memory_knows_is_asked_again_of_a_database_that_was_opened_anew() {
