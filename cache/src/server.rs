@@ -147,7 +147,7 @@ struct Context {
     puts: Semaphore,
     /// How many bytes the store may take on the disk.
     budget: u64,
-    teams: Teams,
+    teams: Arc<Teams>,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -211,6 +211,8 @@ pub async fn run_renewed(
 struct Bound {
     server: Server,
     verifier: GrantVerifier,
+    /// What connections share that move chunks of one team.
+    teams: Arc<Teams>,
     /// Where metrics are asked for.
     listener: Option<TcpListener>,
     /// The cold tier, and what waits to be written to it.
@@ -247,6 +249,7 @@ async fn bind(
     Ok(Bound {
         server,
         verifier,
+        teams: Arc::new(Teams::new(options.limits)),
         listener,
         cold,
     })
@@ -263,6 +266,7 @@ async fn serve(
     let Bound {
         server,
         verifier,
+        teams,
         listener,
         cold,
     } = bound;
@@ -300,7 +304,7 @@ async fn serve(
         closures: Semaphore::new(CLOSURES_AT_ONCE),
         puts: Semaphore::new(CLOSURES_AT_ONCE),
         budget: options.budget,
-        teams: Teams::new(options.limits),
+        teams,
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;

@@ -52,6 +52,7 @@ pub(crate) fn cache(settings: &File, plan: &FarmPlan) -> cache::server::Options 
             connection_rate: file.connection_bytes_per_second_max.map(NonZeroU64::get),
             team_rate: file.team_bytes_per_second_max.map(NonZeroU64::get),
             team_in_flight: file.team_bytes_in_flight_max.get(),
+            ..cache::server::Limits::default()
         },
         congestion: file.congestion,
         datagrams: transport::Datagrams::default(),

@@ -29,7 +29,7 @@ pub(super) use self::write::write;
 use super::{
     Context,
     refusal::{chain, invalid, of_trouble},
-    session::{STALL_TIME, Session},
+    session::Session,
 };
 use crate::{
     clock::Clock,
@@ -97,7 +97,7 @@ pub(super) async fn report_damage(
     share.pace.wait(context.teams.clock(), all).await;
     // One is read after another.
     let largest = chunks.iter().map(transfer_bytes).max().unwrap_or(0);
-    let _room = reserve(&session.read_room, largest).await;
+    let _room = session.reserve_read(&team, &share, largest).await;
     let set_aside = context.store.verify(team, chunks).await;
     let set_aside = set_aside.map_err(|trouble| of_trouble(&trouble))?;
     counter!("grange_cache_damage_reports_total").increment(1);
@@ -107,8 +107,7 @@ pub(super) async fn report_damage(
 /// What is sent for some chunks, and the room that it takes until then.
 struct Outgoing {
     window: Window,
-    /// Of the connection, and of the team.
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _room: [OwnedSemaphorePermit; 3],
 }
 
 /// Some chunks with their headers, as they are sent.
@@ -139,13 +138,10 @@ pub(super) async fn read(
         while let Some(asked) = next_window(&mut chunks) {
             let (team, count) = (team.clone(), asked.len());
             let bytes = asked.iter().map(transfer_bytes).sum::<u64>();
-            // Who waits here holds nothing yet.
+            // Who waits for a rate has no room for these yet.
             session.pace.wait(context.teams.clock(), bytes).await;
             share.pace.wait(context.teams.clock(), bytes).await;
-            let room = (
-                reserve(&session.read_room, bytes).await,
-                share.reads.reserve(bytes).await,
-            );
+            let room = session.reserve_read(&team, &share, bytes).await;
             let looking_up = context.reserve_digests(count).await;
             let work = move |store: Store| look_up(&store, &team, &asked, first);
             let is_brief = count <= BRIEF_CHUNKS_MAX && bytes <= BRIEF_BYTES_MAX;
@@ -173,7 +169,7 @@ pub(super) async fn read(
                 biased;
                 // Bodies lie in the database's memory.
                 () = retired.cancelled() => Err(SendError::Retired),
-                sent = send_window(stream, outgoing.window, session) => sent,
+                sent = send_window(stream, outgoing.window, (session, context)) => sent,
             };
             if let Err(error) = sent {
                 tracing::debug!(error = %chain(&error), "chunks not sent");
@@ -200,13 +196,14 @@ enum SendError {
 async fn send_window(
     stream: &mut Stream,
     window: Window,
-    session: &Session,
+    (session, context): (&Session, &Context),
 ) -> Result<(), SendError> {
     // One window after another, not a datagram of each in turn: a chunk that arrives whole wakes its reader once.
     // With 16 chunks of 512 KiB in flight that is a tenth more bytes per second.
     let turn = session.turns.fetch_add(1, Ordering::Relaxed);
     stream.send.yield_to_others(turn);
-    let sent = timeout(STALL_TIME, stream.send.pieces(window.pieces));
+    let stall_time = context.teams.limits().stall_time;
+    let sent = timeout(stall_time, stream.send.pieces(window.pieces));
     sent.await.map_err(|_elapsed| SendError::Stalled)??;
     counter!("grange_cache_chunks_read_total").increment(window.chunks);
     counter!("grange_cache_chunks_read_bytes_total").increment(window.bytes);
@@ -282,7 +279,10 @@ pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
 }
 
 /// Waits for room for `bytes`, which are less than there is at all.
-async fn reserve(room: &Arc<tokio::sync::Semaphore>, bytes: u64) -> OwnedSemaphorePermit {
+pub(super) async fn reserve(
+    room: &Arc<tokio::sync::Semaphore>,
+    bytes: u64,
+) -> OwnedSemaphorePermit {
     let permits = u32::try_from(bytes).expect("chunks are small");
     let room = Arc::clone(room).acquire_many_owned(permits).await;
     room.expect("the semaphore is never closed")

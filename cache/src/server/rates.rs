@@ -13,7 +13,7 @@ use metrics::counter;
 use protocol::{name::Team, time::Time};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::WRITE_ROOM_BYTES;
+use super::{WRITE_ROOM_BYTES, session::STALL_TIME};
 use crate::clock::Clock;
 
 /// For how long a rate may be exceeded after nothing was moved for as long: two windows of a reader at the
@@ -34,6 +34,8 @@ pub struct Limits {
     /// How many bytes of chunks of one team may be in the cache on their way to readers, and how many that are
     /// not durable yet: of these never more than half of what there may be of all teams.
     pub team_in_flight: u64,
+    /// How long a reader may take for chunks that are sent together, a megabyte or one chunk, before it is cut off.
+    pub stall_time: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             team_rate: None,
             // Of 64 connections that read nothing of what they asked for.
             team_in_flight: 256 << 20,
+            stall_time: STALL_TIME,
         }
     }
 }
@@ -155,9 +158,14 @@ impl Room {
         room.expect("the semaphore is never closed")
     }
 
+    /// How many bytes of it are taken.
+    pub(super) fn taken(&self) -> usize {
+        (self.max as usize).saturating_sub(self.bytes.available_permits())
+    }
+
     /// Whether nobody has any of it.
     fn is_free(&self) -> bool {
-        self.max as usize <= self.bytes.available_permits()
+        self.taken() == 0
     }
 }
 

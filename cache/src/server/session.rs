@@ -1,6 +1,7 @@
 //! One connection: who is there, and a task for each stream, with limits on what they take.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
@@ -13,10 +14,11 @@ use protocol::{
         cache::{CacheReply, CacheRequest, DIGESTS_MAX, REVOCATIONS_MAX},
         handshake::Purpose,
     },
+    name::Team,
     time::WallTime,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::JoinSet,
     time::timeout,
 };
@@ -28,7 +30,7 @@ use super::{
     Context,
     access::Access,
     chunks, entries,
-    rates::{Limits, Pace},
+    rates::{Limits, Pace, TeamShare},
     refusal::{chain, invalid},
 };
 use crate::clock::Clock;
@@ -48,9 +50,12 @@ const ARRIVING_ROOM_BYTES: usize = 5 << 20;
 /// How many digests the requests of one connection may name that are not looked up yet: two full
 /// requests.
 const DIGESTS_AT_ONCE: usize = 2 * DIGESTS_MAX;
-/// How many bytes of chunks one connection may have in the cache that are on their way to it: who does
-/// not read holds no more than this.
-const READ_ROOM_BYTES: usize = 4 << 20;
+/// How many bytes of one team's chunks may be in the cache on their way to one connection: who does not read
+/// holds no more than this of the team's room. Two of the largest, so that one is read while another is sent.
+const TEAM_READ_ROOM_BYTES: usize = 4 << 20;
+/// The same of all teams, for whose builds a worker has one connection: as much as four take that do not read, and
+/// half of what its windows hold.
+const READ_ROOM_BYTES: usize = 4 * TEAM_READ_ROOM_BYTES;
 /// How long requests that are under way may go on when the cache stops: what a client needs to send the rest of
 /// some chunks and hear that they are durable.
 const GRACE_TIME: Duration = Duration::from_secs(5);
@@ -61,7 +66,9 @@ pub(super) struct Session {
     access: Mutex<Access>,
     pub(super) arriving_room: Arc<Semaphore>,
     pub(super) write_room: Arc<Semaphore>,
-    pub(super) read_room: Arc<Semaphore>,
+    /// By team: of those whose chunks are on their way to it.
+    team_read_rooms: Mutex<BTreeMap<Team, Arc<Semaphore>>>,
+    read_room: Arc<Semaphore>,
     pub(super) pace: Pace,
     /// How many windows of chunks were sent: whose turn it is.
     pub(super) turns: AtomicU32,
@@ -75,6 +82,7 @@ impl Session {
             access: Mutex::new(Access::new(identity)),
             arriving_room: Arc::new(Semaphore::new(ARRIVING_ROOM_BYTES)),
             write_room: Arc::new(Semaphore::new(WRITE_ROOM_BYTES)),
+            team_read_rooms: Mutex::default(),
             read_room: Arc::new(Semaphore::new(READ_ROOM_BYTES)),
             pace: Pace::of_connection(limits),
             turns: AtomicU32::new(0),
@@ -88,6 +96,39 @@ impl Session {
         let permits = u32::try_from(count).expect("the count is checked");
         let room = self.digests.acquire_many(permits).await;
         room.expect("the semaphore is never closed")
+    }
+
+    /// Waits for room for `bytes` of the chunks of `team`, whose share is `share`, that are read for this connection.
+    ///
+    /// Who waits holds up nobody else: first for what the team has on this connection, with nothing; then for what
+    /// the team has on all of them, with what only the team could use; last for what all teams have on this
+    /// connection, with no more of its team's than a connection may have that does not read.
+    pub(super) async fn reserve_read(
+        &self,
+        team: &Team,
+        share: &TeamShare,
+        bytes: u64,
+    ) -> [OwnedSemaphorePermit; 3] {
+        [
+            chunks::reserve(&self.team_read_room(team), bytes).await,
+            share.reads.reserve(bytes).await,
+            chunks::reserve(&self.read_room, bytes).await,
+        ]
+    }
+
+    fn team_read_room(&self, team: &Team) -> Arc<Semaphore> {
+        // Every change to it is one step.
+        let rooms = self.team_read_rooms.lock();
+        let mut rooms = rooms.unwrap_or_else(PoisonError::into_inner);
+        if let Some(room) = rooms.get(team) {
+            return Arc::clone(room);
+        }
+        // So there are no more than streams, whichever teams are named: who has some of a room, or waits for it, has
+        // the room.
+        rooms.retain(|_, room| 1 < Arc::strong_count(room));
+        let room = Arc::new(Semaphore::new(TEAM_READ_ROOM_BYTES));
+        rooms.insert(team.clone(), Arc::clone(&room));
+        room
     }
 
     /// What the connection may do. Not to be kept across an await.
@@ -325,4 +366,45 @@ async fn dispatch(
         CacheRequest::Collect => entries::collect((session, context)).await?,
     };
     Ok(Some(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::{super::rates::Teams, *};
+
+    #[tokio::test]
+    async fn teams_have_rooms_of_their_own_on_a_connection_and_all_of_them_what_four_take() {
+        let identity = Identity {
+            team: "farm".parse().unwrap(),
+            role: Role::Worker,
+            name: "worker".to_owned(),
+        };
+        let limits = Limits::default();
+        let (session, teams) = (Session::new(identity, &limits), Teams::new(limits));
+        let reserve = async |number: u32, bytes: usize| {
+            let team: Team = format!("team{number}").parse().unwrap();
+            let share = teams.share(&team);
+            session.reserve_read(&team, &share, bytes as u64).await
+        };
+        let mut held = Vec::new();
+        for number in 0..4 {
+            let room = reserve(number, TEAM_READ_ROOM_BYTES).now_or_never();
+            held.push(room.expect("no team waits for another"));
+        }
+        let mut fifth = pin!(reserve(4, 1));
+        assert!(fifth.as_mut().now_or_never().is_none());
+        let mut first = pin!(reserve(0, 1));
+        assert!(first.as_mut().now_or_never().is_none());
+        drop(held.remove(0));
+        assert!(fifth.now_or_never().is_some());
+        assert!(first.now_or_never().is_some());
+        held.clear();
+        assert!(reserve(5, 1).now_or_never().is_some());
+        let rooms = session.team_read_rooms.lock().unwrap();
+        assert_eq!(rooms.len(), 1, "those that nobody uses are forgotten");
+    }
 }

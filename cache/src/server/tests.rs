@@ -4,8 +4,9 @@ mod bulk;
 mod hostile;
 mod life;
 mod limits;
+mod stalled;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{
     access::{Grant, Identity, Role, Trust},
@@ -28,12 +29,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transport::{Authority, Client, Connection, Credentials, GrantSigner};
 
-use super::{Limits, Options, RunError, bind, open, run_renewed, serve};
+use super::{Limits, Options, RunError, bind, open, rates::Teams, run_renewed, serve};
 use crate::{
     client::{CacheClient, CacheError, ReadChunk, Written},
     clock::Clock,
     compression,
-    store::{change::Change, key::ChunkKey},
+    store::{Store, change::Change, key::ChunkKey},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -95,6 +96,22 @@ impl Farm {
         self.running
             .spawn(run_renewed(options, credentials, ready, stop));
         self.address = address.await.unwrap();
+    }
+
+    /// Runs the cache; gives its store, and what connections of a team share.
+    async fn run_seen(&mut self, options: Options) -> (Store, Arc<Teams>) {
+        let opened = open(&options).await.unwrap();
+        let store = opened.0.clone();
+        let mut credentials = self.renew.subscribe();
+        let bound = bind(&options, &mut credentials).await.unwrap();
+        let teams = Arc::clone(&bound.teams);
+        let (ready, address) = oneshot::channel();
+        self.stop = CancellationToken::new();
+        let signals = (ready, self.stop.clone());
+        self.running
+            .spawn(serve((options, bound), opened, credentials, signals));
+        self.address = address.await.unwrap();
+        (store, teams)
     }
 
     /// Ends the cache and starts it again with these limits.

@@ -32,18 +32,8 @@ async fn a_disk_below_the_mark_refuses_writes_by_name_and_reads_go_on() {
 async fn a_writer_that_panics_is_unhealthy_and_ends_the_cache() {
     let mut farm = Farm::start().await;
     farm.end().await;
-    let options = farm.options();
-    let opened = open(&options).await.unwrap();
-    let store = opened.0.clone();
+    let (store, _) = farm.run_seen(farm.options()).await;
     assert_eq!(store.stopped(), None);
-    let (ready, address) = oneshot::channel();
-    farm.stop = CancellationToken::new();
-    let signals = (ready, farm.stop.clone());
-    let mut credentials = farm.renew.subscribe();
-    let bound = bind(&options, &mut credentials).await.unwrap();
-    farm.running
-        .spawn(serve((options, bound), opened, credentials, signals));
-    address.await.unwrap();
     let broken = store.change(Change::Break).await;
     assert!(broken.is_err(), "{broken:?}");
     store.writer_ended().await;
@@ -115,18 +105,8 @@ async fn a_certificate_that_ends_while_its_session_is_kept_counts_no_more() {
 async fn a_chunk_that_is_damaged_in_the_store_is_reported_set_aside_and_taken_again() {
     let mut farm = Farm::start().await;
     farm.end().await;
-    let options = farm.options();
-    let opened = open(&options).await.unwrap();
-    let store = opened.0.clone();
     // The scrub meets it only when it is there from the start.
-    let (ready, address) = oneshot::channel();
-    farm.stop = CancellationToken::new();
-    let signals = (ready, farm.stop.clone());
-    let mut credentials = farm.renew.subscribe();
-    let bound = bind(&options, &mut credentials).await.unwrap();
-    farm.running
-        .spawn(serve((options, bound), opened, credentials, signals));
-    farm.address = address.await.unwrap();
+    let (store, _) = farm.run_seen(farm.options()).await;
     let good = content(1, 10_000);
     let digest = Digest::of(&good);
     let client = farm.client("red", Role::Developer).await;
