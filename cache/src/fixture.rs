@@ -1,4 +1,4 @@
-//! What tests of this crate share: directories made from a seed.
+//! What tests of this crate share: directories made from a seed, a cache, and what is said where a test cannot be run.
 
 use std::{
     ffi::OsStr,
@@ -27,6 +27,22 @@ use crate::{
     clock::Clock,
     server::{Options, RunError, run},
 };
+
+/// Says that this machine cannot do what a test is about, and why; the test counts as passed, but not with
+/// `GRANGE_SLOW_TESTS=1` or `GRANGE_NO_SKIP=1`: nothing would be proved there, and nobody would see it.
+pub(crate) fn cannot(why: &str) {
+    let must = is_set("GRANGE_SLOW_TESTS") || is_set("GRANGE_NO_SKIP");
+    assert!(!must, "this machine has to be able to: {why}");
+    eprintln!("skipped: {why}");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever starts tests says so in the environment"
+)]
+fn is_set(name: &str) -> bool {
+    std::env::var(name).is_ok_and(|value| value == "1")
+}
 
 /// `SplitMix64`: numbers that do not repeat, the same on every run.
 pub(crate) struct Noise(pub(crate) u64);

@@ -9,11 +9,12 @@ use protocol::{
     attributes::{Attributes, EntryAttributes},
     tree::{Entry, Tree},
 };
+use rustix::fs::{SeekFrom, seek};
 
 use super::*;
 use crate::{
     capture::{Captured, capture},
-    fixture::{cache, grow_tree},
+    fixture::{cache, cannot, grow_tree},
     selection::Selection,
     upload::{upload_blob, upload_tree},
 };
@@ -39,6 +40,26 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     }
 }
 
+/// Whether the file system of `directory` has holes, and whether it has extended attributes.
+fn has(directory: &Path) -> [bool; 2] {
+    let path = directory.join("probe");
+    let file = fs::File::create(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let holes = seek(&file, SeekFrom::Hole(0)) == Ok(0);
+    [
+        holes,
+        xattr::set(&path, "user.grange.test", b"value").is_ok(),
+    ]
+}
+
+/// How many of both were captured.
+fn count(captured: &Captured) -> [usize; 2] {
+    let entries = captured.attributes.entries().iter();
+    entries.fold([0, 0], |[holes, xattrs], (_, of)| {
+        [holes + of.holes.len(), xattrs + of.xattrs.len()]
+    })
+}
+
 /// What is in `directory` beside the names in `known`.
 fn others(directory: &Path, known: &[&str]) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap();
@@ -51,12 +72,15 @@ fn others(directory: &Path, known: &[&str]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_comes_back_as_it_was() {
     let cache = cache().await;
+    let mut compared = [0; 2];
     for seed in 0..6 {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::create_dir(&from).unwrap();
         grow_tree(&from, seed, 120);
         let before = captured(&from);
+        let [holes, xattrs] = count(&before);
+        compared = [compared[0] + holes, compared[1] + xattrs];
         let (tree, attributes) = (before.tree.clone(), before.attributes.clone());
         let progress = Progress::default();
         let (reference, sent) = upload_tree(&cache.client, before, &progress).await.unwrap();
@@ -81,6 +105,15 @@ async fn a_directory_comes_back_as_it_was() {
             .unwrap();
         assert_eq!(again, reference, "the same chunks, too");
         assert_eq!(sent.chunks_moved, 0, "nothing is sent twice");
+    }
+    // What no capture has would be equal, too.
+    let has = has(tempfile::tempdir().unwrap().path());
+    for (at, what) in ["holes", "extended attributes"].into_iter().enumerate() {
+        if has[at] {
+            assert_ne!(compared[at], 0, "there were no {what} to compare");
+        } else {
+            cannot(&format!("this file system has no {what}"));
+        }
     }
 }
 

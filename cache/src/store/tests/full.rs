@@ -5,13 +5,13 @@ use std::{path::PathBuf, process::Command};
 use futures_util::future::join_all;
 
 use super::*;
-use crate::store::rocks::Column;
+use crate::{fixture::cannot, store::rocks::Column};
 
 /// A file system of its own, which is small.
 struct Mount(TempDir);
 
 impl Mount {
-    /// `None`, with the reason printed, where mounting is not allowed.
+    /// `None`, with the reason told, where mounting is not allowed.
     fn new(megabytes: u32) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let size = format!("size={megabytes}m");
@@ -22,7 +22,9 @@ impl Mount {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(directory)),
             other => {
-                println!("skipped: a small file system cannot be mounted here: {other:?}");
+                cannot(&format!(
+                    "a small file system cannot be mounted here: {other:?}"
+                ));
                 None
             }
         }
