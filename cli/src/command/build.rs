@@ -10,7 +10,6 @@ use cache::{
     progress::{Progress, Transfer},
     put::{Put, put},
     source::list_source,
-    upload::UploadError,
 };
 use protocol::{
     blob::TreeRef,
