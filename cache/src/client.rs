@@ -283,8 +283,23 @@ impl CacheClient {
     ///
     /// If the cache cannot be asked or refuses.
     pub async fn get_entry(&self, key: EntryKey) -> Result<Option<Entry>, CacheError> {
+        self.read_entry(key, true).await
+    }
+
+    /// As [`get_entry`](Self::get_entry), for who only looks: it is no use of the entry, for which it would be kept
+    /// for longer.
+    ///
+    /// # Errors
+    ///
+    /// If the cache cannot be asked or refuses.
+    pub async fn look_at_entry(&self, key: EntryKey) -> Result<Option<Entry>, CacheError> {
+        self.read_entry(key, false).await
+    }
+
+    async fn read_entry(&self, key: EntryKey, is_use: bool) -> Result<Option<Entry>, CacheError> {
         const WHAT: &str = "read an entry";
-        match self.ask(WHAT, CacheRequest::GetEntry { key }).await? {
+        let request = CacheRequest::GetEntry { key, is_use };
+        match self.ask(WHAT, request).await? {
             CacheReply::Entry(entry) => Ok(entry),
             _ => Err(CacheError::Answer { what: WHAT }),
         }

@@ -67,19 +67,21 @@ pub(super) async fn put(
     }
 }
 
-/// The entry under `key`, if this connection may see it and all of it is there, or can be brought.
+/// The entry under `key`, if this connection may see it and all of it is there, or can be brought; whether it `is_use`
+/// of it counts for how long it is kept.
 pub(super) async fn get(
     key: EntryKey,
+    is_use: bool,
     (session, context): (&Session, &Context),
 ) -> Result<CacheReply, Refusal> {
     check_key(&key.path)?;
     let reader = session.access().read(&key, Clock::wall())?;
     let row = key::entry(&key);
-    let mut entry = find(row.clone(), &reader, context).await?;
+    let mut entry = find((row.clone(), is_use), &reader, context).await?;
     if let (None, Some(cold)) = (&entry, &context.cold)
         && cold.bring(&key, reader.trust, &context.store).await
     {
-        entry = find(row, &reader, context).await?;
+        entry = find((row, is_use), &reader, context).await?;
     }
     let what = if entry.is_some() { "hit" } else { "miss" };
     metrics::counter!("grange_cache_entries_read_total", "what" => what).increment(1);
@@ -87,13 +89,20 @@ pub(super) async fn get(
 }
 
 /// The entry in this row, if all of it is here; the reader's team then has its chunks.
-async fn find(row: Vec<u8>, reader: &Reader, context: &Context) -> Result<Option<Entry>, Refusal> {
+async fn find(
+    (row, is_use): (Vec<u8>, bool),
+    reader: &Reader,
+    context: &Context,
+) -> Result<Option<Entry>, Refusal> {
     let (trust, reading) = (reader.trust, reader.team.clone());
     let _room = context.reserve_closure().await;
     let found = context.store.blocking(move |store| {
         let Some(found) = store.entry(&row, trust)? else {
             return Ok(None);
         };
+        if is_use {
+            store.touch(row);
+        }
         let other = reading.filter(|team| *team != found.entry.team);
         let Some(team) = other else {
             return Ok(Some((found.entry, None)));

@@ -337,9 +337,9 @@ async fn dispatch(
             made_millis,
         } => entries::put(key, entry, (replace, made_millis), (session, context)).await?,
         // These may wait for the cold tier, and are small.
-        CacheRequest::GetEntry { key } => {
+        CacheRequest::GetEntry { key, is_use } => {
             drop(receiving);
-            entries::get(key, (session, context)).await?
+            entries::get(key, is_use, (session, context)).await?
         }
         CacheRequest::ListEntries {
             namespace,

@@ -5,6 +5,7 @@ mod hostile;
 mod life;
 mod limits;
 mod stalled;
+mod uses;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -70,11 +70,13 @@ impl Store {
         if !self.absent(&closure)?.is_empty() {
             return Ok(None);
         }
-        self.try_change(Change::Touch {
-            key: key.to_vec(),
-            at: Clock::wall(),
-        });
         Ok(Some(FoundEntry { entry, closure }))
+    }
+
+    /// Notes that the entry under `key` was read to be used, if the writer is not too busy.
+    pub(crate) fn touch(&self, key: Vec<u8>) {
+        let at = Clock::wall();
+        self.try_change(Change::Touch { key, at });
     }
 
     /// Which of `chunks`, ascending, the team may not read yet.

@@ -86,7 +86,7 @@ impl Cache {
     }
 
     async fn entry(&self, path: String) -> Result<Option<Entry>, CommandError> {
-        let found = self.client.get_entry(self.key(path)).await;
+        let found = self.client.look_at_entry(self.key(path)).await;
         found.map_err(CommandError::of_cache)
     }
 
@@ -245,7 +245,10 @@ fn kept(args: &PutArgs, (key, digest): (&str, &str)) -> CommandError {
 /// `grange cache get`.
 async fn get_directory(args: &GetArgs, context: &Context) -> Result<(), CommandError> {
     with_cache(&args.read.farm, context, async |cache| {
-        let (_, _, tree) = cache.tree(&args.what).await?;
+        let (key, _, tree) = cache.tree(&args.what).await?;
+        // To find it was to look only.
+        let used = cache.client.get_entry(cache.key(key)).await;
+        used.map_err(CommandError::of_cache)?;
         leftovers::clear(beside(&args.directory)).await;
         let progress = Progress::default();
         let options = Materialize {

@@ -67,6 +67,8 @@ pub enum CacheRequest {
     GetEntry {
         /// Under which key.
         key: EntryKey,
+        /// Whether it is read to be used, so that it is kept for longer, and not only looked at.
+        is_use: bool,
     },
     /// List entries. Answer: [`CacheReply::Entries`].
     ListEntries {

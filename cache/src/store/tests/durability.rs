@@ -1,5 +1,10 @@
 //! What survives: restarts, power cuts, damage.
 
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Semaphore;
+
 use super::*;
 
 #[tokio::test]
@@ -162,4 +167,35 @@ async fn a_store_that_stopped_opens_itself_again_though_reads_keep_coming() {
     assert_eq!(fixture.store.stopped(), None);
     assert_eq!(read(&fixture.store, "red", digest).unwrap(), bytes);
     assert!(!fixture.store.retired().unwrap().is_cancelled());
+}
+
+#[tokio::test]
+async fn what_a_start_after_a_crash_holds_is_held_over_an_orderly_end_too() {
+    let fixture = Fixture::new();
+    let (_, digest) = fixture.write("red", b"promised before the crash").await;
+    // The holds of the process that crashes are not left.
+    let image = fixture.crash_image();
+    let (store, writer) = open(image.path());
+    drop(store);
+    writer.join();
+    let (store, _writer) = open(image.path());
+    assert_eq!(store.sweep(UNLIMITED).await.unwrap().chunks, 0);
+    assert!(has(&store, "red", digest));
+}
+
+#[tokio::test]
+async fn room_in_memory_is_taken_until_a_change_is_written_though_nobody_waits_for_it() {
+    let fixture = Fixture::new();
+    let shared = &fixture.store.shared;
+    let room = Arc::new(Semaphore::new(1));
+    let taken = Arc::clone(&room).acquire_owned().await.unwrap();
+    // The writer opens the database again first, and waits for who reads.
+    let reading = shared.rocks().unwrap();
+    shared.set_stopped(Some("a test".to_owned()));
+    let mut writing = Box::pin(fixture.store.change_in(vec![taken], Change::Probe));
+    assert!(writing.as_mut().now_or_never().is_none());
+    drop(writing);
+    assert_eq!(room.available_permits(), 0);
+    drop(reading);
+    let _back = room.acquire().await.unwrap();
 }

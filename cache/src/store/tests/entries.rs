@@ -101,6 +101,27 @@ async fn a_tree_keeps_its_files_and_an_outline_only_its_own_bytes() {
 }
 
 #[tokio::test]
+async fn an_entry_that_is_put_again_as_it_is_was_used() {
+    let fixture = Fixture::new();
+    let (_, chunk) = fixture.write("red", b"chunk").await;
+    let at = |written| Entry {
+        written: WallTime(written),
+        ..entry(vec![blob(&[chunk], b"chunk")])
+    };
+    let used = || {
+        let listed = fixture
+            .store
+            .list(&namespace(), ("saved/", ""), Trust::Team);
+        let (listed, _) = listed.unwrap();
+        (listed[0].1.written, listed[0].1.used)
+    };
+    fixture.put("saved/a", at(1_000)).await;
+    assert_eq!(used(), (WallTime(1_000), WallTime(1_000)));
+    assert_eq!(fixture.put("saved/a", at(5_000)).await, PutOutcome::Kept);
+    assert_eq!(used(), (WallTime(1_000), WallTime(5_000)));
+}
+
+#[tokio::test]
 async fn nobody_sees_or_replaces_what_is_trusted_further() {
     let fixture = Fixture::new();
     let (_, one) = fixture.write("red", b"one").await;
