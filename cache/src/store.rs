@@ -224,6 +224,10 @@ impl Store {
 
     /// As [`change`](Self::change); the bytes that it brings take `room`.
     pub(crate) async fn change_in(&self, room: Room, change: Change) -> Result<Applied, Trouble> {
+        if self.shared.is_stopped() {
+            // Who waited at the gate would not hear of it.
+            self.shared.check_room_to_mend()?;
+        }
         let admitted = match change.brings_content() {
             true => Some(self.shared.gate.admit(change.bytes()).await?),
             false => None,

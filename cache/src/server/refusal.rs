@@ -43,6 +43,11 @@ pub(crate) fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalCode::InvalidArgument, message)
 }
 
+/// Something that did not come in time: the path is slow, or the client has gone.
+pub(crate) fn late(message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalCode::Unavailable, message)
+}
+
 pub(crate) fn of_trouble(trouble: &Trouble) -> Refusal {
     match trouble {
         Trouble::Full { .. } => {

@@ -31,7 +31,7 @@ use super::{
     access::Access,
     chunks, entries,
     rates::{Limits, Pace, TeamShare},
-    refusal::{chain, invalid},
+    refusal::{chain, invalid, late},
 };
 use crate::clock::Clock;
 
@@ -252,7 +252,7 @@ async fn answer(mut stream: Stream, session: &Session, context: &Context) {
     let receiving = session.receiving.acquire().await;
     let receiving = receiving.expect("the semaphore is never closed");
     let answer = match timeout(STALL_TIME, stream.receive.message()).await {
-        Err(_elapsed) => Err(invalid("the request did not arrive in time")),
+        Err(_elapsed) => Err(late("the request did not arrive in time")),
         // The client has gone, or has sent what makes no sense; then transport has ended the connection.
         Ok(Err(error)) => {
             counter!("grange_cache_requests_broken_total").increment(1);

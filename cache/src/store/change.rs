@@ -151,8 +151,10 @@ impl Change {
             Self::PutEntry(put) => {
                 put.closure.len() as u64 * 2 * ROW_BYTES + put.named() * DIGEST_BYTES
             }
-            // What they stage is in memory, a few of the largest entries at most in one group.
-            Self::DeleteEntries { .. } | Self::Evict { .. } => STAGED_AT_ONCE_MAX as u64 * 8,
+            // What they stage is in memory: one or two of them go in a group.
+            Self::DeleteEntries { .. } | Self::Evict { .. } => {
+                STAGED_AT_ONCE_MAX as u64 * ROW_BYTES
+            }
             _ => ROW_BYTES,
         }
     }

@@ -58,6 +58,17 @@ pub(super) struct Admitted {
     growth: u64,
 }
 
+impl Admitted {
+    /// Nothing of it was written.
+    pub(super) fn unused(mut self) {
+        let growth = std::mem::take(&mut self.growth);
+        let mut state = self.gate.lock();
+        state.outstanding = state.outstanding.saturating_sub(growth);
+        drop(state);
+        self.gate.moved.notify_waiters();
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
@@ -279,6 +290,19 @@ mod tests {
             poll(pin!(gate.admit(50)).as_mut()),
             Poll::Ready(Ok(_))
         ));
+    }
+
+    #[test]
+    fn what_was_let_through_and_refused_later_takes_no_room() {
+        let gate = Arc::new(Gate::new(2_000));
+        measure(&gate, 1_700);
+        for _ in 0..100 {
+            let Poll::Ready(Ok(admitted)) = poll(pin!(gate.admit(50)).as_mut()) else {
+                panic!("there is room");
+            };
+            admitted.unused();
+        }
+        assert_eq!(gate.unmeasured(), 0);
     }
 
     #[test]

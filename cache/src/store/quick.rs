@@ -6,12 +6,13 @@
 //! is a small part. A thread that has other work waits for the disk that little, and no longer.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use nix::sys::resource::{UsageWho, getrusage};
 use protocol::time::Time;
+use tokio::runtime::Handle;
 
 use super::{Store, Trouble};
 
@@ -26,11 +27,28 @@ const PAUSE_FACTOR: u32 = 100;
 pub(super) struct Quick {
     /// Until when they are taken for slow, in microseconds on the store's clock.
     slow_until: AtomicU64,
+    /// How many are done at the moment by threads that want them.
+    under_way: AtomicUsize,
+}
+
+/// One of those that are under way.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Quick {
     fn is_likely(&self, now: Time) -> bool {
         self.slow_until.load(Ordering::Relaxed) <= micros(now)
+    }
+
+    /// Begins one of at most `most`; `None`: so many are under way.
+    fn begin(&self, most: usize) -> Option<UnderWay<'_>> {
+        let under_way = UnderWay(&self.under_way);
+        (self.under_way.fetch_add(1, Ordering::Relaxed) < most).then_some(under_way)
     }
 
     /// A read that ended at `now` has taken so long; whether its thread has `waited` for something meanwhile, and not
@@ -56,7 +74,11 @@ impl Store {
     ) -> Result<T, Trouble> {
         let (quick, clock) = (&self.shared.quick, &self.shared.clock);
         let start = clock.now();
-        if !quick.is_likely(start) {
+        // A disk that hangs takes half of the runtime's threads at most: the others answer meanwhile.
+        let threads = Handle::current().metrics().num_workers();
+        let under_way = quick.begin((threads / 2).max(1));
+        if under_way.is_none() || !quick.is_likely(start) {
+            drop(under_way);
             metrics::counter!("grange_cache_brief_reads_moved_total").increment(1);
             return self.blocking(work).await;
         }
@@ -81,6 +103,18 @@ mod tests {
 
     fn at(millis: u64) -> Time {
         Time::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn no_more_are_under_way_than_there_may_be() {
+        let quick = Quick::default();
+        let first = quick.begin(2).unwrap();
+        let second = quick.begin(2).unwrap();
+        assert!(quick.begin(2).is_none());
+        drop(first);
+        assert!(quick.begin(2).is_some());
+        drop(second);
+        assert_eq!(quick.under_way.load(Ordering::Relaxed), 0);
     }
 
     #[test]

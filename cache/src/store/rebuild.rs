@@ -35,6 +35,22 @@ pub(super) struct Rebuilt {
     pub(super) gaps: u64,
 }
 
+/// What is said of a copy for which there is no room: all of it takes `bytes`, and not only the rest.
+fn wants_all_of(trouble: Trouble, bytes: u64) -> Trouble {
+    match trouble {
+        Trouble::Full {
+            directory,
+            free,
+            needed,
+        } => Trouble::Full {
+            directory,
+            free,
+            needed: needed.saturating_add(bytes),
+        },
+        trouble => trouble,
+    }
+}
+
 /// Whether mending the database in `directory` was begun and not ended.
 pub(super) fn is_half_mended(directory: &Path) -> bool {
     directory.join(MARKER).exists()
@@ -156,8 +172,7 @@ impl Rocks {
             Err(trouble) => {
                 // If it stays, it goes when the database is opened next: the marker names it.
                 let _stays = self.db.drop_cf(to);
-                check_room(bytes)?;
-                return Err(trouble);
+                return Err(wants_all_of(trouble, bytes));
             }
         };
         mark(from)?;

@@ -279,6 +279,9 @@ impl Writer {
 
 fn refuse(group: Vec<Queued>, trouble: &Trouble) {
     for queued in group {
+        if let Some(admitted) = queued.admitted {
+            admitted.unused();
+        }
         // Who has gone does not want to know.
         let _gone = queued.reply.send(Err(trouble.clone()));
     }

@@ -21,7 +21,7 @@ use super::{
     super::{
         Context,
         rates::TeamShare,
-        refusal::{chain, internal, invalid, of_trouble},
+        refusal::{chain, internal, invalid, late, of_trouble},
         session::{STALL_TIME, Session},
     },
     reserve,
@@ -162,7 +162,7 @@ async fn next_header(
     );
     let header = header
         .await
-        .map_err(|_elapsed| invalid(format!("chunk {index} did not arrive in time")))?
+        .map_err(|_elapsed| late(format!("chunk {index} did not arrive in time")))?
         .map_err(|error| invalid(format!("chunk {index} did not arrive: {}", chain(&error))))?;
     let Some(header) = header else {
         return Ok(None);
@@ -202,7 +202,7 @@ async fn next_value(receive: &mut ReceiveHalf, header: &ChunkHeader) -> Result<B
     value.put_u8(row::encoding_byte(header.encoding).expect("the encoding is checked"));
     timeout(STALL_TIME, receive.append(&mut value, length))
         .await
-        .map_err(|_elapsed| invalid(format!("chunk {digest} did not arrive in time")))?
+        .map_err(|_elapsed| late(format!("chunk {digest} did not arrive in time")))?
         .map_err(|error| invalid(format!("chunk {digest} did not arrive: {}", chain(&error))))?;
     Ok(value.freeze())
 }
