@@ -38,6 +38,8 @@ fn cuts() -> u32 {
 const ENDS_OF_ONE: u32 = 10;
 /// How long is written before the end at most, in milliseconds.
 const WRITTEN_MILLIS_MAX: u64 = 1_200;
+/// How much longer each time, as long as nothing has gone past the log.
+const LONGER_MILLIS: u64 = 1_000;
 /// Buffers of a store of this size become files, and files other files, many times in a run; nothing that is
 /// written here has to be evicted from it.
 const SETTINGS: &str = "[cache]\nbytes_max = 1900000000\nfree_bytes_min = 1048576\n";
@@ -61,6 +63,8 @@ struct Site {
     metrics: SocketAddr,
     /// How many chunks went past the log, as far as was seen.
     bulk_chunks: u64,
+    /// How often the cache has ended.
+    ends: u64,
 }
 
 impl Site {
@@ -86,6 +90,7 @@ impl Site {
             all: Acknowledged::default(),
             metrics,
             bulk_chunks: 0,
+            ends: 0,
         }
     }
 
@@ -163,7 +168,13 @@ impl Site {
 
     /// Lets the cache crash once, and checks that nothing is lost.
     fn check(&mut self, what: &str, end: &End<'_>) {
-        let new = self.write(0, end);
+        // Until something has gone past the log each time is longer: a slow machine may bring little in a moment.
+        let at_least = match self.bulk_chunks {
+            0 => self.ends * LONGER_MILLIS,
+            _ => 0,
+        };
+        self.ends += 1;
+        let new = self.write(at_least, end);
         self.restart();
         let (count, bulk) = (new.count(), self.bulk_chunks);
         testkit::tell(&format!(

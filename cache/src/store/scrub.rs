@@ -104,7 +104,7 @@ impl Store {
             if self.change(Change::SetAside { chunk }).await? == Applied::Whole {
                 tracing::info!(%digest, "chunk was damaged, and is whole again");
             } else {
-                tracing::error!(%digest, "chunk was damaged and is set aside");
+                tracing::error!(%digest, "chunk is damaged and is set aside");
                 count += 1;
             }
         }
