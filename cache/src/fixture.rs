@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{Seek, SeekFrom, Write},
+    io::{self, Seek, SeekFrom, Write},
     os::unix::{
         ffi::OsStrExt,
         fs::{PermissionsExt, lchown, symlink},
@@ -33,7 +33,8 @@ use crate::{
 pub(crate) fn cannot(why: &str) {
     let must = is_set("GRANGE_SLOW_TESTS") || is_set("GRANGE_NO_SKIP");
     assert!(!must, "this machine has to be able to: {why}");
-    eprintln!("skipped: {why}");
+    // Past what catches a test's output, so that it is seen.
+    let _closed = writeln!(io::stderr(), "skipped: {why}");
 }
 
 #[expect(
