@@ -203,14 +203,20 @@ fn masked(mask: &str, command: &Command) -> Built {
     Built::from(shell.output().unwrap())
 }
 
-#[test]
-fn a_directory_that_comes_back_is_as_open_as_any_that_is_made_or_as_the_one_that_gives_way() {
-    let farm = farm();
+/// Puts a directory with one file under the key `k`; gives the directory that it is in.
+fn put_one(farm: &Farm) -> tempfile::TempDir {
     let scratch = tempfile::tempdir().unwrap();
     let root = scratch.path().join("root");
     fs::create_dir(&root).unwrap();
     fs::write(root.join("file"), "one").unwrap();
     farm.json(&["cache", "put", text(&root), "--key", "k"]);
+    scratch
+}
+
+#[test]
+fn a_directory_that_comes_back_is_as_open_as_any_that_is_made_or_as_the_one_that_gives_way() {
+    let farm = farm();
+    let scratch = put_one(&farm);
     let get = |mask: &str, target: &Path| {
         let got = masked(mask, &farm.client(&["cache", "get", "k", text(target)]));
         assert_eq!(got.code, 0, "{}", got.stderr);
@@ -229,11 +235,7 @@ fn a_directory_that_comes_back_is_as_open_as_any_that_is_made_or_as_the_one_that
 #[test]
 fn what_is_in_the_way_stays_as_it_is_and_what_is_not_there_is_said() {
     let farm = farm();
-    let scratch = tempfile::tempdir().unwrap();
-    let root = scratch.path().join("root");
-    fs::create_dir(&root).unwrap();
-    fs::write(root.join("file"), "one").unwrap();
-    farm.json(&["cache", "put", text(&root), "--key", "k"]);
+    let scratch = put_one(&farm);
     let target = scratch.path().join("full");
     fs::create_dir(&target).unwrap();
     fs::write(target.join("mine"), "mine").unwrap();

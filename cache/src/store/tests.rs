@@ -80,7 +80,18 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::reopen(tempfile::tempdir().unwrap())
+    }
+
+    /// Ends in order.
+    fn close(self) -> TempDir {
+        drop(self.store);
+        self.writer.join();
+        self.directory
+    }
+
+    /// The store in a directory, which is closed.
+    fn reopen(directory: TempDir) -> Self {
         let (store, writer) = open(directory.path());
         Self {
             store,
@@ -90,14 +101,7 @@ impl Fixture {
     }
 
     fn restart(self) -> Self {
-        drop(self.store);
-        self.writer.join();
-        let (store, writer) = open(self.directory.path());
-        Self {
-            store,
-            writer,
-            directory: self.directory,
-        }
+        Self::reopen(self.close())
     }
 
     /// What a machine would find whose power went now: the files, and nothing of what is in memory.

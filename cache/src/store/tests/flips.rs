@@ -102,20 +102,9 @@ pub(super) fn flip(path: &Path, place: impl Fn(usize) -> usize) {
 
 /// Closes the store, flips a bit, and opens it again.
 pub(super) fn flipped(fixture: Fixture, path: &Path, place: impl Fn(usize) -> usize) -> Fixture {
-    let Fixture {
-        store,
-        writer,
-        directory,
-    } = fixture;
-    drop(store);
-    writer.join();
+    let directory = fixture.close();
     flip(path, place);
-    let (store, writer) = open(directory.path());
-    Fixture {
-        store,
-        writer,
-        directory,
-    }
+    Fixture::reopen(directory)
 }
 
 /// Opens what is so damaged that it does not open by itself.

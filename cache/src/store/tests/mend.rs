@@ -15,18 +15,6 @@ use crate::store::{
 /// What the database says of something that is wrong in no file.
 const NAMELESS: &str = "Corruption: a test wants it";
 
-/// Closes a store.
-fn closed(fixture: Fixture) -> TempDir {
-    let Fixture {
-        store,
-        writer,
-        directory,
-    } = fixture;
-    drop(store);
-    writer.join();
-    directory
-}
-
 fn is_readable(rocks: &Rocks, bytes: &[u8]) -> bool {
     let chunk = ChunkKey::of(&Digest::of(bytes)).unwrap();
     let value = rocks.get(Column::Chunks, chunk.as_bytes());
@@ -58,7 +46,7 @@ async fn a_damaged_column_stays_while_there_is_no_room_for_its_copy() {
     }
     flips::compact(&fixture.store);
     let table = table_of(&fixture, Column::Chunks);
-    let directory = closed(fixture);
+    let directory = fixture.close();
     flip(&table, |length| length / 3);
     let place = Place::found(directory.path()).unwrap();
     let open = || Rocks::open(&place, Sizes::of(UNLIMITED), Care::Mending).unwrap();
