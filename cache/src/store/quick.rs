@@ -3,7 +3,7 @@
 //!
 //! What is in memory nobody knows before, since most of it is the system's. So the reads themselves tell: after one
 //! that was slow because it waited for the disk, all are done where they may block, for a time in which that one
-//! is a small part. A thread that has other work waits for the disk that little, and no longer.
+//! is a small part. The first read that meets a disk that hangs does hang; half of the threads, where there are several, never do.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -18,8 +18,8 @@ use super::{Store, Trouble};
 
 /// From here on a read that has waited was slow: longer than locks take, and less than one look at most disks.
 const SLOW: Duration = Duration::from_micros(100);
-/// How many times as long as a slow read took nothing is read on the thread that wants it: it waits for disks a
-/// hundredth of its time at most.
+/// How many times as long as a slow read took nothing is read on the thread that wants it: it waits for slow disks
+/// about a hundredth of its time.
 const PAUSE_FACTOR: u32 = 100;
 
 /// Whether reads are quick.
