@@ -3,7 +3,8 @@
 //!
 //! What is in memory nobody knows before, since most of it is the system's. So the reads themselves tell: after one
 //! that was slow because it waited for the disk, all are done where they may block, for a time in which that one
-//! is a small part. The first read that meets a disk that hangs does hang; half of the threads, where there are several, never do.
+//! is a small part. The first read that meets a disk that hangs does hang; half of the threads, where there are
+//! several, never do.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
