@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    attributes::{Attributes, EntryAttributes},
+    attributes::{ATTRIBUTES_PARTS_MAX, Attributes, EntryAttributes},
     digest::Digest,
     path::{PathError, TreePath},
     tree::{Entry, EntryKind, TREE_ENTRIES_MAX, Tree, TreeError},
@@ -161,6 +161,15 @@ pub enum CaptureError {
     /// There are more entries than a tree may have.
     #[error("directory has more than {TREE_ENTRIES_MAX} entries")]
     TooMany,
+    /// What is known of its entries would take whoever reads it too much memory: leave out sparse files, or what has
+    /// so many extended attributes.
+    #[error(
+        "directory has {parts} holes and extended attributes, at most {ATTRIBUTES_PARTS_MAX} are allowed"
+    )]
+    TooManyParts {
+        /// How many it has.
+        parts: u64,
+    },
     /// The directory changed while it was listed, or is larger than a tree may be.
     #[error("failed to put what was found into a tree")]
     Tree {
@@ -407,9 +416,14 @@ impl Capture<'_> {
         }
         let tree = Tree::new(entries).map_err(|source| CaptureError::Tree { source })?;
         files.retain(|digest, _| digest.size() > 0);
+        let attributes = Attributes::new(attributes);
+        let parts = attributes.parts();
+        if ATTRIBUTES_PARTS_MAX < parts {
+            return Err(CaptureError::TooManyParts { parts });
+        }
         Ok(Captured {
             tree,
-            attributes: Attributes::new(attributes),
+            attributes,
             sources: Sources {
                 roots: self.roots,
                 files,

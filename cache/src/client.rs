@@ -3,11 +3,12 @@
 //! A [`CacheClient`] speaks for one team. Every request is a stream of its own, so requests of one
 //! client run side by side. Chunks are verified here, at the receiver.
 
+pub(crate) mod ask;
 mod bulk;
 mod read;
 mod write;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use protocol::{
     access::{Revocation, Role, SignedGrant},
@@ -21,20 +22,17 @@ use protocol::{
     },
     name::{Namespace, Team},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::task::JoinSet;
+use tracing::debug;
 use transport::{Client, ConnectError, Connection, StreamError};
 
+use self::ask::ask_over;
 pub use self::{read::ReadChunk, write::Written};
 use crate::compression::DecodeChunkError;
 
 /// How many requests of [`DIGESTS_MAX`] digests are on their way at once: as many as the cache looks up
 /// at once for one connection.
 const ASKED_AT_ONCE: usize = 2;
-
-/// How often a cache is asked again that says that it will do it later, and how long it is waited for if it
-/// does not say.
-const WAITED_MAX: u32 = 15;
-const WAIT: Duration = Duration::from_secs(1);
 
 const FIND: &str = "find missing chunks";
 
@@ -93,11 +91,12 @@ impl CacheError {
     }
 }
 
-/// Connects to the cache at `address`: as often as bulk makes use of on this machine.
+/// Connects to the cache at `address`: as often as bulk makes use of on this machine, shared out among so many teams,
+/// at least one, that each connect.
 ///
 /// # Errors
 ///
-/// If one of the connections does not come about.
+/// If no connection comes about. That there are fewer than there could be is none.
 ///
 /// # Cancel safety
 ///
@@ -105,10 +104,17 @@ impl CacheError {
 pub async fn connect(
     client: &Client,
     address: SocketAddr,
+    teams: usize,
 ) -> Result<Arc<[Connection]>, ConnectError> {
-    let mut connections = Vec::new();
-    for _ in 0..bulk::connections() {
-        connections.push(client.connect(address, Role::Cache).await?);
+    let mut connections = vec![client.connect(address, Role::Cache).await?];
+    for _ in 1..bulk::connections() / teams {
+        match client.connect(address, Role::Cache).await {
+            Ok(connection) => connections.push(connection),
+            Err(error) => {
+                debug!(cache = %address, %error, "one connection less for bulk");
+                break;
+            }
+        }
     }
     Ok(connections.into())
 }
@@ -427,25 +433,4 @@ impl CacheClient {
     ) -> Result<CacheReply, CacheError> {
         ask_over(self.connection(), what, request).await
     }
-}
-
-async fn ask_over(
-    connection: &Connection,
-    what: &'static str,
-    request: CacheRequest,
-) -> Result<CacheReply, CacheError> {
-    let broken = |source| CacheError::Stream { what, source };
-    for _ in 0..WAITED_MAX {
-        let mut stream = connection.open().await.map_err(broken)?;
-        match stream.request(&request).await.map_err(broken)? {
-            // The store is being opened again, which takes seconds at most, mostly.
-            Err(refusal) if refusal.code == RefusalCode::Unavailable => {
-                sleep(refusal.retry_after.unwrap_or(WAIT)).await;
-            }
-            answer => return answer.map_err(|source| CacheError::Refused { what, source }),
-        }
-    }
-    let mut stream = connection.open().await.map_err(broken)?;
-    let answer = stream.request(&request).await.map_err(broken)?;
-    answer.map_err(|source| CacheError::Refused { what, source })
 }

@@ -4,6 +4,8 @@ mod access;
 mod chunks;
 mod entries;
 mod listing;
+mod members;
+mod options;
 mod rates;
 mod refusal;
 mod session;
@@ -11,8 +13,7 @@ mod session;
 mod tests;
 
 use std::{
-    io, net::SocketAddr, num::NonZero, path::PathBuf, sync::Arc, thread::available_parallelism,
-    time::Duration,
+    net::SocketAddr, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration,
 };
 
 use protocol::access::Revocation;
@@ -24,91 +25,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use transport::{
-    BindError, Congestion, Credentials, Datagrams, GrantKeyError, GrantVerifier, Server,
-    ServerLimits,
-};
+use transport::{Credentials, GrantVerifier, Server, ServerLimits, Windows};
 
-pub use self::rates::Limits;
-use self::rates::Teams;
+use self::{members::Members, rates::Teams};
+pub use self::{
+    options::{Options, RunError},
+    rates::Limits,
+};
 pub use crate::store::{Damage, OpenStoreError};
 use crate::{
-    cold::{Cold, ColdOptions, OpenColdError},
+    cold::Cold,
     metrics,
     store::{Store, StoreOptions, WriterThread, change::Change},
 };
 
-/// The cache's settings.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Options {
-    /// Where to listen, over QUIC; port 0 means any that is free.
-    pub listen: SocketAddr,
-    /// Where the cache keeps everything: `store` and `version` in it are its own.
-    pub directory: PathBuf,
-    /// Where the store's log is, if not in `store`: an empty directory, on a disk of its own to be of use. A log
-    /// that is elsewhere moves there.
-    pub log_directory: Option<PathBuf>,
-    /// How many bytes the store may take on the disk, as `du` counts them; but for a log elsewhere. Writes wait while entries are
-    /// evicted for them, and are refused while all that could go is held.
-    pub budget: u64,
-    /// How many bytes the disk must have left for anything to be written.
-    pub free_low_water: u64,
-    /// How long what was reported, written or read stays at least.
-    pub hold: Duration,
-    /// Where to answer `/metrics` and `/healthz`, over HTTP; `None`: nowhere.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Whether a store that is too damaged to open is opened all the same, without what is damaged.
-    pub salvage: bool,
-    /// What one connection and one team may have it move.
-    pub limits: Limits,
-    /// How it finds out how much it may send to a client.
-    pub congestion: Congestion,
-    /// What its datagrams are like.
-    pub datagrams: Datagrams,
-    /// The bucket behind the store; `None`: there is none.
-    pub cold: Option<ColdOptions>,
-}
-
-/// Why the cache does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The store does not open; its message says what to do.
-    #[error("failed to open the store")]
-    Store {
-        /// Why.
-        source: OpenStoreError,
-    },
-    /// The credentials are damaged: enrol again.
-    #[error("failed to read the key of grants in the cache's credentials")]
-    GrantKey {
-        /// What is wrong.
-        source: GrantKeyError,
-    },
-    /// The settings of the cold tier are wrong.
-    #[error("failed to set up the cold tier")]
-    Cold {
-        /// Why.
-        source: OpenColdError,
-    },
-    /// The port cannot be had.
-    #[error("failed to start the cache's server")]
-    Bind {
-        /// Why.
-        source: BindError,
-    },
-    /// The store does not write any more: a bug. Its log has the panic; start the cache again.
-    #[error("the store's writer has ended though nobody stopped it")]
-    Writer,
-    /// The port for metrics cannot be had.
-    #[error("failed to listen on {listen} for metrics")]
-    Metrics {
-        /// Where.
-        listen: SocketAddr,
-        /// What the system says.
-        source: io::Error,
-    },
-}
-
+/// What may be on its way to the cache that it has not read, as while it waits for its disk. 32 connections that
+/// bring more than it takes make it hold 256 MiB so, half of what it may take. A stream may have as much as a sender
+/// keeps (4 MiB): 0.8 Gbit/s over 40 ms. Two that wait for the disk fill a connection, and what else is asked over it
+/// then waits as long as the disk takes for the first of it. The chunks of a connection have to be of one team, which
+/// sends them in turn: of 8 MiB with parts of the largest chunks of many teams, none is whole.
+const WINDOWS: Windows = Windows {
+    stream: 4 << 20,
+    connection: 8 << 20,
+};
 /// How many bytes of chunks may be in the cache, over all connections, that are not durable yet,
 /// unpacked ones included. An eighth of the memory that the cache may take.
 const WRITE_ROOM_BYTES: usize = 64 << 20;
@@ -148,6 +87,7 @@ struct Context {
     /// How many bytes the store may take on the disk.
     budget: u64,
     teams: Arc<Teams>,
+    members: Members,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -230,6 +170,7 @@ async fn bind(
         congestion: options.congestion,
         datagrams: options.datagrams,
         endpoints: endpoints(),
+        windows: WINDOWS,
         ..ServerLimits::default()
     };
     let server = Server::bind(options.listen, &credentials, limits);
@@ -305,6 +246,7 @@ async fn serve(
         puts: Semaphore::new(CLOSURES_AT_ONCE),
         budget: options.budget,
         teams,
+        members: Members::default(),
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;

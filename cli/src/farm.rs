@@ -141,7 +141,7 @@ impl Farm {
             return Err(CommandError::farm(NoCache { address })
                 .hint("start one: `grange cache serve --join …`"));
         };
-        let connections = cache::client::connect(&self.client, address).await;
+        let connections = cache::client::connect(&self.client, address, 1).await;
         let connections = connections.map_err(CommandError::farm)?;
         let client = CacheClient::with_bulk(connections, info.team.clone());
         Ok((client, info))

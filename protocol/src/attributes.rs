@@ -24,6 +24,10 @@ const XATTR_BYTES_MAX: u64 = 64 * 1024;
 /// How many holes a file may have.
 const HOLES_MAX: u64 = 1 << 20;
 
+/// How many extended attributes and holes all entries may have together: two each. The shortest of them take 3 bytes
+/// here and 80 in memory; 256 MiB of them would take 7 GB.
+pub const ATTRIBUTES_PARTS_MAX: u64 = 2 * TREE_ENTRIES_MAX;
+
 /// An extended attribute: its name and its value.
 pub type ExtendedAttribute = (Vec<u8>, Vec<u8>);
 
@@ -42,6 +46,12 @@ pub struct EntryAttributes {
     pub xattrs: Vec<ExtendedAttribute>,
     /// Offsets and lengths of holes in bytes, ascending, not overlapping.
     pub holes: Vec<(u64, u64)>,
+}
+
+impl EntryAttributes {
+    const fn parts(&self) -> u64 {
+        self.xattrs.len() as u64 + self.holes.len() as u64
+    }
 }
 
 /// What is known of the entries of one tree.
@@ -74,6 +84,13 @@ impl Attributes {
         found.ok().map(|at| &self.entries[at].1)
     }
 
+    /// How many extended attributes and holes all entries have together; over [`ATTRIBUTES_PARTS_MAX`] nobody decodes
+    /// them.
+    pub fn parts(&self) -> u64 {
+        let parts = self.entries.iter().map(|(_, of)| of.parts());
+        parts.sum()
+    }
+
     /// The canonical bytes, for the tree with the digest `tree`.
     pub fn encode(&self, tree: &Digest) -> Vec<u8> {
         let mut writer = Writer::new(TAG, VERSION);
@@ -99,10 +116,20 @@ impl Attributes {
         let count = reader.count("number of entries", TREE_ENTRIES_MAX)?;
         let mut entries = Vec::with_capacity(count.min(bytes.len() / 2));
         let mut next = 0_u64;
+        let mut parts = 0;
         for _ in 0..count {
             let index = next + reader.count("index", TREE_ENTRIES_MAX)? as u64;
             let known = u32::try_from(index).map_err(|_| reader.refuse("index"))?;
-            entries.push((known, decode_entry(&mut reader, known)?));
+            let of = decode_entry(&mut reader, known)?;
+            parts += of.parts();
+            if ATTRIBUTES_PARTS_MAX < parts {
+                return Err(DecodeError::TooMany {
+                    what: "number of extended attributes and holes",
+                    found: parts,
+                    limit: ATTRIBUTES_PARTS_MAX,
+                });
+            }
+            entries.push((known, of));
             next = index + 1;
         }
         reader.finish()?;
@@ -335,6 +362,36 @@ mod tests {
         let number = ("number of extended attributes", 9_363, 9_362);
         let many = (0..9_363_u32).map(|name| (name.to_be_bytes().to_vec(), Vec::new()));
         assert_eq!(refused(many.collect()), Some(number));
+    }
+
+    #[test]
+    fn extended_attributes_and_holes_of_all_entries_are_bounded_together() {
+        let holes: Vec<_> = (0..HOLES_MAX).map(|hole| (2 * hole, 1)).collect();
+        let of = |index| {
+            let holes = holes.clone();
+            let of = EntryAttributes {
+                holes,
+                ..Default::default()
+            };
+            (index, of)
+        };
+        let (seven, eight): (Vec<_>, Vec<_>) = ((0..7).map(of).collect(), (0..8).map(of).collect());
+        let (seven, eight) = (Attributes::new(seven), Attributes::new(eight));
+        assert!(seven.parts() <= ATTRIBUTES_PARTS_MAX && ATTRIBUTES_PARTS_MAX < eight.parts());
+        let tree = Digest::of(b"tree");
+        assert_eq!(Attributes::decode(&seven.encode(&tree)), Ok((tree, seven)));
+        let refused = Attributes::decode(&eight.encode(&tree)).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                DecodeError::TooMany {
+                    found: 8_388_608,
+                    limit: 8_000_000,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -25,7 +25,7 @@ use transport::{Client, Connection, Credentials, JoinToken};
 use crate::hostile::{peak_kib, resident_kib};
 
 /// How much more memory the cache may take than before, in KiB: at its peak while one connection or two misuse it, and
-/// in any case later. What one may have it hold adds up to some 150 MiB: 32 in the windows of QUIC, 37 of chunks that
+/// in any case later. What one may have it hold adds up to some 125 MiB: 8 in the windows of QUIC, 37 of chunks that
 /// come and are not durable yet, 8 of chunks that go and are not acknowledged yet, 32 of requests as they came and as
 /// they are read, and 40 of what those look up. The rest is for what the store and the allocator keep. The bomb, the
 /// frames that are too long and the streams that nobody reads ask for twice as much each.

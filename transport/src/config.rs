@@ -25,12 +25,6 @@ use crate::{
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(12);
 /// Often enough that middleboxes, which forget UDP flows after 30 seconds, remember ours.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(3);
-/// What one stream may have in flight towards a reader. One stream can fill 10 Gbit/s over 6 ms, or
-/// 1.6 Gbit/s over 40 ms.
-const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-/// What all streams of a connection may have in flight towards a reader, and so the most that a
-/// connection can make its reader hold: four full streams.
-const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// What a stranger may make this side hold before it is known who they are: one Hello.
 const STRANGER_WINDOW_BYTES: u32 = 64 * 1024;
 /// What a sender keeps until it is acknowledged: 10 Gbit/s over 3 ms, 1 Gbit/s over 30 ms. With 8 MiB, 32
@@ -46,8 +40,27 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// Enough that no two connections of an endpoint share an id.
 const CONNECTION_ID_BYTES: usize = 8;
 
+/// What may be in flight towards a reader, and so the most that others can make it hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Windows {
+    /// Of one stream, in bytes.
+    pub stream: u32,
+    /// Of all streams of a connection, in bytes.
+    pub connection: u32,
+}
+
+impl Default for Windows {
+    /// One stream can fill 10 Gbit/s over 6 ms, or 1.6 Gbit/s over 40 ms; four of them fill a connection.
+    fn default() -> Self {
+        Self {
+            stream: 8 * 1024 * 1024,
+            connection: 32 * 1024 * 1024,
+        }
+    }
+}
+
 /// The part that both sides have in common.
-fn common(datagrams: Datagrams, congestion: Congestion) -> TransportConfig {
+fn common(datagrams: Datagrams, congestion: Congestion, windows: Windows) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).expect("12 seconds are below 2^62 ms");
     let mut acknowledge = AckFrequencyConfig::default();
@@ -59,8 +72,8 @@ fn common(datagrams: Datagrams, congestion: Congestion) -> TransportConfig {
     config
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(KEEP_ALIVE))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .stream_receive_window(VarInt::from_u32(windows.stream))
+        .receive_window(VarInt::from_u32(windows.connection))
         .send_window(SEND_WINDOW_BYTES)
         .ack_frequency_config(Some(acknowledge))
         .mtu_discovery_config(Some(discovery))
@@ -77,7 +90,7 @@ pub(crate) fn client_transport(
     datagrams: Datagrams,
     congestion: Congestion,
 ) -> Arc<TransportConfig> {
-    let mut config = common(datagrams, congestion);
+    let mut config = common(datagrams, congestion, Windows::default());
     config.max_concurrent_bidi_streams(VarInt::from_u32(0));
     Arc::new(config)
 }
@@ -86,8 +99,9 @@ pub(crate) fn client_transport(
 pub(crate) fn server_transport(
     datagrams: Datagrams,
     congestion: Congestion,
+    windows: Windows,
 ) -> Arc<TransportConfig> {
-    let mut config = common(datagrams, congestion);
+    let mut config = common(datagrams, congestion, windows);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES));
@@ -95,8 +109,8 @@ pub(crate) fn server_transport(
 }
 
 /// Allows a client that is no stranger any more what is due to it.
-pub(crate) fn admit(connection: &quinn::Connection, streams: u32) {
-    connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+pub(crate) fn admit(connection: &quinn::Connection, streams: u32, windows: Windows) {
+    connection.set_receive_window(VarInt::from_u32(windows.connection));
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
 }
 

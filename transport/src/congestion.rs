@@ -276,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "controllers want a time")]
+    fn every_controller_begins_with_the_first_flight_that_it_is_given() {
+        for congestion in [
+            Congestion::ByPath,
+            Congestion::Cubic,
+            Congestion::Bbr,
+            Congestion::ByRate,
+        ] {
+            let controller = factory(congestion, 256 * 1024).build(Instant::now(), 1200);
+            let windows = (controller.initial_window(), controller.window());
+            assert_eq!(windows, (256 * 1024, 256 * 1024), "{congestion:?}");
+        }
+    }
+
+    #[test]
     fn the_shortest_of_the_first_round_trips_decides_once() {
         let late = [80; 7];
         assert!(goes_by_rate([40; 8]));

@@ -279,6 +279,12 @@ impl Connection {
         (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
     }
 
+    /// How many bytes may be on their way at the moment, as the controller has it.
+    #[cfg(test)]
+    pub(crate) fn congestion_window(&self) -> u64 {
+        self.shared.quic.stats().path.cwnd
+    }
+
     /// How long a datagram and its acknowledgement take at the moment.
     pub fn round_trip(&self) -> std::time::Duration {
         self.shared.quic.rtt()

@@ -29,6 +29,7 @@ mod token;
 pub use authority::{Authority, AuthorityError, IssueError};
 pub use certificate::{Certificate, ParseCertificateError};
 pub use client::{Client, ClientError};
+pub use config::Windows;
 pub use congestion::Congestion;
 pub use connection::{Connection, ConnectionLost, Side, Turn};
 pub use credentials::{Credentials, CredentialsError, SelfIssueError};

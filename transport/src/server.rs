@@ -27,7 +27,7 @@ use tracing::debug;
 pub use self::limits::ServerLimits;
 use crate::{
     certificate::{Certificate, ParseCertificateError, peer_certificate},
-    config::{self, Ids},
+    config::{self, Ids, Windows},
     connection::{CLOSE_DONE, CLOSE_REFUSED, Connection, ConnectionLost, remote},
     credentials::Credentials,
     datagrams::Datagrams,
@@ -222,7 +222,8 @@ fn tls_config(
     credentials: &Credentials,
     limits: ServerLimits,
 ) -> Result<quinn::ServerConfig, BindError> {
-    let config = tls::server(credentials, limits.datagrams, limits.congestion);
+    let transport = config::server_transport(limits.datagrams, limits.congestion, limits.windows);
+    let config = tls::server(credentials, transport);
     config.map_err(|source| BindError::Credentials {
         identity: Box::new(credentials.identity.clone()),
         source,
@@ -312,6 +313,7 @@ impl Arriving {
             quic,
             stream,
             streams: self.limits.streams,
+            windows: self.limits.windows,
             place: self.place,
         })
     }
@@ -398,6 +400,7 @@ pub struct Greeting {
     quic: quinn::Connection,
     stream: Stream,
     streams: u32,
+    windows: Windows,
     place: OwnedSemaphorePermit,
 }
 
@@ -427,7 +430,7 @@ impl Greeting {
             certificate,
         });
         if self.identity.is_some() {
-            config::admit(&self.quic, self.streams);
+            config::admit(&self.quic, self.streams, self.windows);
         }
         let sent = self.stream.send.message(&answer).await;
         sent.map_err(|source| HandshakeError::Greet {

@@ -85,8 +85,7 @@ fn roots(authority: &[u8]) -> Result<Arc<RootCertStore>, rustls::Error> {
 /// The server's side. Clients may come without a certificate; one that they bring has to be the farm's.
 pub(crate) fn server(
     credentials: &Credentials,
-    datagrams: Datagrams,
-    congestion: Congestion,
+    transport: Arc<quinn::TransportConfig>,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let provider = provider();
     let verifier = WebPkiClientVerifier::builder_with_provider(
@@ -111,7 +110,7 @@ pub(crate) fn server(
     tls.send_tls13_tickets = TICKETS;
     tls.max_early_data_size = 0;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(config::server_transport(datagrams, congestion));
+    config.transport_config(transport);
     Ok(config)
 }
 

@@ -1,33 +1,35 @@
-//! The way to the cache: one connection that all attempts share, with others for bulk, and patience.
+//! The way to the cache: connections that a team's attempts share, and patience.
 //!
-//! A task keeps the connections. An attempt asks for a client in the name of its build's team, which
+//! Tasks keep the connections. An attempt asks for a client in the name of its build's team, which
 //! presents the attempt's grant once per connection. What fails because the cache or the network is away
 //! is tried again; every request may be repeated.
 
+mod keeper;
+
 use std::{
     error::Error,
-    net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use cache::{
-    client::{self, CacheClient, CacheError},
+    client::{CacheClient, CacheError},
     compression::DecodeChunkError,
 };
-use futures_util::future::select_all;
 use protocol::{
     access::SignedGrant,
     message::{Refusal, RefusalCode},
     name::Team,
 };
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
-use transport::{Client, Connection, StreamError, back_off};
+use tracing::debug;
+use transport::{StreamError, back_off};
 
+use self::keeper::Numbered;
+pub(crate) use self::keeper::{CacheKeeper, CacheLinks};
 use crate::{
     fault::{Fault, OrFault as _},
     log::Log,
@@ -41,107 +43,10 @@ const SILENT_WAIT: Duration = Duration::from_secs(2);
 /// may be right, the seventh will not.
 const TRIES: u32 = 6;
 
-/// Connections, told from those before them.
-#[derive(Clone, Debug)]
-struct Numbered {
-    number: u64,
-    connections: Arc<[Connection]>,
-}
-
-/// The connection to the cache, for whoever wants one.
-#[derive(Clone, Debug)]
-pub(crate) struct CacheLink {
-    current: watch::Receiver<Option<Numbered>>,
-}
-
-/// What keeps the connection to the cache.
-#[derive(Debug)]
-pub(crate) struct CacheKeeper {
-    current: watch::Sender<Option<Numbered>>,
-    /// Where the cache is; `None`: nobody has said yet.
-    pub(crate) address: watch::Receiver<Option<SocketAddr>>,
-    /// Who connects.
-    pub(crate) client: Client,
-    /// Differs between workers.
-    pub(crate) seed: u64,
-}
-
-impl CacheKeeper {
-    /// A keeper and the link that it keeps.
-    pub(crate) fn new(
-        address: watch::Receiver<Option<SocketAddr>>,
-        client: Client,
-        seed: u64,
-    ) -> (Self, CacheLink) {
-        let current = watch::Sender::new(None);
-        let link = CacheLink {
-            current: current.subscribe(),
-        };
-        let keeper = Self {
-            current,
-            address,
-            client,
-            seed,
-        };
-        (keeper, link)
-    }
-
-    /// Keeps a connection to wherever the cache is, until nobody says where that is any more.
-    pub(crate) async fn keep(mut self) {
-        let mut failures = 0;
-        let mut number = 0;
-        loop {
-            let address = match self.address.wait_for(Option::is_some).await {
-                Ok(address) => *address,
-                Err(_gone) => return,
-            };
-            let Some(address) = address else { continue };
-            tokio::time::sleep(back_off(failures, self.seed)).await;
-            let connections = match client::connect(&self.client, address).await {
-                Ok(connections) => connections,
-                Err(error) => {
-                    failures += 1;
-                    warn!(cache = %address, failures, error = %Chain(&error), "no link to the cache");
-                    continue;
-                }
-            };
-            info!(cache = %address, "linked to the cache");
-            failures = 1;
-            number += 1;
-            self.current.send_replace(Some(Numbered {
-                number,
-                connections: Arc::clone(&connections),
-            }));
-            let moved = self.address.wait_for(|now| *now != Some(address));
-            tokio::select! {
-                biased;
-                reason = any_closed(&connections) => {
-                    warn!(cache = %address, reason, "link to the cache lost");
-                    close(&connections, "another connection was lost");
-                }
-                _ = moved => close(&connections, "the cache is elsewhere"),
-            }
-            self.current.send_replace(None);
-        }
-    }
-}
-
-/// Waits until one of them is over, and says why, for people.
-async fn any_closed(connections: &[Connection]) -> String {
-    let closed = connections.iter().map(|one| Box::pin(one.closed()));
-    select_all(closed).await.0
-}
-
-fn close(connections: &[Connection], reason: &str) {
-    for connection in connections {
-        connection.close(reason);
-    }
-}
-
 /// The cache as one attempt uses it.
 #[derive(Debug)]
 pub(crate) struct AttemptCache {
-    link: CacheLink,
+    current: watch::Receiver<Option<Numbered>>,
     team: Team,
     grant: SignedGrant,
     log: Log,
@@ -153,9 +58,9 @@ pub(crate) struct AttemptCache {
 
 impl AttemptCache {
     /// For a build of `team`, as far as `grant` allows. That the cache is away is said in `log`.
-    pub(crate) fn new(link: CacheLink, (team, grant): (Team, SignedGrant), log: Log) -> Self {
+    pub(crate) fn new(links: &CacheLinks, (team, grant): (Team, SignedGrant), log: Log) -> Self {
         Self {
-            link,
+            current: links.of(&team),
             team,
             grant,
             log,
@@ -207,7 +112,7 @@ impl AttemptCache {
 
     /// A client on the connection that there is, waiting for one if there is none.
     async fn client(&self) -> Result<CacheClient, ClientError> {
-        let mut current = self.link.current.clone();
+        let mut current = self.current.clone();
         let soon = tokio::time::timeout(SILENT_WAIT, current.wait_for(Option::is_some));
         let is_away = soon.await.is_err();
         if is_away && !self.said.swap(true, Ordering::Relaxed) {

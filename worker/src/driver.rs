@@ -232,7 +232,7 @@ async fn perform(
     let deadline = clock::boot() + assignment.time_left;
     let mut scene = Scene::default();
     let cache = AttemptCache::new(
-        site.cache.clone(),
+        &site.cache,
         (assignment.team.clone(), assignment.grant.clone()),
         log.clone(),
     );

@@ -1,6 +1,7 @@
 //! What each kind of phase does, from its input to what is stored.
 
 mod artifact;
+mod blame;
 mod cache_paths;
 mod commands;
 mod debugging;
@@ -18,9 +19,7 @@ mod upload_artifacts;
 
 use std::{
     collections::BTreeMap,
-    error::Error,
     ffi::OsStr,
-    io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -31,12 +30,11 @@ use std::{
 };
 
 use cache::{
-    capture::{CaptureError, Dialect},
+    capture::Dialect,
     client::CacheClient,
     download::fetch_tree,
     materialize::{Contents, Materialize, MaterializeError, Owner, RootMode, materialize_contents},
     progress::{Progress, Transfer},
-    upload::UploadError,
 };
 use protocol::{
     access::Trust,
@@ -57,7 +55,7 @@ use tokio::sync::watch;
 use tracing::debug;
 use transport::Connection;
 
-use self::upload_artifacts::Wanted;
+use self::{blame::is_of_the_build, upload_artifacts::Wanted};
 use crate::{
     attempt::Verdict,
     begin::Begin,
@@ -160,37 +158,6 @@ pub(crate) async fn run(work: &mut Work<'_>) -> Result<PhaseEnd, Fault> {
         }),
         ended => ended,
     }
-}
-
-/// Whether it is the commands' doing that what they left cannot be stored: the same would happen on any
-/// worker. Commands that run as root leave nothing that the worker cannot read, unless it is another user.
-fn is_of_the_build(fault: &Fault) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(fault);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<CaptureError>() {
-            return match error {
-                CaptureError::Name { .. }
-                | CaptureError::TooMany
-                | CaptureError::Changed { .. }
-                | CaptureError::Tree { .. } => true,
-                CaptureError::Read { source, .. } => {
-                    source.kind() == io::ErrorKind::PermissionDenied
-                }
-                _ => false,
-            };
-        }
-        if let Some(error) = error.downcast_ref::<UploadError>() {
-            return match error {
-                UploadError::Changed { .. } | UploadError::TooLarge { .. } => true,
-                UploadError::Read { source, .. } => {
-                    source.kind() == io::ErrorKind::PermissionDenied
-                }
-                UploadError::Cache(_) => false,
-            };
-        }
-        cause = error.source();
-    }
-    false
 }
 
 async fn run_on(work: &mut Work<'_>, ground: &Ground) -> Result<PhaseEnd, Fault> {
@@ -472,35 +439,4 @@ fn as_bytes(variables: &BTreeMap<String, String>) -> BTreeMap<String, Vec<u8>> {
 /// A length of time in whole milliseconds.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_commands_left_is_theirs_and_what_the_disk_did_is_not() {
-        let path = || TreePath::new("opt/x").unwrap();
-        let read = |kind: io::ErrorKind| {
-            let source = kind.into();
-            let path = path();
-            Fault::new("capture", CaptureError::Read { path, source })
-        };
-        assert!(is_of_the_build(&read(io::ErrorKind::PermissionDenied)));
-        assert!(!is_of_the_build(&read(io::ErrorKind::Other)));
-        assert!(is_of_the_build(&Fault::new(
-            "capture",
-            CaptureError::TooMany
-        )));
-        let changed = UploadError::Changed { path: path() };
-        let again = Fault::new("store", Fault::new("store", changed));
-        assert!(is_of_the_build(&again), "however deep it is");
-        let too_large = UploadError::TooLarge {
-            what: "attributes",
-            bytes: 2,
-            limit: 1,
-        };
-        assert!(is_of_the_build(&Fault::new("store", too_large)));
-        assert!(!is_of_the_build(&Fault::new("write the log", "no room")));
-    }
 }

@@ -6,7 +6,7 @@ use protocol::{digest::Digest, worker::Isolation};
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache_link::CacheLink, directory::DataDirectory, docker::Docker, layers::Layers,
+    cache_link::CacheLinks, directory::DataDirectory, docker::Docker, layers::Layers,
     places::Places, runtimes::Runtimes, spent::Spent, terminals::Terminals, units::Units,
 };
 
@@ -43,8 +43,8 @@ pub(crate) struct Site {
     pub(crate) units: Units,
     /// Unpacked layers.
     pub(crate) layers: Layers,
-    /// The way to the cache.
-    pub(crate) cache: CacheLink,
+    /// The ways to the cache.
+    pub(crate) cache: CacheLinks,
     /// The ways into attempts that are debugged.
     pub(crate) terminals: Terminals,
     /// How long units have run here.

@@ -16,6 +16,7 @@ use transport::ReceiveHalf;
 
 use super::{
     CacheClient, CacheError,
+    ask::send,
     bulk::{chosen, shares},
 };
 use crate::{compression, ongoing};
@@ -120,7 +121,8 @@ impl CacheClient {
             team: self.team.clone(),
             chunks: asked.to_vec(),
         };
-        stream.send.message(&request).await.map_err(broken)?;
+        let sent = send(&self.connections[at], &mut stream.send, &request).await;
+        sent.map_err(broken)?;
         stream.send.finish();
         let mut decoding = JoinSet::new();
         for _ in 0..asked.len() {

@@ -1,13 +1,15 @@
 //! Writing chunks: they go out one after another on one stream, and are acknowledged together when all
 //! of them are durable.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
-use protocol::message::{
-    Refusal,
-    cache::{CacheReply, CacheRequest, ChunkHeader},
+use protocol::{
+    codec::CodecError,
+    message::{
+        Refusal,
+        cache::{CacheReply, CacheRequest, ChunkHeader},
+    },
 };
 use tokio::{
     sync::{Mutex, mpsc},
@@ -21,7 +23,8 @@ use crate::{compression::EncodedChunk, gather::Gather};
 
 const WHAT: &str = "write chunks";
 
-/// How long a stream waits for the next chunk before it is ended: a cache gives one up after a minute.
+/// How long a stream waits for the next chunk, or for the turn to send it, before it is ended: a cache gives one up
+/// after a minute.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How much is gathered before it goes, in bytes: a datagram is cut from few pieces then, and the first chunks do
@@ -84,19 +87,24 @@ impl CacheClient {
     /// go: the cache does not wait long for the next of a stream.
     async fn write_share(&self, at: usize, chunks: &Shared) -> Result<Written, CacheError> {
         let mut written = Written::default();
+        let mut left = VecDeque::new();
         loop {
-            let first = chunks.lock().await.recv().await;
-            let Some(first) = first else {
-                return Ok(written);
-            };
-            written.add(self.write_stream(at, first, chunks).await?);
+            if left.is_empty() {
+                let Some(first) = chunks.lock().await.recv().await else {
+                    return Ok(written);
+                };
+                left.push_back(first);
+            }
+            written.add(self.write_stream(at, &mut left, chunks).await?);
         }
     }
 
+    /// Writes what is `left`, one chunk at least, and what comes behind it in one go. What the stream could not take
+    /// is left again.
     async fn write_stream(
         &self,
         at: usize,
-        first: EncodedChunk,
+        left: &mut VecDeque<EncodedChunk>,
         chunks: &Shared,
     ) -> Result<Written, CacheError> {
         let broken = |source| CacheError::Stream { what: WHAT, source };
@@ -105,7 +113,7 @@ impl CacheClient {
             team: self.team.clone(),
         };
         stream.send.yield_to_others(0);
-        let sent = self.send_all((at, &mut stream.send), &request, (first, chunks));
+        let sent = self.send_all((at, &mut stream.send), &request, (left, chunks));
         let sent = sent.await;
         // A cache that refuses stops the stream first: its reason is worth more than ours.
         let answer = stream
@@ -131,58 +139,88 @@ impl CacheClient {
         }
     }
 
-    /// Sends the request, `first` and what comes behind it without a pause. What is there already goes together,
+    /// Sends the request, what is `left` and what comes behind it without a pause. What is there already goes together,
     /// and nothing else of the team's between.
     async fn send_all(
         &self,
         (at, send): (usize, &mut SendHalf),
         request: &CacheRequest,
-        (first, chunks): (EncodedChunk, &Shared),
+        (left, chunks): (&mut VecDeque<EncodedChunk>, &Shared),
     ) -> Result<(), StreamError> {
-        let next = || async { chunks.lock().await.recv().await };
         let not_encoded = |source| StreamError::Encode { source };
-        let mut gather = Gather::default();
-        gather.message(request).map_err(not_encoded)?;
+        let next = || async { chunks.lock().await.recv().await };
+        let mut group = Group::default();
+        group.gather.message(request).map_err(not_encoded)?;
+        // A cache does not mind how long a stream takes to begin.
+        let mut patience = Duration::MAX;
         let mut index = 0;
-        let mut chunk = Some(first);
-        while let Some(EncodedChunk {
-            digest,
-            encoding,
-            body,
-        }) = chunk
-        {
-            let header = ChunkHeader {
-                index,
-                digest,
-                encoding,
-                body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
-            };
-            gather.message(&header).map_err(not_encoded)?;
-            gather.body(body);
+        let mut chunk = left.pop_front();
+        while let Some(known) = chunk {
+            group.add(index, known).map_err(not_encoded)?;
             index = index.wrapping_add(1);
-            let is_little = gather.bytes() < GATHERED_BYTES;
-            chunk = match is_little.then(|| next().now_or_never()).flatten() {
-                Some(there) => there,
-                None => {
-                    self.send_in_turn((at, send), gather.take()).await?;
-                    timeout(PAUSE_MAX, next()).await.unwrap_or(None)
-                }
+            let there = if group.gather.bytes() < GATHERED_BYTES {
+                let there = left.pop_front().map(Some);
+                there.or_else(|| next().now_or_never())
+            } else {
+                None
+            };
+            if let Some(Some(there)) = there {
+                chunk = Some(there);
+                continue;
+            }
+            let is_all = there.is_some();
+            if !self.send_in_turn((at, send), &mut group, patience).await? || is_all {
+                break;
+            }
+            patience = PAUSE_MAX;
+            chunk = match left.pop_front() {
+                Some(known) => Some(known),
+                None => timeout(PAUSE_MAX, next()).await.unwrap_or(None),
             };
         }
-        self.send_in_turn((at, send), gather.take()).await?;
         send.finish();
+        // Those that waited for their turn for too long.
+        for chunk in group.chunks.into_iter().rev() {
+            left.push_front(chunk);
+        }
         Ok(())
     }
 
+    /// Sends `group`, in the turn of the team; not, if that does not come within `patience`.
     async fn send_in_turn(
         &self,
         (at, send): (usize, &mut SendHalf),
-        pieces: Vec<Bytes>,
-    ) -> Result<(), StreamError> {
-        if pieces.is_empty() {
-            return Ok(());
-        }
-        let _turn = self.connections[at].turn(self.team.as_str()).await;
-        send.pieces(pieces).await
+        group: &mut Group,
+        patience: Duration,
+    ) -> Result<bool, StreamError> {
+        let turn = self.connections[at].turn(self.team.as_str());
+        let Ok(_turn) = timeout(patience, turn).await else {
+            return Ok(false);
+        };
+        group.chunks.clear();
+        send.pieces(group.gather.take()).await?;
+        Ok(true)
+    }
+}
+
+/// What goes together in one turn.
+#[derive(Default)]
+struct Group {
+    gather: Gather,
+    chunks: Vec<EncodedChunk>,
+}
+
+impl Group {
+    fn add(&mut self, index: u32, chunk: EncodedChunk) -> Result<(), CodecError> {
+        let header = ChunkHeader {
+            index,
+            digest: chunk.digest,
+            encoding: chunk.encoding,
+            body_bytes: u32::try_from(chunk.body.len()).expect("a chunk is at most 2 MiB"),
+        };
+        self.gather.message(&header)?;
+        self.gather.body(chunk.body.clone());
+        self.chunks.push(chunk);
+        Ok(())
     }
 }

@@ -53,8 +53,7 @@ const DIGESTS_AT_ONCE: usize = 2 * DIGESTS_MAX;
 /// How many bytes of one team's chunks may be in the cache on their way to one connection: who does not read
 /// holds no more than this of the team's room. Two of the largest, so that one is read while another is sent.
 const TEAM_READ_ROOM_BYTES: usize = 4 << 20;
-/// The same of all teams, for whose builds a worker has one connection: as much as four take that do not read, and
-/// half of what its windows hold.
+/// The same of all teams that use one connection: as much as four take that do not read.
 const READ_ROOM_BYTES: usize = 4 * TEAM_READ_ROOM_BYTES;
 /// How long requests that are under way may go on when the cache stops: what a client needs to send the rest of
 /// some chunks and hear that they are durable.
@@ -156,6 +155,13 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
     let known = Arc::clone(&revoked.borrow_and_update());
     let (identity, issued) = match admit(&greeting, &known) {
         Ok(identity) => identity,
+        Err(refusal) => {
+            count_refused(refusal.code);
+            return greeting.refuse(refusal).await;
+        }
+    };
+    let _place = match context.members.enter(&identity) {
+        Ok(place) => place,
         Err(refusal) => {
             count_refused(refusal.code);
             return greeting.refuse(refusal).await;

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::timeout;
 
 use super::*;
-use crate::{Datagrams, StreamError};
+use crate::{Congestion, Datagrams, StreamError, Windows};
 
 /// Two ends of a connection; the server's is not served by anybody.
 struct Pair {
@@ -160,6 +160,58 @@ async fn datagrams_grow_as_large_as_both_sides_allow_together_and_alone() {
 }
 
 #[tokio::test]
+async fn a_receiver_acknowledges_as_rarely_as_the_sender_asks() {
+    const SENT: u64 = 100;
+    for (unacknowledged_max, acknowledged) in [(1, 40..=110), (10, 5..=25)] {
+        let datagrams = Datagrams {
+            unacknowledged_max,
+            acknowledge_within: Duration::from_secs(1),
+            ..Datagrams::default()
+        };
+        let limits = ServerLimits {
+            datagrams,
+            ..ServerLimits::default()
+        };
+        let pair = Pair::within(limits).await;
+        let (mut there, mut here) = pair.stream().await;
+        let ways = [
+            (&mut here.send, &mut there.receive, &pair.there),
+            (&mut there.send, &mut here.receive, &pair.here),
+        ];
+        for (send, receive, receiver) in ways {
+            // What the sender asks for goes with the first.
+            for _warm in 0..20 {
+                send.message(&1).await.unwrap();
+                assert_eq!(receive.message().await.unwrap(), Some(1));
+            }
+            let before = receiver.datagrams().0;
+            for number in 0..SENT {
+                send.message(&number).await.unwrap();
+                assert_eq!(receive.message().await.unwrap(), Some(number));
+            }
+            let after = receiver.datagrams().0;
+            assert!(acknowledged.contains(&(after - before)), "{datagrams:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_starts_with_the_first_flight_that_its_controller_is_given() {
+    for congestion in [Congestion::ByPath, Congestion::Cubic] {
+        let limits = ServerLimits {
+            congestion,
+            ..ServerLimits::default()
+        };
+        let pair = Pair::within(limits).await;
+        // quinn's own is 14,720 bytes.
+        for side in [&pair.here, &pair.there] {
+            let window = side.congestion_window();
+            assert!(200_000 < window, "{window} bytes with {congestion:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn reading_a_message_can_be_interrupted() {
     let pair = Pair::new().await;
     let (mut there, mut here) = pair.stream().await;
@@ -287,6 +339,46 @@ async fn a_client_opens_as_many_streams_as_it_may() {
     streams.pop();
     let fifth = timeout(Duration::from_secs(10), pair.there.open()).await;
     fifth.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_read_is_sent_no_more_than_its_windows() {
+    let windows = Windows {
+        stream: 256 * 1024,
+        connection: 1024 * 1024,
+    };
+    let limits = ServerLimits {
+        windows,
+        ..ServerLimits::default()
+    };
+    let pair = Pair::within(limits).await;
+    let body = pattern(600_000);
+    for (streams, window) in [(1, windows.stream), (6, windows.connection)] {
+        let before = pair.here.datagram_bytes().1;
+        let arrived = || pair.here.datagram_bytes().1 - before;
+        let over = async |bytes: u32| {
+            while arrived() < u64::from(bytes) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let (mut sending, mut unread) = (JoinSet::new(), Vec::new());
+        for _ in 0..streams {
+            let (mut there, here) = pair.stream().await;
+            let body = body.clone();
+            sending.spawn(async move { there.send.bytes(body).await.map(|()| there) });
+            unread.push(here);
+        }
+        // Of what was read last, up to an eighth of the window is not announced again.
+        over(window / 8 * 7).await;
+        let too_much = timeout(Duration::from_millis(300), over(window / 2 * 3)).await;
+        assert!(too_much.is_err(), "{} bytes have arrived unread", arrived());
+        for mut here in unread {
+            assert_eq!(here.receive.bytes(body.len()).await.unwrap(), body);
+        }
+        while let Some(sent) = sending.join_next().await {
+            sent.unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use protocol::message::cache::{CacheReply, CacheRequest, ChunkHeader, DIGESTS_MAX, Encoding};
+use transport::{Server, ServerLimits};
+
 use super::*;
+use crate::{client::ask::LARGE, compression::EncodedChunk};
 
 /// As many as a client with six cores has.
 const CONNECTIONS: usize = 3;
@@ -85,4 +90,88 @@ async fn a_connection_that_is_lost_ends_the_whole_of_what_goes_over_several() {
     assert_eq!(write(&alone, &chunks).await.unwrap().chunks, 12);
     let broken = read(&client, &digests(&chunks)).await.unwrap_err();
     assert!(matches!(broken, CacheError::Stream { .. }), "{broken:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_requests_go_one_after_another_and_small_ones_do_not_wait_for_them() {
+    let farm = Farm::start().await;
+    let connection = farm.connect("red", Role::Developer).await;
+    let client = CacheClient::new(connection.clone(), team("red"));
+    let digest = |byte| Digest::from_parts([byte; 32], 1);
+    let (few, many) = (vec![digest(1)], vec![digest(2); DIGESTS_MAX]);
+    let turn = connection.turn(LARGE).await;
+    let mut asking = JoinSet::new();
+    for _ in 0..8 {
+        let (client, many) = (client.clone(), many.clone());
+        asking.spawn(async move { client.find_missing(&many).await });
+    }
+    assert_eq!(client.find_missing(&few).await.unwrap(), [0]);
+    let early = tokio::time::timeout(Duration::from_millis(500), asking.join_next());
+    assert!(early.await.is_err(), "one was answered out of turn");
+    let sent = connection.datagram_bytes().0;
+    assert!(sent < MEBIBYTE as u64, "{sent} bytes were sent");
+    drop(turn);
+    while let Some(found) = asking.join_next().await {
+        assert_eq!(found.unwrap().unwrap().len(), DIGESTS_MAX);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_turn_does_not_come_ends_and_the_rest_goes_over_another() {
+    let farm = Farm::start().await;
+    let listen = ([127, 0, 0, 1], 0).into();
+    let credentials = farm.credentials("farm", Role::Cache);
+    let server = Server::bind(listen, &credentials, ServerLimits::default()).unwrap();
+    let client = Client::new(&farm.credentials("red", Role::Developer)).unwrap();
+    let connecting = client.connect(server.local_addr(), Role::Cache);
+    let welcoming = async {
+        let greeting = server.accept().await.unwrap().greet().await.unwrap();
+        greeting.welcome(None).await.unwrap()
+    };
+    let (there, here) = tokio::join!(connecting, welcoming);
+    let there = there.unwrap();
+    let (chunks, waiting) = mpsc::channel(1);
+    let writer = CacheClient::new(there.clone(), team("red"));
+    let writing = async { writer.write_chunks(waiting).await.unwrap() };
+    let chunk = |seed| {
+        let body: Bytes = content(seed, 100).into();
+        EncodedChunk {
+            digest: Digest::of(&body),
+            encoding: Encoding::Raw,
+            body,
+        }
+    };
+    let written = || -> Result<CacheReply, Refusal> {
+        Ok(CacheReply::Written {
+            chunks: 1,
+            new: 1,
+            new_bytes_stored: 100,
+        })
+    };
+    let taking = async {
+        chunks.send(chunk(1)).await.unwrap();
+        let mut first = here.accept().await.unwrap();
+        let receive = &mut first.receive;
+        assert!(receive.message::<CacheRequest>().await.unwrap().is_some());
+        assert!(receive.message::<ChunkHeader>().await.unwrap().is_some());
+        receive.bytes(100).await.unwrap();
+        let turn = there.turn("red").await;
+        chunks.send(chunk(2)).await.unwrap();
+        let next = first.receive.message::<ChunkHeader>();
+        assert!(next.await.unwrap().is_none(), "the first stream ends");
+        drop((turn, chunks));
+        first.send.message(&written()).await.unwrap();
+        let mut second = here.accept().await.unwrap();
+        let receive = &mut second.receive;
+        assert!(receive.message::<CacheRequest>().await.unwrap().is_some());
+        let header = receive.message::<ChunkHeader>().await.unwrap().unwrap();
+        assert_eq!((header.index, header.digest), (0, chunk(2).digest));
+        receive.bytes(100).await.unwrap();
+        second.send.message(&written()).await.unwrap();
+        // A connection that is closed before drops the rest.
+        second.send.finish();
+        second.send.stopped().await;
+    };
+    let (written, ()) = tokio::join!(writing, taking);
+    assert_eq!(written.chunks, 2);
 }
