@@ -361,9 +361,13 @@ async fn a_server_that_does_not_read_is_sent_no_more_than_its_windows() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let (mut sending, mut unread) = (JoinSet::new(), Vec::new());
+        let (mut sending, mut reading, mut unread) = (JoinSet::new(), JoinSet::new(), Vec::new());
+        // A stream that is opened when the window is full is not heard of.
+        let mut opened = Vec::new();
         for _ in 0..streams {
-            let (mut there, here) = pair.stream().await;
+            opened.push(pair.stream().await);
+        }
+        for (mut there, here) in opened {
             let body = body.clone();
             sending.spawn(async move { there.send.bytes(body).await.map(|()| there) });
             unread.push(here);
@@ -372,8 +376,15 @@ async fn a_server_that_does_not_read_is_sent_no_more_than_its_windows() {
         over(window / 8 * 7).await;
         let too_much = timeout(Duration::from_millis(300), over(window / 2 * 3)).await;
         assert!(too_much.is_err(), "{} bytes have arrived unread", arrived());
+        // All at once: what is read of one would go to the others.
         for mut here in unread {
-            assert_eq!(here.receive.bytes(body.len()).await.unwrap(), body);
+            let body = body.clone();
+            reading.spawn(async move {
+                assert_eq!(here.receive.bytes(body.len()).await.unwrap(), body)
+            });
+        }
+        while let Some(read) = reading.join_next().await {
+            read.unwrap();
         }
         while let Some(sent) = sending.join_next().await {
             sent.unwrap().unwrap();

@@ -295,53 +295,44 @@ mod tests {
             }
         }
 
-        /// A team's way to the cache once there is one, and how many connections came about with it.
-        async fn linked(&mut self, team: &str) -> (watch::Receiver<Option<Numbered>>, usize) {
+        /// A team's way to the cache, and the connections that it has, once there are any.
+        async fn linked(&self, team: &str) -> (watch::Receiver<Option<Numbered>>, Numbered) {
             let mut current = self.links.of(&team.parse().unwrap());
-            current.wait_for(Option::is_some).await.unwrap();
-            let mut came = 0;
-            while self.arrived.try_recv().is_ok() {
-                came += 1;
-            }
-            (current, came)
+            let there = current.wait_for(Option::is_some).await.unwrap().clone();
+            (current, there.unwrap())
         }
+    }
+
+    fn are_the_same(one: &Numbered, other: &Numbered) -> bool {
+        Arc::ptr_eq(&one.connections, &other.connections)
     }
 
     #[tokio::test]
     async fn a_team_has_connections_of_its_own_which_its_attempts_share() {
         let mut site = Site::start(CENTURIES);
-        let (red, came) = site.linked("red").await;
-        assert!(0 < came);
-        let (blue, came) = site.linked("blue").await;
-        assert!(0 < came);
-        let (again, came) = site.linked("red").await;
-        assert_eq!(came, 0);
-        drop((red, blue, again));
-        // They stay for the next attempt.
-        assert_eq!(site.linked("blue").await.1, 0);
+        let (first, red) = site.linked("red").await;
+        let (second, blue) = site.linked("blue").await;
+        let (third, again) = site.linked("red").await;
+        assert!(are_the_same(&red, &again) && !are_the_same(&red, &blue));
+        for _ in 0..red.connections.len() + blue.connections.len() {
+            site.arrived.recv().await.unwrap();
+        }
+        drop((first, second, third));
+        let (_, next) = site.linked("blue").await;
+        assert!(are_the_same(&blue, &next), "they stay for the next attempt");
         site.tasks.shutdown().await;
     }
 
     #[tokio::test]
     async fn a_team_without_attempts_loses_its_connections_after_a_while_and_gets_new_ones() {
         let mut site = Site::start(Duration::ZERO);
-        let mut current = site.links.of(&"red".parse().unwrap());
-        let there = current.wait_for(Option::is_some).await.unwrap().clone();
+        let (current, red) = site.linked("red").await;
         let first = site.arrived.recv().await.unwrap();
         drop(current);
         let reason = first.closed().await;
         assert!(reason.contains("no more builds of the team"), "{reason}");
-        drop(there);
-        while site
-            .links
-            .links
-            .lock()
-            .contains_key(&"red".parse().unwrap())
-        {
-            tokio::task::yield_now().await;
-        }
-        while site.arrived.try_recv().is_ok() {}
-        assert!(0 < site.linked("red").await.1);
+        let (_current, again) = site.linked("red").await;
+        assert!(!are_the_same(&red, &again));
         site.tasks.shutdown().await;
     }
 }
