@@ -380,7 +380,7 @@ async fn a_server_that_does_not_read_is_sent_no_more_than_its_windows() {
         for mut here in unread {
             let body = body.clone();
             reading.spawn(async move {
-                assert_eq!(here.receive.bytes(body.len()).await.unwrap(), body)
+                assert_eq!(here.receive.bytes(body.len()).await.unwrap(), body);
             });
         }
         while let Some(read) = reading.join_next().await {
