@@ -4,7 +4,6 @@ mod access;
 mod chunks;
 mod entries;
 mod listing;
-mod members;
 mod options;
 mod rates;
 mod refusal;
@@ -25,9 +24,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use transport::{Credentials, GrantVerifier, Server, ServerLimits, Windows};
+use transport::{Credentials, GrantVerifier, Guests, Server, ServerLimits, Windows};
 
-use self::{members::Members, rates::Teams};
+use self::rates::Teams;
 pub use self::{
     options::{Options, RunError},
     rates::Limits,
@@ -48,6 +47,9 @@ const WINDOWS: Windows = Windows {
     stream: 4 << 20,
     connection: 8 << 20,
 };
+/// How many connections a member may have: a sixteenth of those of the server. A worker has some for each team whose
+/// builds it runs, four at most.
+const MEMBER_CONNECTIONS_MAX: usize = 1_024;
 /// How many bytes of chunks may be in the cache, over all connections, that are not durable yet,
 /// unpacked ones included. An eighth of the memory that the cache may take.
 const WRITE_ROOM_BYTES: usize = 64 << 20;
@@ -87,7 +89,7 @@ struct Context {
     /// How many bytes the store may take on the disk.
     budget: u64,
     teams: Arc<Teams>,
-    members: Members,
+    guests: Guests,
     /// Whose certificates count no more, as the coordinator has said.
     revoked: watch::Sender<Arc<[Revocation]>>,
 }
@@ -246,7 +248,7 @@ async fn serve(
         puts: Semaphore::new(CLOSURES_AT_ONCE),
         budget: options.budget,
         teams,
-        members: Members::default(),
+        guests: Guests::new(MEMBER_CONNECTIONS_MAX),
         revoked: watch::Sender::new(Arc::new([])),
     });
     accept(&server, &context, renewed, &stop).await;

@@ -4,7 +4,6 @@ pub(crate) mod arrival;
 pub(crate) mod client;
 mod delivery;
 mod fetched;
-mod guests;
 mod held_source;
 pub(crate) mod log;
 mod membership;

@@ -160,9 +160,10 @@ pub(super) async fn serve(arriving: Arriving, context: Arc<Context>, stop: Cance
             return greeting.refuse(refusal).await;
         }
     };
-    let _place = match context.members.enter(&identity) {
+    let _place = match context.guests.admit(&identity) {
         Ok(place) => place,
-        Err(refusal) => {
+        Err(error) => {
+            let refusal = Refusal::new(RefusalCode::ResourceExhausted, error.to_string());
             count_refused(refusal.code);
             return greeting.refuse(refusal).await;
         }

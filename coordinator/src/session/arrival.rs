@@ -18,9 +18,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
-use transport::{Arriving, Certificate, Connection, JoinToken, Server};
+use transport::{Arriving, Certificate, Connection, Guests, JoinToken, Server};
 
-use super::{client, guests::Guests, refusal, worker};
+use super::{client, refusal, worker};
 use crate::{clock, farm::Farm, members::RegisterError};
 
 /// How long the certificate of a machine lives. Machines renew theirs at half of it without being asked,
@@ -28,13 +28,16 @@ use crate::{clock, farm::Farm, members::RegisterError};
 const MACHINE_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long the certificate of a person lives: longer than a holiday.
 const PERSON_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How many connections one member may have at once. A person has some commands that follow builds, a
+/// runner of builds a connection for each that it follows.
+const CONNECTIONS_MAX: usize = 64;
 /// How long a newcomer that has its certificate may take to leave.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Takes connections until stopped, and waits for their sessions to end.
 pub(crate) async fn run(server: Arc<Server>, farm: Arc<Farm>, stop: CancellationToken) {
     let mut sessions = JoinSet::new();
-    let guests = Guests::default();
+    let guests = Guests::new(CONNECTIONS_MAX);
     loop {
         tokio::select! {
             biased;

@@ -19,6 +19,14 @@ impl Pair {
         Self::within(ServerLimits::default()).await
     }
 
+    async fn with(datagrams: Datagrams) -> Self {
+        Self::within(ServerLimits {
+            datagrams,
+            ..ServerLimits::default()
+        })
+        .await
+    }
+
     async fn within(limits: ServerLimits) -> Self {
         let farm = Farm::new();
         let server = farm.server_within(Role::Cache, limits);
@@ -130,11 +138,7 @@ async fn datagrams_grow_as_large_as_both_sides_allow_together_and_alone() {
             go_together,
             ..Datagrams::default()
         };
-        let limits = ServerLimits {
-            datagrams,
-            ..ServerLimits::default()
-        };
-        let pair = Pair::within(limits).await;
+        let pair = Pair::with(datagrams).await;
         let (mut there, mut here) = pair.stream().await;
         let received = || (pair.there.datagram_bytes().1, pair.there.datagrams().1);
         let body = pattern(4_000_000);
@@ -168,11 +172,7 @@ async fn a_receiver_acknowledges_as_rarely_as_the_sender_asks() {
             acknowledge_within: Duration::from_secs(1),
             ..Datagrams::default()
         };
-        let limits = ServerLimits {
-            datagrams,
-            ..ServerLimits::default()
-        };
-        let pair = Pair::within(limits).await;
+        let pair = Pair::with(datagrams).await;
         let (mut there, mut here) = pair.stream().await;
         let ways = [
             (&mut here.send, &mut there.receive, &pair.there),
@@ -358,7 +358,7 @@ async fn a_server_that_does_not_read_is_sent_no_more_than_its_windows() {
         let arrived = || pair.here.datagram_bytes().1 - before;
         let over = async |bytes: u32| {
             while arrived() < u64::from(bytes) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await; // the poll interval
             }
         };
         let (mut sending, mut reading, mut unread) = (JoinSet::new(), JoinSet::new(), Vec::new());
