@@ -6,6 +6,7 @@
 pub(crate) mod ask;
 mod bulk;
 mod read;
+mod unpack;
 mod write;
 
 use std::{net::SocketAddr, sync::Arc};

@@ -104,23 +104,49 @@ pub fn encode(bytes: &[u8], digest: Digest) -> EncodedChunk {
 ///
 /// If it is anything else.
 pub fn decode(header: &ChunkHeader, body: Bytes) -> Result<Bytes, DecodeChunkError> {
+    let bytes = unpack(header, body)?;
+    let found = Digest::of(&bytes);
+    verified(bytes, header.digest, found)
+}
+
+/// As [`decode`], of several, in their order: faster than one after another if they are small.
+pub(crate) fn decode_each(
+    chunks: Vec<(ChunkHeader, Bytes)>,
+) -> Vec<Result<Bytes, DecodeChunkError>> {
+    let unpacked = chunks.into_iter().map(|(header, body)| {
+        let bytes = unpack(&header, body)?;
+        Ok((header.digest, bytes))
+    });
+    let unpacked: Vec<_> = unpacked.collect();
+    let good = unpacked.iter().flatten();
+    let runs: Vec<&[u8]> = good.map(|(_, bytes)| &bytes[..]).collect();
+    let mut found = Digest::of_each(&runs).into_iter();
+    let verified = unpacked.into_iter().map(|chunk| {
+        let (digest, bytes) = chunk?;
+        let found = found.next().expect("each that was unpacked is hashed");
+        verified(bytes, digest, found)
+    });
+    verified.collect()
+}
+
+/// What `body` holds, whatever it hashes to.
+fn unpack(header: &ChunkHeader, body: Bytes) -> Result<Bytes, DecodeChunkError> {
     let digest = header.digest;
     if !is_chunk(&digest) {
         return Err(DecodeChunkError::Size { digest });
     }
-    let bytes = match header.encoding {
-        Encoding::Raw => body,
-        Encoding::Zstd => decompress(&body, digest)?,
-        Encoding::Missing => return Err(DecodeChunkError::NoBody { digest }),
-    };
-    let found = Digest::of(&bytes);
-    if found == digest {
+    match header.encoding {
+        Encoding::Raw => Ok(body),
+        Encoding::Zstd => decompress(&body, digest),
+        Encoding::Missing => Err(DecodeChunkError::NoBody { digest }),
+    }
+}
+
+fn verified(bytes: Bytes, expected: Digest, found: Digest) -> Result<Bytes, DecodeChunkError> {
+    if found == expected {
         Ok(bytes)
     } else {
-        Err(DecodeChunkError::Mismatch {
-            expected: digest,
-            found,
-        })
+        Err(DecodeChunkError::Mismatch { expected, found })
     }
 }
 

@@ -38,13 +38,29 @@ impl Gather {
 
     /// Adds a body as it is.
     pub(crate) fn body(&mut self, body: Bytes) {
-        self.bytes += body.len();
         if body.len() <= COPIED_BYTES_MAX {
-            self.gathered.extend_from_slice(&body);
+            self.copy(&body);
         } else {
+            self.bytes += body.len();
             self.close();
             self.pieces.push(body);
         }
+    }
+
+    /// Adds a copy of a body.
+    pub(crate) fn copy(&mut self, body: &[u8]) {
+        self.bytes += body.len();
+        self.gathered.extend_from_slice(body);
+    }
+
+    /// Sets room aside for what will be copied, in bytes: growing piece by piece would copy it again.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.gathered.reserve(bytes);
+    }
+
+    /// Whether a body of so many bytes is copied to where its header is.
+    pub(crate) const fn is_copied(bytes: u64) -> bool {
+        bytes <= COPIED_BYTES_MAX as u64
     }
 
     /// How many bytes there are.

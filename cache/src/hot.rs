@@ -7,13 +7,13 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use bytes::Bytes;
 use protocol::name::Team;
 
 use crate::store::key::ChunkKey;
@@ -22,22 +22,35 @@ use crate::store::key::ChunkKey;
 pub(crate) const HOT_CHUNK_BYTES_MAX: u64 = 32 * 1024;
 /// What the set takes, in bytes: an eighth of what the cache may take.
 const HOT_BYTES: usize = 64 << 20;
-/// What a chunk takes besides its bytes, about: a row of the table, a place in the queue, a team.
-const OVERHEAD_BYTES: usize = 192;
+/// What a chunk takes besides its bytes, about: a row of the table with its teams, a place in the queue.
+const OVERHEAD_BYTES: usize = 224;
 /// How many teams of a chunk are known; more are looked up in the store.
 const TEAMS_MAX: usize = 4;
 /// Parts of the set, each with a lock of its own, so that those who read do not wait for each other.
 const PARTS: usize = 16;
 /// How many readings are remembered in each part: with chunks of 4 KiB, four times as many as fit.
 const SEEN: usize = 4096;
+/// Of how many chunks with the same slot: of chunks that fit in the set, no five share one by chance.
+const SEEN_TOGETHER: usize = 4;
 
 /// Small chunks in memory.
 #[derive(Debug)]
 pub(crate) struct Hot {
     parts: Box<[Mutex<Part>]>,
     part_bytes: usize,
+    /// For the two halves of what stands for a team.
+    secrets: [RandomState; 2],
     /// How often chunks were taken out of the store.
     removals: AtomicU64,
+}
+
+/// Who reads: a team, by a fingerprint that is made with secrets of this process. Two that are equal do not happen by
+/// chance, and nobody can make them. Names would each be another place in memory to look at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Reader(u128);
+
+impl Reader {
+    const NOBODY: Self = Self(0);
 }
 
 /// The state of the store when a reading began.
@@ -50,16 +63,16 @@ struct Part {
     /// The order in which the hand goes. Has each chunk of the table once, and ones that are gone.
     queue: VecDeque<ChunkKey>,
     bytes: usize,
-    /// By slot: a part of the key of the chunk that was last read.
-    seen: Box<[u64]>,
+    /// By slot: a part of the keys of the chunks that were read, the last first.
+    seen: Box<[[u64; SEEN_TOGETHER]]>,
 }
 
 #[derive(Debug)]
 struct Chunk {
     /// One byte of encoding, and the body.
-    value: Bytes,
+    value: Box<[u8]>,
     /// Who may read it.
-    teams: Vec<Team>,
+    readers: [Reader; TEAMS_MAX],
     /// Whether it was read since the hand came by.
     is_used: bool,
 }
@@ -77,11 +90,12 @@ impl Hot {
             chunks: HashMap::new(),
             queue: VecDeque::new(),
             bytes: 0,
-            seen: vec![0; SEEN].into(),
+            seen: vec![[0; SEEN_TOGETHER]; SEEN / SEEN_TOGETHER].into(),
         };
         Self {
             parts: (0..PARTS).map(|_| Mutex::new(part())).collect(),
             part_bytes: bytes / PARTS,
+            secrets: [RandomState::new(), RandomState::new()],
             removals: AtomicU64::new(0),
         }
     }
@@ -91,19 +105,30 @@ impl Hot {
         Since(self.removals.load(Ordering::SeqCst))
     }
 
-    /// The chunk as it is kept, if it is here and `team` may read it.
-    pub(crate) fn get(&self, team: &Team, chunk: &ChunkKey) -> Option<Bytes> {
-        let mut part = self.part(chunk);
-        let found = part.chunks.get_mut(chunk)?;
-        if !found.teams.contains(team) {
-            return None;
-        }
-        found.is_used = true;
-        Some(found.value.clone())
+    /// What stands for `team` here.
+    pub(crate) fn reader(&self, team: &Team) -> Reader {
+        let halves = self.secrets.each_ref();
+        let [high, low] = halves.map(|secret| u128::from(secret.hash_one(team.as_str())));
+        Reader((high << 64 | low).max(1))
     }
 
-    /// Takes in a chunk that `team` has just read, if it was read not long before.
-    pub(crate) fn bring(&self, team: &Team, chunk: &ChunkKey, value: &[u8], since: Since) {
+    /// Shows the chunk as it is kept, one byte of encoding and the body, if it is here and `reader` may read it;
+    /// whether that is so. Nobody else gets at chunks near it meanwhile.
+    pub(crate) fn show(&self, reader: Reader, chunk: &ChunkKey, look: impl FnOnce(&[u8])) -> bool {
+        let mut part = self.part(chunk);
+        let Some(found) = part.chunks.get_mut(chunk) else {
+            return false;
+        };
+        if !found.readers.contains(&reader) {
+            return false;
+        }
+        found.is_used = true;
+        look(&found.value);
+        true
+    }
+
+    /// Takes in a chunk that `reader` has just read, if it was read not long before.
+    pub(crate) fn bring(&self, reader: Reader, chunk: &ChunkKey, value: &[u8], since: Since) {
         let (fingerprint, at) = slot(chunk);
         let mut part = self.part(chunk);
         // Under the lock: a removal that comes later finds the chunk here.
@@ -111,18 +136,23 @@ impl Hot {
             return;
         }
         if let Some(found) = part.chunks.get_mut(chunk) {
-            if found.teams.len() < TEAMS_MAX && !found.teams.contains(team) {
-                found.teams.push(team.clone());
+            let place = |one: &Reader| *one == reader || *one == Reader::NOBODY;
+            // Its own, or the first that is free.
+            if let Some(at) = found.readers.iter().position(place) {
+                found.readers[at] = reader;
             }
             return;
         }
-        if part.seen[at] != fingerprint {
-            part.seen[at] = fingerprint;
+        if !part.seen[at].contains(&fingerprint) {
+            part.seen[at].rotate_right(1);
+            part.seen[at][0] = fingerprint;
             return;
         }
+        let mut readers = [Reader::NOBODY; TEAMS_MAX];
+        readers[0] = reader;
         let taken = Chunk {
-            value: Bytes::copy_from_slice(value),
-            teams: vec![team.clone()],
+            value: value.into(),
+            readers,
             is_used: false,
         };
         part.bytes += taken.bytes();
@@ -212,7 +242,7 @@ fn slot(chunk: &ChunkKey) -> (u64, usize) {
     };
     (
         u64::from_le_bytes(*first),
-        usize::from(u16::from_le_bytes([a, b])) % SEEN,
+        usize::from(u16::from_le_bytes([a, b])) % (SEEN / SEEN_TOGETHER),
     )
 }
 
@@ -232,14 +262,21 @@ mod tests {
         ChunkKey::of(&Digest::of(&bytes)).unwrap()
     }
 
-    fn team(name: &str) -> Team {
-        name.parse().unwrap()
+    fn of(hot: &Hot, team: &str) -> Reader {
+        hot.reader(&team.parse().unwrap())
+    }
+
+    fn get(hot: &Hot, team: &str, chunk: &ChunkKey) -> Option<Vec<u8>> {
+        let mut found = None;
+        let shown = hot.show(of(hot, team), chunk, |value| found = Some(value.to_vec()));
+        assert_eq!(shown, found.is_some());
+        found
     }
 
     fn read(hot: &Hot, chunk: &ChunkKey) -> bool {
-        let found = hot.get(&team("red"), chunk).is_some();
+        let found = get(hot, "red", chunk).is_some();
         if !found {
-            hot.bring(&team("red"), chunk, &[7; 1000], hot.since());
+            hot.bring(of(hot, "red"), chunk, &[7; 1000], hot.since());
         }
         found
     }
@@ -250,10 +287,38 @@ mod tests {
         assert!(!read(&hot, &key(1)));
         assert!(!read(&hot, &key(1)));
         assert!(read(&hot, &key(1)));
-        assert_eq!(hot.get(&team("red"), &key(1)), Some(vec![7; 1000].into()));
-        assert_eq!(hot.get(&team("blue"), &key(1)), None);
-        hot.bring(&team("blue"), &key(1), &[7; 1000], hot.since());
-        assert!(hot.get(&team("blue"), &key(1)).is_some());
+        assert_eq!(get(&hot, "red", &key(1)), Some(vec![7; 1000]));
+        assert_eq!(get(&hot, "blue", &key(1)), None);
+        hot.bring(of(&hot, "blue"), &key(1), &[7; 1000], hot.since());
+        assert!(get(&hot, "blue", &key(1)).is_some());
+    }
+
+    #[test]
+    fn of_more_teams_than_are_known_the_last_are_looked_up_in_the_store() {
+        let hot = Hot::default();
+        read(&hot, &key(1));
+        read(&hot, &key(1));
+        let teams: Vec<String> = (0..TEAMS_MAX + 1)
+            .map(|one| format!("team-{one}"))
+            .collect();
+        for team in teams.iter().chain(&teams) {
+            hot.bring(of(&hot, team), &key(1), &[7; 1000], hot.since());
+        }
+        let shown = teams
+            .iter()
+            .filter(|team| get(&hot, team, &key(1)).is_some());
+        assert_eq!(shown.count(), TEAMS_MAX - 1);
+        assert!(get(&hot, "red", &key(1)).is_some());
+    }
+
+    #[test]
+    fn all_that_is_read_in_turn_comes_in_if_it_fits() {
+        let hot = Hot::default();
+        for chunk in (0..8_000).chain(0..8_000).map(key) {
+            read(&hot, &chunk);
+        }
+        let there = (0..8_000).filter(|&chunk| read(&hot, &key(chunk))).count();
+        assert!(7_990 <= there, "{there} of 8,000 are there");
     }
 
     #[test]
@@ -282,12 +347,12 @@ mod tests {
         read(&hot, &key(1));
         let before = hot.since();
         hot.remove([key(1)].into_iter());
-        assert_eq!(hot.get(&team("red"), &key(1)), None);
+        assert_eq!(get(&hot, "red", &key(1)), None);
         assert_eq!(hot.bytes(), 0);
-        hot.bring(&team("red"), &key(1), &[7; 1000], before);
-        assert_eq!(hot.get(&team("red"), &key(1)), None);
-        hot.bring(&team("red"), &key(1), &[7; 1000], hot.since());
-        assert!(hot.get(&team("red"), &key(1)).is_some());
+        hot.bring(of(&hot, "red"), &key(1), &[7; 1000], before);
+        assert_eq!(get(&hot, "red", &key(1)), None);
+        hot.bring(of(&hot, "red"), &key(1), &[7; 1000], hot.since());
+        assert!(get(&hot, "red", &key(1)).is_some());
     }
 
     #[test]
@@ -297,9 +362,9 @@ mod tests {
         read(&hot, &key(1));
         let before = hot.since();
         hot.forget([key(1)].into_iter());
-        assert_eq!(hot.get(&team("red"), &key(1)), None);
+        assert_eq!(get(&hot, "red", &key(1)), None);
         assert_eq!(hot.bytes(), 0);
-        hot.bring(&team("red"), &key(1), &[7; 1000], before);
-        assert!(hot.get(&team("red"), &key(1)).is_some());
+        hot.bring(of(&hot, "red"), &key(1), &[7; 1000], before);
+        assert!(get(&hot, "red", &key(1)).is_some());
     }
 }

@@ -57,7 +57,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::{Damage, OpenStoreError};
 pub(crate) use self::{
-    bodies::ReadAnswer,
+    bodies::{ReadAnswer, Visit},
     error::{ClosureError, Trouble},
     whole::WholeEntry,
     writer::Room,

@@ -39,14 +39,30 @@ pub enum CodecError {
     },
 }
 
+/// What is set aside for a message at first, in bytes: most are shorter, such as the header of a chunk, of which there
+/// are thousands, and none of these is copied while it grows.
+const USUAL_BYTES: usize = 128;
+
+/// Where a message is encoded to.
+struct Sink(Vec<u8>);
+
+impl bincode::enc::write::Writer for &mut Sink {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// Encodes a message.
 ///
 /// # Errors
 ///
 /// If it is larger than a frame.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
-    let bytes = bincode::serde::encode_to_vec(message, bincode::config::standard())
+    let mut sink = Sink(Vec::with_capacity(USUAL_BYTES));
+    bincode::serde::encode_into_writer(message, &mut sink, bincode::config::standard())
         .map_err(|source| CodecError::Encode { source })?;
+    let Sink(bytes) = sink;
     if FRAME_BYTES_MAX < bytes.len() {
         return Err(CodecError::TooLarge { bytes: bytes.len() });
     }

@@ -1,5 +1,7 @@
 //! Content addresses: what bytes hash to, and how many there are.
 
+mod many;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -23,6 +25,12 @@ impl Digest {
             hash: *blake3::hash(bytes).as_bytes(),
             size: bytes.len() as u64,
         }
+    }
+
+    /// Hashes each of `runs`, in their order: faster than one after another if they are short. Takes as much memory as
+    /// a thirtieth of what they have.
+    pub fn of_each(runs: &[&[u8]]) -> Vec<Self> {
+        many::digests_of(runs)
     }
 
     /// A digest from its parts, as read from an encoding; nothing is verified.

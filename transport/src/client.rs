@@ -10,7 +10,7 @@ use protocol::{
     access::{Identity, Role},
     message::handshake::Purpose,
 };
-use quinn::{EndpointConfig, TokioRuntime};
+use quinn::EndpointConfig;
 
 use crate::{
     config::{self, Ids},
@@ -19,6 +19,7 @@ use crate::{
     credentials::Credentials,
     datagrams::Datagrams,
     dial::{CONNECT_LIMIT, ConnectError, Dial},
+    socket::Tokio,
     tls::{self, TlsError},
 };
 
@@ -211,6 +212,6 @@ fn member(
 pub(crate) fn endpoint(datagrams: Datagrams) -> Result<quinn::Endpoint, ClientError> {
     let config = config::endpoint(EndpointConfig::default(), datagrams, Ids::ALONE);
     config::socket_to_anywhere()
-        .and_then(|socket| quinn::Endpoint::new(config, None, socket, Arc::new(TokioRuntime)))
+        .and_then(|socket| quinn::Endpoint::new(config, None, socket, Arc::new(Tokio)))
         .map_err(|source| ClientError::Socket { source })
 }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 const DATAGRAM_BYTES_MAX: u16 = 6_500;
 /// The smallest that the largest datagram may be, in bytes: every path of QUIC carries it.
 const DATAGRAM_BYTES_MIN: u16 = 1_200;
-/// How many datagrams quinn sends in one system call (GSO).
-const TOGETHER_MAX: u16 = 10;
+/// How many datagrams quinn hands over at once; as many of these tens as fit go in one system call (GSO).
+pub(crate) const TOGETHER_MAX: u16 = 10;
 /// What one system call sends at most over IPv4, in bytes, headers left out. More is lost without an error.
-const CALL_BYTES_MAX: u16 = 65_507;
+pub(crate) const CALL_BYTES_MAX: u16 = 65_507;
 /// How many datagrams a receiver takes without acknowledging them: quinn's own benchmark's choice; every
 /// acknowledgement costs both sides a datagram.
 const UNACKNOWLEDGED_MAX: u32 = 10;
@@ -26,7 +26,7 @@ const ACKNOWLEDGE_WITHIN: Duration = Duration::from_millis(5);
 pub struct Datagrams {
     /// How large they are at most, in bytes, both ways. What a path carries is found out all the same.
     pub bytes_max: u16,
-    /// Whether this side sends up to ten in one system call (GSO), where the system can.
+    /// Whether this side sends several in one system call (GSO), where the system can.
     pub go_together: bool,
     /// How many the other side takes without acknowledging them; 1 is what RFC 9000 says.
     pub unacknowledged_max: u32,

@@ -21,9 +21,12 @@ use nix::{
     libc::{sock_filter, sock_fprog},
     sys::socket::{setsockopt, sockopt::AttachReusePortCbpf},
 };
-use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn::{Endpoint, EndpointConfig, Incoming, ServerConfig};
 
-use crate::config::{self, Ids};
+use crate::{
+    config::{self, Ids},
+    socket::Tokio,
+};
 
 /// How many endpoints there may be: more drivers than a large machine has cores to spare for them.
 pub(crate) const ENDPOINTS_MAX: u8 = 16;
@@ -58,7 +61,7 @@ impl Endpoints {
         };
         let endpoints = sockets.into_iter().zip(0..).map(|(socket, index)| {
             let config = configure(Ids { index, of: count });
-            Endpoint::new(config, Some(server.clone()), socket, Arc::new(TokioRuntime))
+            Endpoint::new(config, Some(server.clone()), socket, Arc::new(Tokio))
         });
         Ok(Self {
             all: endpoints.collect::<io::Result<_>>()?,

@@ -23,6 +23,7 @@ mod reconnect;
 mod renewal;
 mod seal;
 mod server;
+mod socket;
 mod stream;
 mod tls;
 mod token;

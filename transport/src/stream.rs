@@ -342,6 +342,11 @@ impl ReceiveHalf {
         Some(piece)
     }
 
+    /// Whether something has arrived that can be had without waiting.
+    pub fn is_ahead(&self) -> bool {
+        !self.partial.is_empty() || !self.ahead.is_empty()
+    }
+
     /// How many bytes are set aside.
     #[cfg(test)]
     pub(crate) fn reserved(&self) -> usize {

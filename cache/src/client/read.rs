@@ -18,8 +18,9 @@ use super::{
     CacheClient, CacheError,
     ask::send,
     bulk::{chosen, shares},
+    unpack::{Arrived, Unpacking},
 };
-use crate::{compression, ongoing};
+use crate::compression;
 
 const WHAT: &str = "read chunks";
 
@@ -36,17 +37,8 @@ pub struct ReadChunk {
     pub bytes_moved: u64,
 }
 
-/// How many chunks are unpacked at a time for one request. Each takes up to 4 MiB; with two cores more
-/// would only wait.
-const DECODES_MAX: usize = 4;
-/// Up to this size a chunk is unpacked where it arrives, in bytes: handing it to another thread would
-/// take longer than hashing it. A chunk that was asked for alone is, too: nothing arrives meanwhile.
-const DECODE_HERE_MAX: u64 = 32 * 1024;
-
 /// How long the cache may take to look at a chunk that is reported as damaged.
 const REPORT_TIME: Duration = Duration::from_secs(10);
-
-type Decoded = Result<ReadChunk, Box<CacheError>>;
 
 impl CacheClient {
     /// Reads `chunks` and sends each to `out`, in the order in which they become ready; a chunk that is
@@ -124,43 +116,27 @@ impl CacheClient {
         let sent = send(&self.connections[at], &mut stream.send, &request).await;
         sent.map_err(broken)?;
         stream.send.finish();
-        let mut decoding = JoinSet::new();
+        let mut unpacking = Unpacking::new(out, asked.len());
         for _ in 0..asked.len() {
-            let (header, body) = next_chunk(&mut stream.receive, asked).await?;
-            let index = numbers[header.index as usize];
-            let bytes_moved = u64::from(header.body_bytes);
-            let decode = move || {
-                compression::decode(&header, body)
-                    .map(|bytes| ReadChunk {
-                        index,
-                        digest: header.digest,
-                        bytes,
-                        bytes_moved,
-                    })
-                    .map_err(|source| {
-                        Box::new(CacheError::Corrupt {
-                            digest: header.digest,
-                            source,
-                        })
-                    })
-            };
-            if header.digest.size() <= DECODE_HERE_MAX || asked.len() == 1 {
-                if !deliver(decode(), out).await? {
-                    return Ok(());
+            let next = next_chunk(&mut stream.receive, asked).await;
+            let (header, body) = match next {
+                Ok(next) => next,
+                Err(error) => {
+                    // What came before is good.
+                    unpacking.finish().await?;
+                    return Err(error);
                 }
-                continue;
-            }
-            if DECODES_MAX <= decoding.len() && !deliver_next(&mut decoding, out).await? {
-                return Ok(());
-            }
-            decoding.spawn_blocking(ongoing::owned(decode));
-        }
-        while !decoding.is_empty() {
-            if !deliver_next(&mut decoding, out).await? {
+            };
+            let chunk = Arrived {
+                index: numbers[header.index as usize],
+                header,
+                body,
+            };
+            if !unpacking.take(chunk, stream.receive.is_ahead()).await? {
                 return Ok(());
             }
         }
-        Ok(())
+        unpacking.finish().await
     }
 }
 
@@ -191,22 +167,4 @@ async fn next_chunk(
     let length = usize::try_from(header.body_bytes).expect("a chunk's size is checked");
     let body = receive.bytes(length).await.map_err(broken)?;
     Ok((header, body))
-}
-
-/// Waits for one chunk that is being unpacked; says whether somebody still wants more.
-async fn deliver_next(
-    decoding: &mut JoinSet<Decoded>,
-    out: &mpsc::Sender<ReadChunk>,
-) -> Result<bool, CacheError> {
-    let Some(decoded) = decoding.join_next().await else {
-        return Ok(true);
-    };
-    deliver(decoded.expect("unpacking does not panic"), out).await
-}
-
-async fn deliver(decoded: Decoded, out: &mpsc::Sender<ReadChunk>) -> Result<bool, CacheError> {
-    match decoded {
-        Ok(chunk) => Ok(out.send(chunk).await.is_ok()),
-        Err(error) => Err(*error),
-    }
 }

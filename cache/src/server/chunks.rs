@@ -34,7 +34,7 @@ use super::{
 use crate::{
     clock::Clock,
     gather::Gather,
-    store::{ReadAnswer, Store, Trouble},
+    store::{ReadAnswer, Store, Trouble, Visit},
 };
 
 /// How many bytes of chunks are looked up at once, by what they have uncompressed: some hundreds of small
@@ -232,40 +232,64 @@ fn transfer_bytes(digest: &Digest) -> u64 {
 }
 
 fn look_up(store: &Store, team: &Team, chunks: &[Digest], first: usize) -> Result<Window, Trouble> {
-    let answers = store.read(team, chunks)?;
-    let numbered = chunks.iter().zip(answers).enumerate();
-    Ok(window(numbered.map(|(at, (digest, answer))| {
-        let (encoding, body) = match answer {
-            ReadAnswer::Missing => (Encoding::Missing, Bytes::new()),
-            ReadAnswer::Found { encoding, body } => (encoding, body),
-        };
-        let header = ChunkHeader {
-            index: u32::try_from(first + at).expect("a request has at most 65,536 chunks"),
-            digest: *digest,
-            encoding,
-            body_bytes: u32::try_from(body.len()).expect("a chunk is at most 2 MiB"),
-        };
-        (header, body)
-    })))
+    let mut filling = Filling::with_room_for(chunks);
+    store.read(team, chunks, |at, found| {
+        filling.add((first + at, chunks[at]), found);
+    })?;
+    Ok(filling.whole())
 }
 
-/// Puts chunks one behind another.
-fn window(chunks: impl Iterator<Item = (ChunkHeader, Bytes)>) -> Window {
-    let mut gather = Gather::default();
-    let (mut count, mut bytes) = (0, 0);
-    for (header, body) in chunks {
-        let answer: Result<ChunkHeader, Refusal> = Ok(header);
-        count += 1;
-        bytes += body.len() as u64;
-        gather
-            .message(&answer)
-            .expect("a header is smaller than a frame");
-        gather.body(body);
+/// What a header takes at most before a small body, in bytes, with its frame.
+const HEADER_BYTES: usize = 64;
+
+/// A window into which chunks are put one behind another.
+#[derive(Debug, Default)]
+struct Filling {
+    gather: Gather,
+    chunks: u64,
+    bytes: u64,
+}
+
+impl Filling {
+    fn with_room_for(chunks: &[Digest]) -> Self {
+        let sizes = chunks.iter().map(transfer_bytes);
+        let copied: u64 = sizes.filter(|&size| Gather::is_copied(size)).sum();
+        let mut filling = Self::default();
+        let copied = usize::try_from(copied).expect("a window is small");
+        filling.gather.reserve(copied + HEADER_BYTES * chunks.len());
+        filling
     }
-    Window {
-        pieces: gather.take(),
-        chunks: count,
-        bytes,
+
+    /// Adds the chunk `digest`, the `index`th of the request.
+    fn add(&mut self, (index, digest): (usize, Digest), found: Visit<'_>) {
+        let (encoding, length) = match &found {
+            Visit::Answer(ReadAnswer::Missing) => (Encoding::Missing, 0),
+            Visit::Answer(ReadAnswer::Found { encoding, body }) => (*encoding, body.len()),
+            Visit::Brief { encoding, body } => (*encoding, body.len()),
+        };
+        let answer: Result<ChunkHeader, Refusal> = Ok(ChunkHeader {
+            index: u32::try_from(index).expect("a request has at most 65,536 chunks"),
+            digest,
+            encoding,
+            body_bytes: u32::try_from(length).expect("a chunk is at most 2 MiB"),
+        });
+        self.chunks += 1;
+        self.bytes += length as u64;
+        let message = self.gather.message(&answer);
+        message.expect("a header is smaller than a frame");
+        match found {
+            Visit::Answer(ReadAnswer::Missing) => {}
+            Visit::Answer(ReadAnswer::Found { body, .. }) => self.gather.body(body),
+            Visit::Brief { body, .. } => self.gather.copy(body),
+        }
+    }
+
+    fn whole(mut self) -> Window {
+        Window {
+            pieces: self.gather.take(),
+            chunks: self.chunks,
+            bytes: self.bytes,
+        }
     }
 }
 

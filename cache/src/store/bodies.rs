@@ -29,31 +29,48 @@ pub(crate) enum ReadAnswer {
     /// There.
     Found {
         encoding: Encoding,
-        /// In RocksDB's memory, or in the hot set's.
+        /// In RocksDB's memory.
         body: Bytes,
     },
 }
 
+/// What one of many chunks is stored as.
+#[derive(Debug)]
+pub(crate) enum Visit<'a> {
+    /// To be kept as long as one likes.
+    Answer(ReadAnswer),
+    /// Small, in RocksDB's memory or the hot set's, for as long as it is looked at.
+    Brief { encoding: Encoding, body: &'a [u8] },
+}
+
 impl Store {
-    /// What `chunks` are stored as, for each in their order, if the team has it here.
-    pub(crate) fn read(&self, team: &Team, chunks: &[Digest]) -> Result<Vec<ReadAnswer>, Trouble> {
+    /// Says of each of `chunks` what it is stored as, if the team has it here, and where it stands among them: of each
+    /// once, in the order in which they are found.
+    pub(crate) fn read(
+        &self,
+        team: &Team,
+        chunks: &[Digest],
+        mut visit: impl FnMut(usize, Visit<'_>),
+    ) -> Result<(), Trouble> {
         let rocks = self.shared.rocks()?;
         let since = self.shared.hot.since();
-        let mut answers = vec![ReadAnswer::Missing; chunks.len()];
+        let mut is_missing = vec![true; chunks.len()];
+        let mut say = |index: usize, found: Visit<'_>| {
+            is_missing[index] = false;
+            visit(index, found);
+        };
         let mut cold = sorted(chunks);
-        let (asked, mut hits) = (cold.len(), 0_u64);
+        let asked = cold.len();
+        let reader = self.shared.hot.reader(team);
         cold.retain(|(chunk, index)| {
-            let small = chunk.size() <= HOT_CHUNK_BYTES_MAX;
-            let value = small.then(|| self.shared.hot.get(team, chunk)).flatten();
-            let Some(answer) = value.and_then(found) else {
-                return true;
+            let show = |value: &[u8]| {
+                let (encoding, body) = parts(value).expect("what has none is not brought");
+                say(*index, Visit::Brief { encoding, body });
             };
-            answers[*index] = answer;
-            hits += 1;
-            false
+            HOT_CHUNK_BYTES_MAX < chunk.size() || !self.shared.hot.show(reader, chunk, show)
         });
-        counter!("grange_cache_hot_hits_total").increment(hits);
-        counter!("grange_cache_hot_misses_total").increment(asked as u64 - hits);
+        counter!("grange_cache_hot_hits_total").increment((asked - cold.len()) as u64);
+        counter!("grange_cache_hot_misses_total").increment(cold.len() as u64);
         let cold = self.shared.owned(&rocks, team, &cold)?;
         let (small, large): (Vec<_>, Vec<_>) = cold
             .into_iter()
@@ -61,17 +78,26 @@ impl Store {
         let keys = small.iter().map(|(chunk, _)| &chunk.as_bytes()[..]);
         let values = rocks.get_each(Column::Chunks, keys);
         for ((chunk, index), value) in small.iter().zip(values) {
-            if let Ok(Some(value)) = &value {
-                self.shared.hot.bring(team, chunk, value, since);
+            if let Ok(Some(value)) = &value
+                && let Some((encoding, body)) = parts(value)
+            {
+                self.shared.hot.bring(reader, chunk, value, since);
+                say(*index, Visit::Brief { encoding, body });
+                continue;
             }
             let value = value.map(|value| value.map(|value| Bytes::copy_from_slice(&value)));
-            answers[*index] = self.answer(&rocks, (team, chunk), value)?;
+            let answer = self.answer(&rocks, (team, chunk), value)?;
+            say(*index, Visit::Answer(answer));
         }
         for (chunk, index) in &large {
             let value = rocks::pinned_unchecked(&rocks, Column::Chunks, chunk.as_bytes());
-            answers[*index] = self.answer(&rocks, (team, chunk), value)?;
+            let answer = self.answer(&rocks, (team, chunk), value)?;
+            say(*index, Visit::Answer(answer));
         }
-        Ok(answers)
+        for (index, _) in (0..).zip(is_missing).filter(|(_, missing)| *missing) {
+            visit(index, Visit::Answer(ReadAnswer::Missing));
+        }
+        Ok(())
     }
 
     /// What the chunk `digest` is stored as, if the team has it here; with a look at checksums, for what
@@ -129,9 +155,15 @@ impl Store {
 
 /// A chunk from the value in its row; `None`: that is none.
 fn found(value: Bytes) -> Option<ReadAnswer> {
-    let encoding = value.first().and_then(|&byte| row::encoding_of(byte))?;
+    let (encoding, _) = parts(&value)?;
     Some(ReadAnswer::Found {
         encoding,
         body: value.slice(1..),
     })
+}
+
+/// The encoding and the body of the value in a chunk's row; `None`: that is none.
+fn parts(value: &[u8]) -> Option<(Encoding, &[u8])> {
+    let (&first, body) = value.split_first()?;
+    Some((row::encoding_of(first)?, body))
 }

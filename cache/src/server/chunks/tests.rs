@@ -6,26 +6,47 @@ use super::*;
 
 #[test]
 fn a_window_has_a_header_before_each_body_and_knows_what_it_moves() {
-    let chunk = |index, length| {
-        let body = Bytes::from(vec![7; length]);
-        let header = ChunkHeader {
-            index,
-            digest: Digest::of(&body),
-            encoding: Encoding::Raw,
-            body_bytes: u32::try_from(length).unwrap(),
-        };
-        (header, body)
-    };
-    let chunks = [chunk(0, 100), chunk(1, 100_000), chunk(2, 1)];
-    let framed = |(header, body): &(ChunkHeader, Bytes)| {
-        let answer: Result<ChunkHeader, Refusal> = Ok(*header);
+    let bodies = [100, 100_000, 1, 0].map(|length| Bytes::from(vec![7; length]));
+    let digests = bodies.each_ref().map(|body| Digest::of(body));
+    let framed = |index: usize, encoding| {
+        let answer: Result<ChunkHeader, Refusal> = Ok(ChunkHeader {
+            index: u32::try_from(index).unwrap(),
+            digest: digests[index],
+            encoding,
+            body_bytes: u32::try_from(bodies[index].len()).unwrap(),
+        });
         let message = codec::encode(&answer).unwrap();
-        [&frame::header(&message)[..], &message, body].concat()
+        assert!(frame::header(&message).len() + message.len() <= HEADER_BYTES);
+        [&frame::header(&message)[..], &message, &bodies[index]].concat()
     };
-    let expected: Vec<u8> = chunks.iter().flat_map(framed).collect();
-    let window = window(chunks.into_iter());
-    assert_eq!(window.pieces.concat(), expected);
-    assert_eq!((window.chunks, window.bytes), (3, 100_101));
+    let found = |index: usize| {
+        Visit::Answer(ReadAnswer::Found {
+            encoding: Encoding::Raw,
+            body: bodies[index].clone(),
+        })
+    };
+    let brief = Visit::Brief {
+        encoding: Encoding::Zstd,
+        body: &bodies[2],
+    };
+    let mut filling = Filling::with_room_for(&digests);
+    for (index, chunk) in [
+        (1, found(1)),
+        (2, brief),
+        (3, Visit::Answer(ReadAnswer::Missing)),
+        (0, found(0)),
+    ] {
+        filling.add((index, digests[index]), chunk);
+    }
+    let expected = [
+        framed(1, Encoding::Raw),
+        framed(2, Encoding::Zstd),
+        framed(3, Encoding::Missing),
+        framed(0, Encoding::Raw),
+    ];
+    let window = filling.whole();
+    assert_eq!(window.pieces.concat(), expected.concat());
+    assert_eq!((window.chunks, window.bytes), (4, 100_101));
 }
 
 #[test]

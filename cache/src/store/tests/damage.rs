@@ -131,10 +131,14 @@ async fn a_report_of_what_is_not_the_teams_leaves_the_hot_set_as_it_is() {
     let (_, other) = fixture.write("red", b"other").await;
     let chunks = [hot, other].map(|digest| ChunkKey::of(&digest).unwrap());
     let set = &fixture.store.shared.hot;
-    let are_there = || chunks.map(|chunk| set.get(&team("red"), &chunk).is_some());
+    let red = set.reader(&team("red"));
+    let are_there = || chunks.map(|chunk| set.show(red, &chunk, |_| ()));
     // What is read twice is taken in.
     for digest in [hot, hot, other] {
-        fixture.store.read(&team("red"), &[digest]).unwrap();
+        fixture
+            .store
+            .read(&team("red"), &[digest], |_, _| ())
+            .unwrap();
     }
     let reading = set.since();
     let report = |owner: &str| {
@@ -142,7 +146,7 @@ async fn a_report_of_what_is_not_the_teams_leaves_the_hot_set_as_it_is() {
         fixture.store.verify(team(owner), chunks)
     };
     assert_eq!(report("blue").await.unwrap(), 0);
-    set.bring(&team("red"), &chunks[1], b"\0other", reading);
+    set.bring(red, &chunks[1], b"\0other", reading);
     assert_eq!(
         are_there(),
         [true, true],

@@ -141,7 +141,7 @@ pub(super) async fn meet(store: &Store, finder: Finder) {
                 let digest = Digest::of(&bytes);
                 let look = move |store: Store| {
                     store.present(&team("red"), &[digest])?;
-                    store.read(&team("red"), &[digest])
+                    store.read(&team("red"), &[digest], |_, _| ())
                 };
                 let _any = store.blocking(look).await;
             }
