@@ -76,15 +76,35 @@ impl Gather {
     }
 
     fn close(&mut self) {
-        if !self.gathered.is_empty() {
-            self.pieces.push(self.gathered.split().freeze());
+        if self.gathered.is_empty() {
+            return;
         }
+        // A piece lives until it is acknowledged, with all the memory that it is a part of.
+        let is_mostly_empty = 2 * self.gathered.len() < self.gathered.capacity();
+        self.pieces.push(match is_mostly_empty {
+            true => Bytes::copy_from_slice(&self.gathered),
+            false => self.gathered.split().freeze(),
+        });
+        self.gathered.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_piece_takes_no_memory_for_what_did_not_come() {
+        let mut gather = Gather::default();
+        gather.reserve(1 << 20);
+        gather.copy(&[7; 100]);
+        let [piece] = &gather.take()[..] else {
+            panic!("it is one piece");
+        };
+        assert_eq!(piece, &[7; 100][..]);
+        let whole = BytesMut::from(piece.clone());
+        assert!(whole.capacity() < 1 << 20, "{}", whole.capacity());
+    }
 
     #[test]
     fn small_bodies_share_a_piece_with_their_messages_and_a_large_one_is_not_copied() {

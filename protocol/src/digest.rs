@@ -27,8 +27,8 @@ impl Digest {
         }
     }
 
-    /// Hashes each of `runs`, in their order: faster than one after another if they are short. Takes as much memory as
-    /// a thirtieth of what they have.
+    /// Hashes each of `runs`, in their order: faster than one after another if they are short. Takes memory besides,
+    /// less than a tenth of what runs of 2 KiB and more have.
     pub fn of_each(runs: &[&[u8]]) -> Vec<Self> {
         many::digests_of(runs)
     }

@@ -9,7 +9,7 @@ mod held;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io::{self, ErrorKind, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
@@ -22,12 +22,7 @@ use quinn::{
     AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use tokio::{
-    io::Interest,
-    net::UdpSocket,
-    sync::Notify,
-    task::{JoinSet, yield_now},
-};
+use tokio::{io::Interest, net::UdpSocket, sync::Notify, task::JoinSet};
 
 use self::held::Held;
 
@@ -113,11 +108,26 @@ fn is_full(sent: &io::Result<()>) -> bool {
     matches!(sent, Err(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
+/// Goes on when the tasks that are ready have had their turn. tokio's own way would wait for all that these bring
+/// about, too, which may take milliseconds.
+async fn behind_others() {
+    let mut is_behind = false;
+    let turn = poll_fn(|context| {
+        if is_behind {
+            return Poll::Ready(());
+        }
+        is_behind = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    });
+    turn.await;
+}
+
 /// Sends what is held when all that was ready has had its turn: what quinn has more of is added by then.
 async fn send_later(socket: Weak<Socket>, waits: Arc<Notify>) {
     loop {
         waits.notified().await;
-        yield_now().await;
+        behind_others().await;
         let Some(socket) = socket.upgrade() else {
             return;
         };
@@ -180,9 +190,9 @@ impl AsyncUdpSocket for Socket {
                 Err(ErrorKind::WouldBlock.into())
             });
             match (received, last) {
-                (_, Some(count)) => return Poll::Ready(Ok(count)),
-                (Err(error), None) if error.kind() == ErrorKind::WouldBlock => {}
-                (received, None) => return Poll::Ready(received),
+                (_, Some(count)) | (Ok(count), None) => return Poll::Ready(Ok(count)),
+                // An endpoint that is told of an error ends, with all its connections. The system tells each once.
+                (Err(_), None) => {}
             }
         }
     }

@@ -134,3 +134,115 @@ fn read(chunk: &Arrived, decoded: Result<Bytes, DecodeChunkError>) -> Decoded {
         Err(source) => Err(Box::new(CacheError::Corrupt { digest, source })),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::{digest::Digest, message::cache::Encoding};
+
+    use super::*;
+
+    fn arrived(index: usize, bytes: &[u8], named: &[u8]) -> Arrived {
+        Arrived {
+            index,
+            header: ChunkHeader {
+                index: index.try_into().unwrap(),
+                digest: Digest::of(named),
+                encoding: Encoding::Raw,
+                body_bytes: bytes.len().try_into().unwrap(),
+            },
+            body: Bytes::copy_from_slice(bytes),
+        }
+    }
+
+    fn delivered(out: &mut mpsc::Receiver<ReadChunk>) -> Vec<usize> {
+        let chunks = std::iter::from_fn(|| out.try_recv().ok());
+        chunks.map(|chunk| chunk.index).collect()
+    }
+
+    #[tokio::test]
+    async fn small_chunks_wait_for_each_other_while_more_comes_and_no_longer() {
+        let (send, mut out) = mpsc::channel(100);
+        let mut unpacking = Unpacking::new(&send, 40);
+        for index in 0..15 {
+            assert!(
+                unpacking
+                    .take(arrived(index, b"small", b"small"), true)
+                    .await
+                    .unwrap()
+            );
+        }
+        assert!(delivered(&mut out).is_empty());
+        unpacking
+            .take(arrived(15, b"small", b"small"), true)
+            .await
+            .unwrap();
+        assert_eq!(delivered(&mut out), (0..16).collect::<Vec<_>>());
+        unpacking
+            .take(arrived(16, b"small", b"small"), true)
+            .await
+            .unwrap();
+        unpacking
+            .take(arrived(17, b"small", b"small"), false)
+            .await
+            .unwrap();
+        assert_eq!(delivered(&mut out), [16, 17]);
+        unpacking
+            .take(arrived(18, b"small", b"small"), true)
+            .await
+            .unwrap();
+        let large = vec![7; 100_000];
+        unpacking
+            .take(arrived(19, &large, &large), true)
+            .await
+            .unwrap();
+        assert_eq!(
+            delivered(&mut out),
+            [18],
+            "what came first does not wait for what is large"
+        );
+        unpacking
+            .take(arrived(20, b"small", b"small"), true)
+            .await
+            .unwrap();
+        unpacking.finish().await.unwrap();
+        let mut rest = delivered(&mut out);
+        rest.sort_unstable();
+        assert_eq!(rest, [19, 20]);
+    }
+
+    #[tokio::test]
+    async fn the_corrupt_one_of_many_is_named_and_those_before_it_are_delivered() {
+        let (send, mut out) = mpsc::channel(100);
+        let mut unpacking = Unpacking::new(&send, 40);
+        for (index, bytes, named) in [
+            (0, b"first", b"first"),
+            (1, b"other", b"names"),
+            (2, b"third", b"third"),
+        ] {
+            unpacking
+                .take(arrived(index, bytes, named), true)
+                .await
+                .unwrap();
+        }
+        let error = unpacking.finish().await.unwrap_err();
+        let CacheError::Corrupt { digest, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(digest, Digest::of(b"names"));
+        assert_eq!(delivered(&mut out), [0]);
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_taken_when_nobody_wants_any() {
+        let (send, out) = mpsc::channel(100);
+        drop(out);
+        let mut unpacking = Unpacking::new(&send, 2);
+        assert!(
+            !unpacking
+                .take(arrived(0, b"small", b"small"), false)
+                .await
+                .unwrap()
+        );
+        unpacking.finish().await.unwrap();
+    }
+}

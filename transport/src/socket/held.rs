@@ -67,7 +67,8 @@ impl Held {
         true
     }
 
-    /// Adds `next` to what is held, if it is for the same address, of the same size, and fits. Says whether it did.
+    /// Adds `next` to what is held, if it is for the same address, of the same size, and fits, and nothing shorter came
+    /// before it: the system cuts at multiples of the size. Says whether it did.
     pub(super) fn add(&mut self, next: &Transmit<'_>) -> bool {
         let fits = match next.segment_size {
             Some(size) => size == self.size,
@@ -76,7 +77,8 @@ impl Held {
         };
         let is_alike =
             (self.to, self.from) == (next.destination, next.src_ip) && self.ecn == next.ecn;
-        if !fits || !is_alike || !self.has_room(next.contents.len()) {
+        let is_even = self.bytes.len().is_multiple_of(self.size);
+        if !is_even || !fits || !is_alike || !self.has_room(next.contents.len()) {
             return false;
         }
         self.bytes.extend_from_slice(next.contents);
@@ -178,6 +180,8 @@ mod tests {
         let last = datagrams(&bytes[..700], 1_452, 1);
         assert!(held.add(&last));
         assert!(!held.waits_behind(&last));
+        // Behind it nothing would be cut where it begins, should it still be there.
+        assert!(!held.add(&last) && !held.add(&datagrams(&bytes, 1_452, 1)));
         assert_eq!(held.all().unwrap().contents.len(), 14_520 + 700);
     }
 }

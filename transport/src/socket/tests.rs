@@ -1,8 +1,8 @@
 //! Real sockets on loopback.
 
-use std::{future::poll_fn, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{task::yield_now, time::timeout};
 
 use super::*;
 
@@ -96,6 +96,37 @@ async fn what_is_for_somebody_else_goes_behind_what_came_first() {
         arrived(&other, 10).await.concat(),
         (10..20).collect::<Vec<u8>>()
     );
+}
+
+#[tokio::test]
+async fn what_a_full_socket_does_not_take_is_held_and_goes_when_it_takes_more() {
+    let ((sender, back), (receiver, address)) = (socket().await, socket().await);
+    sender.try_send(&to(address, &numbered(0..10))).unwrap();
+    // As the runtime has it when the system has refused something.
+    let refused = sender.io.try_io(Interest::WRITABLE, || {
+        Err::<(), _>(ErrorKind::WouldBlock.into())
+    });
+    assert!(refused.is_err());
+    let tail = &numbered(10..11)[..700];
+    sender.try_send(&to(address, tail)).unwrap();
+    for next in [numbered(11..21), numbered(11..12)] {
+        let refused = sender.try_send(&to(address, &next)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+    }
+    // Of a socket to which something comes the system tells all that it is ready for.
+    receiver.try_send(&to(back, b"anything")).unwrap();
+    let mut poller = Arc::clone(&sender).create_io_poller();
+    let writable = poll_fn(|context| poller.as_mut().poll_writable(context));
+    timeout(LIMIT, writable)
+        .await
+        .expect("it takes more")
+        .unwrap();
+    assert_eq!(
+        arrived(&receiver, 11).await.concat(),
+        (0..11).collect::<Vec<u8>>()
+    );
+    sender.try_send(&to(address, &numbered(11..12))).unwrap();
+    assert_eq!(arrived(&receiver, 1).await.concat(), [11]);
 }
 
 #[tokio::test]
